@@ -1,0 +1,3 @@
+//! Builds measured confidential VM images from declarative recipes.
+
+fn main() {}

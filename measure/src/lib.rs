@@ -1,0 +1,1 @@
+//! Reference values of a measured boot. Bytes in, digests out.

@@ -1,0 +1,1 @@
+//! The programs that live inside the image.

@@ -1,0 +1,1 @@
+//! Packages in, filesystem image out.

@@ -1,0 +1,1 @@
+//! The dm-verity hash tree of an image, and its root hash.
