@@ -302,10 +302,8 @@ impl Tree {
     /// [`Error::Conflict`] when something else is there, [`Error::NotADirectory`] when something above it is none.
     pub fn insert(&mut self, path: TreePath, node: Node) -> Result<(), Error> {
         match self.nodes.get(&path) {
-            Some(there) if there.is_directory() && node.is_directory() => return Ok(()),
-            Some(there) => {
-                return Err(Error::Conflict { path, first: there.origin.clone(), second: node.origin });
-            }
+            Some(there) if there.is_directory() && node.is_directory() => Ok(()),
+            Some(there) => Err(Error::Conflict { path, first: there.origin.clone(), second: node.origin }),
             None => self.place(path, node),
         }
     }
