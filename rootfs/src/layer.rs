@@ -10,6 +10,7 @@
 //! # Not here
 //! Reading an archive (`deb`, `npm`), laying layers upon each other (`merge`).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -36,7 +37,8 @@ pub struct Damaged(&'static str);
 
 #[derive(Serialize, Deserialize)]
 struct Row<'a> {
-    p: &'a str,
+    #[serde(borrow)]
+    p: Cow<'a, str>,
     m: u16,
     u: u32,
     g: u32,
@@ -84,7 +86,7 @@ impl Layer {
                     Kind::Fifo => KindRow::P,
                 };
                 let x = node.xattrs.iter().map(|(name, value)| (name.clone(), hex::encode(value))).collect();
-                Row { p: path.as_str(), m: node.mode, u: node.uid, g: node.gid, x, k }
+                Row { p: path.as_str().into(), m: node.mode, u: node.uid, g: node.gid, x, k }
             })
             .collect();
         // Rows hold nothing that JSON cannot: strings, integers, lists.
@@ -148,7 +150,7 @@ impl Layer {
                 xattrs.insert(name, hex::decode(value).map_err(|_| Damaged("attribute"))?.into());
             }
             let node = Node { mode: row.m, uid: row.u, gid: row.g, xattrs, kind, origin: origin.clone() };
-            entries.push((path(row.p)?, node));
+            entries.push((path(&row.p)?, node));
         }
         Ok(Layer { entries })
     }
@@ -170,7 +172,7 @@ mod tests {
             entries: vec![
                 (path("d"), Node::directory(0o700, origin.clone())),
                 (path("d/big"), Node::file(0o644, content, origin.clone())),
-                (path("d/small"), attributed.clone()),
+                (path("d/sm\\x2dall\""), attributed.clone()),
                 (path("d/link"), Node::symlink("../x", origin.clone())),
                 (path("d/hard"), kinds(Kind::HardLink(path("d/big")))),
                 (path("d/c"), kinds(Kind::CharDevice { major: 1, minor: 3 })),
@@ -186,7 +188,7 @@ mod tests {
         let read = Layer::from_blob(&Blob::new(bytes.clone()), &Origin::debian("x", "1")).unwrap();
         assert_eq!(format!("{:?}", read), format!("{:?}", layer()));
         assert_eq!(read.to_bytes(), bytes);
-        assert_eq!(read.entries[1].1.content().unwrap().read().unwrap(), [b'a'; 300_000][..]);
+        assert_eq!(*read.entries[1].1.content().unwrap().read().unwrap(), [b'a'; 300_000]);
     }
 
     #[test]
