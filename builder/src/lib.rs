@@ -1,0 +1,2 @@
+//! Builds measured confidential VM images from declarative recipes.
+pub mod recipe;
