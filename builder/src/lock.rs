@@ -268,7 +268,10 @@ impl Lock {
         }
         let syntax = |error: toml::de::Error| Error::Syntax {
             path: path.to_owned(),
-            line: error.span().and_then(|span| text.get(..span.start)).map_or(1, |text| text.matches('\n').count() + 1),
+            line: error
+                .span()
+                .and_then(|span| text.get(..span.start))
+                .map_or(1, |text| text.matches('\n').count() + 1),
             message: error.message().trim().to_owned(),
         };
         let head: Head = toml::from_str(text).map_err(syntax)?;
@@ -305,7 +308,8 @@ impl Lock {
             digest(&archive.suite, &archive.index_sha256)?;
             relative(&archive.suite, &archive.path)?;
             relative(&archive.suite, &archive.index_path)?;
-            ArchiveKind::named(&archive.name).ok_or_else(|| wrong("archive", &archive.suite, &archive.name))?;
+            ArchiveKind::named(&archive.name)
+                .ok_or_else(|| wrong("archive", &archive.suite, &archive.name))?;
             if !places.insert(format!("suite {}", archive.suite)) {
                 return Err(wrong("suite", &archive.suite, "is there twice"));
             }
@@ -343,7 +347,9 @@ impl Lock {
     pub fn fits(&self, path: &Path, recipe: &str, tool: &Tool) -> Result<(), Error> {
         let stale = |reason: String| Err(Error::Stale { path: path.to_owned(), reason });
         if self.recipe != recipe {
-            return stale("the recipe's packages, versions or accounts are not those that it was made from".to_owned());
+            return stale(
+                "the recipe's packages, versions or accounts are not those that it was made from".to_owned(),
+            );
         }
         if self.tool.compressor != tool.compressor {
             return stale(format!(
@@ -423,7 +429,10 @@ impl Lock {
 
     /// Every file that a build of these profiles reads, without repetition, in the order of their paths.
     pub fn blobs(&self, profiles: &[Profile]) -> Vec<Blob> {
-        let debs = profiles.iter().flat_map(|profile| self.debs_of(*profile)).filter_map(|deb| self.blob_of_deb(deb));
+        let debs = profiles
+            .iter()
+            .flat_map(|profile| self.debs_of(*profile))
+            .filter_map(|deb| self.blob_of_deb(deb));
         let npm = self.npm.iter().filter_map(Npm::blob);
         let mut all: Vec<Blob> = debs.chain(npm).collect();
         all.sort_by(|a, b| (a.archive, &a.path).cmp(&(b.archive, &b.path)));
