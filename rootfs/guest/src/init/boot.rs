@@ -24,7 +24,7 @@
 
 #![allow(clippy::result_large_err)] // there is no heap to box it on, and it is made once
 
-use super::cmdline::{self, Boot, Profile};
+use super::cmdline::{self, Boot, PartUuid, Profile};
 use super::line::Line;
 use super::modules::{self, Hardware};
 use super::partition::{self, Device};
@@ -179,12 +179,7 @@ fn partitions(boot: &Boot) -> Result<(Device, Device), Refusal> {
         for device in
             partition::devices(list.map_err(refuse(format_args!("reading /proc/partitions"), hint))?)
         {
-            let path = Line::<64>::of(format_args!("/sys/dev/block/{device}/uevent"));
-            let path = path.ok_or(bug("a device's path"))?;
-            let mut buffer = [0; 4096];
-            // A device may vanish between the list and this look.
-            let uevent = File::open(path.as_c_str(), sys::READ).and_then(|file| file.read(&mut buffer));
-            match uevent.ok().and_then(partition::part_uuid) {
+            match identify(device) {
                 Some(uuid) if uuid == boot.root => partition::lowest(&mut data, device),
                 Some(uuid) if uuid == boot.verity => partition::lowest(&mut tree, device),
                 _ => {}
@@ -204,6 +199,27 @@ fn partitions(boot: &Boot) -> Result<(Device, Device), Refusal> {
         }
         sys::sleep(PAUSE);
     }
+}
+
+/// The GUID of a partition, from its disk's table; `None` for what has none, and for what vanishes or
+/// fails while being looked at: it may be there the next time.
+fn identify(device: Device) -> Option<PartUuid> {
+    let mut buffers = [[0; 4096]; 4];
+    let [uevent, number, disk, sector] = &mut buffers;
+    let path = Line::<64>::of(format_args!("/sys/dev/block/{device}/uevent"))?;
+    let index = partition::index(File::open(path.as_c_str(), sys::READ).ok()?.read(uevent).ok()?)?;
+    let path = Line::<64>::of(format_args!("/sys/dev/block/{device}/../dev"))?;
+    let parent = partition::device(File::open(path.as_c_str(), sys::READ).ok()?.read(number).ok()?)?;
+    let path = Line::<64>::of(format_args!("/sys/dev/block/{parent}/uevent"))?;
+    let name = partition::name(File::open(path.as_c_str(), sys::READ).ok()?.read(disk).ok()?)?;
+    let path = Line::<64>::of(format_args!("/sys/dev/block/{parent}/queue/logical_block_size"))?;
+    let sector = partition::sector(File::open(path.as_c_str(), sys::READ).ok()?.read(sector).ok()?)?;
+    let path = Line::<128>::of(format_args!("/dev/{name}"))?;
+    let disk = File::open(path.as_c_str(), sys::READ).ok()?;
+    let (mut header, mut entry) = ([0; 92], [0; 32]);
+    disk.read_at(sector, &mut header).ok()?;
+    disk.read_at(partition::entry(&header, sector, index)?, &mut entry).ok()?;
+    Some(partition::part_uuid(&entry))
 }
 
 fn verify(boot: &Boot, data: Device, tree: Device) -> Result<Device, Refusal> {

@@ -51,9 +51,10 @@ pub struct Boot {
     pub profile: Option<Profile>,
 }
 
-/// Holds the unique GUID of a GPT partition, spelled as the kernel does: 36 characters in lower case.
+/// Holds the unique GUID of a GPT partition, in the byte order of the table: its first three fields are
+/// little-endian.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct PartUuid([u8; 36]);
+pub struct PartUuid(pub [u8; 16]);
 
 /// Names a filesystem that the root may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -316,12 +317,26 @@ impl PartUuid {
     /// Reads a GUID of 36 characters in lower case; `None` for anything else.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let text: &[u8; 36] = text.try_into().ok()?;
-        let fits = |(place, byte): (usize, &u8)| match place {
-            8 | 13 | 18 | 23 => *byte == b'-',
-            _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
-        };
-        text.iter().enumerate().all(fits).then_some(Self(*text))
+        let [mut guid, mut at] = [[0; 16], [0; 16]];
+        let mut rest = &mut at[..];
+        for (group, bytes) in text.split(|byte| *byte == b'-').zip([4, 2, 2, 2, 6]) {
+            let (field, after) = rest.split_at_mut_checked(bytes)?;
+            if hex(group, field)? != bytes {
+                return None;
+            }
+            rest = after;
+        }
+        if !rest.is_empty() {
+            return None;
+        }
+        for (to, from) in guid.iter_mut().zip(Self::ORDER) {
+            *to = *at.get(from)?;
+        }
+        Some(Self(guid))
     }
+
+    /// Where in the text the bytes of the table stand, and the other way round.
+    const ORDER: [usize; 16] = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
 }
 
 impl Salt {
@@ -412,7 +427,11 @@ impl fmt::Display for Boot {
 
 impl fmt::Display for PartUuid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(core::str::from_utf8(&self.0).unwrap_or_default())
+        for (place, from) in Self::ORDER.into_iter().enumerate() {
+            let dash = if matches!(place, 4 | 6 | 8 | 10) { "-" } else { "" };
+            write!(f, "{dash}{:02x}", self.0.get(from).copied().unwrap_or_default())?;
+        }
+        Ok(())
     }
 }
 

@@ -145,6 +145,16 @@ impl File {
         }
     }
 
+    /// Reads exactly the buffer's length from an offset; what ends before it is `EIO`.
+    pub fn read_at<'a>(&self, offset: u64, buffer: &'a mut [u8]) -> Result<&'a [u8], Errno> {
+        let read = call(17, [self.0, buffer.as_mut_ptr() as usize, buffer.len(), offset as usize, 0])?;
+        if read == buffer.len() {
+            Ok(buffer)
+        } else {
+            Err(Errno(NonZeroI32::new(5).unwrap_or(NonZeroI32::MAX)))
+        }
+    }
+
     /// Writes the text in one call.
     pub fn write(&self, text: &[u8]) -> Result<usize, Errno> {
         call(1, [self.0, text.as_ptr() as usize, text.len(), 0, 0])
@@ -246,6 +256,13 @@ mod tests {
         let error =
             File::open(c"/proc/self/status", READ).expect("opens").read(&mut [0; 8]).expect_err("refused");
         assert!(error.is(75), "{error}");
+    }
+
+    #[test]
+    fn a_piece_is_read_from_its_offset_or_not_at_all() {
+        let program = File::open(c"/proc/self/exe", READ).expect("opens");
+        assert_eq!(program.read_at(1, &mut [0; 3]), Ok(&b"ELF"[..]));
+        assert!(program.read_at(u64::from(u32::MAX), &mut [0; 3]).expect_err("beyond the end").is(5));
     }
 
     #[test]

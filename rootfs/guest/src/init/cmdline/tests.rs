@@ -43,6 +43,13 @@ fn a_good_line_is_read_whole() {
 }
 
 #[test]
+fn a_guid_is_held_in_the_byte_order_of_the_table() {
+    let guid = PartUuid::parse(b"00112233-4455-6677-8899-aabbccddeeff").expect("a GUID");
+    let table = [0x33, 0x22, 0x11, 0, 0x55, 0x44, 0x77, 0x66, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff];
+    assert_eq!(guid, PartUuid(table));
+}
+
+#[test]
 fn optional_words_are_read() {
     assert_eq!(with("block_size", "512").expect("accepted").geometry.sectors(), 2048);
     assert_eq!(with("profile", "debug").expect("accepted").profile, Some(Profile::Debug));
@@ -83,6 +90,9 @@ fn values_with_a_second_spelling_are_refused() {
         ("root", ROOT),
         ("root", "/dev/vda1"),
         ("root", "PARTUUID=6c0ad2d4-54c1-4d31-a1c1-0d9a3c5f0e1"),
+        ("root", "PARTUUID=6c0ad2d4-54c1-4d31-a1c1-0d9a3c5f0e1-"),
+        ("root", "PARTUUID=6c0ad2d454c-1-4d31-a1c1-0d9a3c5f0e11"),
+        ("root", "PARTUUID=------------------------------------"),
         ("root", "PARTUUID=6c0ad2d4054c1-4d31-a1c1-0d9a3c5f0e11"),
         ("rootfstype", "ext4"),
         ("roothash", &"0A".repeat(32)),
