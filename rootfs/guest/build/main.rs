@@ -12,6 +12,7 @@ fn main() {
     println!("cargo::rerun-if-env-changed=RUSTC");
     let [rustc, output, package] = ["RUSTC", "OUT_DIR", "CARGO_MANIFEST_DIR"]
         .map(|name| PathBuf::from(var_os(name).expect("cargo sets this for every build script")));
+    println!("cargo::rustc-env=PROOFMARK_RUSTC={}", rustc.display()); // for tests/reproduce.rs
     let source = package.join("src").join("init");
     if let Err(error) = compile::compile(&rustc, &source, &output.join(Path::new("proofmark-init"))) {
         println!("cargo::error=the init of the initrd: {}", error.replace('\n', "\ncargo::error="));

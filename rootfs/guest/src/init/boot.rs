@@ -81,6 +81,10 @@ fn refuse(step: fmt::Arguments<'_>, hint: &'static str) -> impl FnOnce(Errno) ->
     move |errno| Refusal { step, cause: Cause::Kernel(errno), hint }
 }
 
+fn shown(path: &CStr) -> &str {
+    path.to_str().unwrap_or("?")
+}
+
 fn bug(step: &'static str) -> Refusal {
     Refusal { step: Line::cut(step.as_bytes()), cause: Cause::Bug, hint: "this is a bug of proofmark-init" }
 }
@@ -120,12 +124,12 @@ fn mount_kernel_filesystems() -> Result<(), Refusal> {
         let hint = "the kernel lacks what every Debian kernel has";
         match sys::mkdir(target) {
             Err(errno) if !errno.is(sys::EEXIST) => {
-                return Err(refuse(format_args!("making {target:?}"), hint)(errno));
+                return Err(refuse(format_args!("making {}", shown(target)), hint)(errno));
             }
             _ => {}
         }
         sys::mount(kind, target, kind, flags, data)
-            .map_err(refuse(format_args!("mounting {target:?}"), hint))?;
+            .map_err(refuse(format_args!("mounting {}", shown(target)), hint))?;
     }
     sys::mkdir(c"/sysroot").map_err(refuse(format_args!("making /sysroot"), "the initrd must not hold it"))
 }
@@ -145,8 +149,10 @@ fn command_line() -> Result<Boot, Refusal> {
 fn load_modules() -> Result<(), Refusal> {
     let mut buffer = [0; 16384];
     let file = File::open(LIST, sys::READ).and_then(|file| file.read(&mut buffer));
-    let text =
-        file.map_err(refuse(format_args!("reading {LIST:?}"), "the initrd must hold it, in at most 16 KiB"))?;
+    let text = file.map_err(refuse(
+        format_args!("reading {}", shown(LIST)),
+        "the initrd must hold it, in at most 16 KiB",
+    ))?;
     for module in modules::list(text) {
         let module = module.map_err(|error| Refusal {
             step: Line::cut(b"reading /modules.load"),
@@ -246,7 +252,7 @@ fn mount_root(boot: &Boot, root: Device) -> Result<(), Refusal> {
     let node = Line::<32>::of(format_args!("/dev/dm-{}", root.minor)).ok_or(bug("the device's path"))?;
     let kind = boot.filesystem.name();
     sys::mount(node.as_c_str(), c"/sysroot", kind, sys::RDONLY | sys::NODEV, c"").map_err(refuse(
-        format_args!("mounting {node} as {kind:?}"),
+        format_args!("mounting {node} as {}", shown(kind)),
         "the filesystem's module is not in /modules.load, or the image is not that filesystem",
     ))
 }
@@ -255,7 +261,7 @@ fn switch_root() -> Result<Infallible, Refusal> {
     for (from, to) in [(c"/dev", c"/sysroot/dev"), (c"/proc", c"/sysroot/proc"), (c"/sys", c"/sysroot/sys")] {
         let hint = "the root filesystem lacks this folder";
         sys::mount(from, to, c"", sys::MOVE, c"")
-            .map_err(refuse(format_args!("moving {from:?} to {to:?}"), hint))?;
+            .map_err(refuse(format_args!("moving {} to {}", shown(from), shown(to)), hint))?;
     }
     let step = || refuse(format_args!("entering the root filesystem"), "this is a bug of proofmark-init");
     sys::chdir(c"/sysroot").map_err(step())?;
@@ -265,10 +271,10 @@ fn switch_root() -> Result<Infallible, Refusal> {
     let errno = sys::execute(INIT, ENVIRONMENT);
     let hint = "the root filesystem lacks it, or what it needs to run";
     if !errno.is(2) {
-        return Err(refuse(format_args!("starting {INIT:?}"), hint)(errno));
+        return Err(refuse(format_args!("starting {}", shown(INIT)), hint)(errno));
     }
     let errno = sys::execute(SYSTEMD, ENVIRONMENT);
-    Err(refuse(format_args!("starting {INIT:?} or {SYSTEMD:?}"), hint)(errno))
+    Err(refuse(format_args!("starting {} or {}", shown(INIT), shown(SYSTEMD)), hint)(errno))
 }
 
 #[cfg(test)]

@@ -43,8 +43,8 @@ impl<const N: usize> Line<N> {
         let mut line = Self::new();
         for (to, from) in line.bytes.iter_mut().take(N.saturating_sub(1)).zip(text) {
             *to = if from.is_ascii_graphic() || *from == b' ' { *from } else { b'?' };
-            line.length += 1;
         }
+        line.length = text.len().min(N.saturating_sub(1));
         line
     }
 

@@ -69,7 +69,11 @@ impl fmt::Display for Error {
 
 /// Reads the list; an error names its line.
 pub fn list(text: &[u8]) -> impl Iterator<Item = Result<Module<'_>, Error>> {
-    text.split_inclusive(|byte| *byte == b'\n').zip(1..).map(|(line, number)| {
+    let lines = text.split_inclusive(|byte| *byte == b'\n').scan(0_usize, |number, line| {
+        *number = number.saturating_add(1);
+        Some((*number, line))
+    });
+    lines.map(|(number, line)| {
         let refuse = |expected| Error { line: number, expected };
         let line = line.strip_suffix(b"\n").ok_or(refuse("ended by a line feed"))?;
         module(line).map_err(refuse)

@@ -140,7 +140,7 @@ impl File {
             }
             match call(0, [self.0, at, room, 0, 0])? {
                 0 => return Ok(buffer.get(..length).unwrap_or_default()),
-                read => length += read,
+                read => length = length.saturating_add(read),
             }
         }
     }
