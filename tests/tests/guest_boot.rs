@@ -234,7 +234,8 @@ impl Machine {
         ROOT_START + place.expect("the program is stored plain") as u64
     }
 
-    /// Boots with these words of ours and these disks, and gives what the console said.
+    /// Boots with these words of ours and these disks, and gives what the console said. A disk is a file of
+    /// the folder, after a filter of QEMU's and a blank if one is to stand before it.
     fn boot(&self, words: &str, disks: &[&str]) -> String {
         let mut qemu = Command::new("qemu-system-x86_64");
         qemu.args(
@@ -242,8 +243,10 @@ impl Machine {
         );
         qemu.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(self.at("initrd.cpio"));
         for disk in disks {
+            let (filter, disk) = disk.split_once(' ').unwrap_or(("", disk));
+            let file = self.at(disk);
             qemu.arg("-drive")
-                .arg(format!("file={},format=raw,if=virtio,snapshot=on", self.at(disk).display()));
+                .arg(format!("file={filter}{},format=raw,if=virtio,snapshot=on", file.display()));
         }
         qemu.arg("-append").arg(format!("console=ttyS0 panic=-1 {words} EVIL=1 evil"));
         let console = File::create(self.at("console")).expect("creates");
@@ -320,6 +323,22 @@ fn another_root_hash_stops_the_boot() {
     machine.boot.root_hash.0[31] ^= 1;
     let why = ["metadata block 1 is corrupted", "dm-verity device corrupted"];
     refused(&machine.boot(&machine.boot.to_string(), &["disk"]), &why);
+}
+
+/// A host that could make chosen reads fail could choose which files the system goes without.
+#[test]
+fn a_block_that_cannot_be_read_stops_the_boot() {
+    let Some(machine) = Machine::new() else { return };
+    let sector = machine.program() / 4096 * 8;
+    let fault = format!(
+        "[inject-error]\nevent = \"read_aio\"\nerrno = \"5\"\nsector = \"{sector}\"\nonce = \"off\"\n"
+    );
+    fs::write(machine.at("fault"), fault).expect("writes");
+    let disk = format!("blkdebug:{}: disk", machine.at("fault").display());
+    refused(
+        &machine.boot(&machine.boot.to_string(), &[&disk]),
+        &["I/O error", "dm-verity device has I/O error"],
+    );
 }
 
 #[test]
