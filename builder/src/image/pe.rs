@@ -205,6 +205,7 @@ impl<'a> Pe<'a> {
         let mz = input.u16("DOS signature", 0)?;
         demand("DOS signature", 0, "0x5a4d", mz, |mz| mz == 0x5a4d)?;
         let signature = input.u32("PE header offset", 0x3c)? as usize;
+        demand("PE header offset", 0x3c, "at least 0x40", signature as u64, |offset| offset >= 0x40)?;
         let pe = input.u32("PE signature", signature)?;
         demand("PE signature", signature, "0x4550", pe, |pe| pe == 0x4550)?;
 
@@ -631,6 +632,7 @@ mod tests {
     fn every_field_outside_of_its_range_is_refused() {
         let wrong: &[(usize, &[u8], &str)] = &[
             (0, b"ZM", "DOS signature"),
+            (0x3c, &[0x3f, 0, 0, 0], "PE header offset"),
             (PE, b"PE\0\x01", "PE signature"),
             (PE + 4, &0x014cu16.to_le_bytes(), "machine"),
             (PE + 4, &0xaa64u16.to_le_bytes(), "machine"),

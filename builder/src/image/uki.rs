@@ -178,11 +178,12 @@ pub fn build(stub: &[u8], sections: &[Section<'_>]) -> Result<Vec<u8>, Error> {
         if given.into_iter().any(|placed| placed.header.name == name) {
             return Err(Error::Exists { name });
         }
-        let existing = stub.sections().iter().position(|existing| existing.name == name);
+        let mut existing = stub.sections().iter().enumerate().filter(|(_, existing)| existing.name == name);
         let content = section.content;
-        if let Some(index) = existing {
-            let header = stub.sections().get(index).filter(|_| section.name == ".sbat");
-            let header = header.ok_or(Error::Exists { name })?;
+        if let Some((index, header)) = existing.next() {
+            if name != Name::SBAT || existing.next().is_some() {
+                return Err(Error::Exists { name });
+            }
             // One unit of memory is the section's own: the next one begins behind it.
             let room = header.file_size.min(stub.section_alignment());
             if header.virtual_size == 0 || virtual_size > room {
@@ -467,6 +468,8 @@ mod tests {
         assert_eq!(refusal(&stub(), &twice).to_string(), "section .osrel exists already");
         let twice = [section(".sbat", b"x"), section(".sbat", b"y")];
         assert!(matches!(refusal(&stub(), &twice), Error::Exists { .. }));
+        let two = image(&[(".sbat", b"sbat,1\n"), (".sbat", b"sbat,1\n")]);
+        assert!(matches!(refusal(&two, &[section(".sbat", b"x")]), Error::Exists { .. }));
     }
 
     #[test]
