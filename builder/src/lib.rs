@@ -3,3 +3,5 @@
 pub mod host;
 pub mod lock;
 pub mod recipe;
+//! The parts of Proofmark's builder, each usable and testable without the command line.
+pub mod image;
