@@ -1,0 +1,3 @@
+//! Builds measured confidential VM images from declarative recipes: the library behind the `proofmark` command.
+
+pub mod resolve;

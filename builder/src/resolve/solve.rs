@@ -1,0 +1,712 @@
+//! The packages that a set of roots needs, from the packages of several suites: apt's choice, with a reason for each.
+//!
+//! # Shape
+//! ```text
+//! suites, in the order of sources.list --Universe::merge--> one candidate a name (highest version, first suite on a tie)
+//! roots marked first, in apt's cache order; then each root's Pre-Depends and Depends, depth first:
+//!   satisfied by something chosen -> next
+//!   else each alternative in order, each one's providers in apt's order of preference, the first that installs
+//! ```
+//! The result equals `apt-get install --no-install-recommends ROOTS` onto an empty system.
+//!
+//! # Source
+//! apt 2.6.1: `depcache.cc` (`MarkInstall`, `CompareProviders`), `pkgcachegen.cc` and `deblistparser.cc` (the order
+//! in which names enter the cache, which is the last tie-break), `private-install.cc` (`doAutoInstall`).
+//!
+//! # Not here
+//! apt's problem resolver: where a conflict leaves no first choice, this refuses and says why instead of removing
+//! packages until something fits. Foreign architectures, pins and versions other than the candidate.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::packages::{MultiArch, Package};
+use super::relation::{self, Alternative, Group, RelationError};
+use super::version::Version;
+
+/// Package indexes of one suite.
+#[derive(Debug, Clone)]
+pub struct Suite<'a> {
+    /// How messages and the lock call it, for example `trixie-security`.
+    pub name: &'a str,
+    /// Its packages, in the order of its index.
+    pub packages: Vec<Package<'a>>,
+}
+
+/// A set that cannot be resolved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SolveError {
+    /// One version of one package with two different archives.
+    #[error("{first} and {second} both have {package} {version}, with different digests")]
+    TwoArchives {
+        /// The package.
+        package: String,
+        /// The version.
+        version: String,
+        /// The suite that comes first.
+        first: String,
+        /// The suite that disagrees.
+        second: String,
+    },
+    /// A relationship field that cannot be read.
+    #[error("package `{package}` has a bad {field} field")]
+    Relation {
+        /// The package.
+        package: String,
+        /// The field.
+        field: &'static str,
+        /// Why it cannot be read.
+        source: RelationError,
+    },
+    /// A root or an exclude that no suite has.
+    #[error("no suite has a package `{name}`{}", Near(.near))]
+    Unknown {
+        /// The name as asked for.
+        name: String,
+        /// Names that exist and look like it, the likeliest first.
+        near: Vec<String>,
+    },
+    /// A root that is virtual and has more than one provider.
+    #[error("`{name}` is virtual, name one of its providers: {}", .providers.join(", "))]
+    Virtual {
+        /// The name as asked for.
+        name: String,
+        /// The packages that provide it.
+        providers: Vec<String>,
+    },
+    /// A package that is both asked for and excluded.
+    #[error("package `{0}` is both a root and excluded")]
+    ExcludedRoot(String),
+    /// Two chosen packages that may not stand together.
+    #[error(transparent)]
+    Conflict(Conflict),
+    /// A chain of dependencies longer than any of Debian's.
+    #[error("the dependencies reach {MAX_DEPTH} packages deep at `{0}`")]
+    TooDeep(String),
+    /// A relation that nothing satisfies.
+    #[error(transparent)]
+    Unsatisfied(Box<Unsatisfied>),
+}
+
+/// Two packages that exclude each other; `chosen` came first.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{newcomer} cannot stand beside {chosen}: {owner} has {field}: {relation}")]
+pub struct Conflict {
+    /// The package that was to be added.
+    pub newcomer: String,
+    /// The package that was chosen before.
+    pub chosen: String,
+    /// Which of the two forbids the other.
+    pub owner: String,
+    /// `Conflicts` or `Breaks`.
+    pub field: &'static str,
+    /// The relation as written.
+    pub relation: String,
+}
+
+/// A relation without solution, with everything that was tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsatisfied {
+    /// Who asks, from the root on: each package with the relation through which the next one was tried.
+    pub chain: Vec<(String, String)>,
+    /// Every candidate with the reason why it fails; empty if the archive has none.
+    pub attempts: Vec<(String, Failure)>,
+    /// Existing names that look like a name that does not exist.
+    pub near: Vec<String>,
+}
+
+/// Why one candidate fails.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The candidate's version is outside the relation's bounds.
+    #[error("the archive has {0}")]
+    Version(String),
+    /// No package and no provider has the name.
+    #[error("no suite has it")]
+    Absent,
+    /// It may not stand beside a chosen package.
+    #[error(transparent)]
+    Conflict(Conflict),
+    /// It needs something that cannot be had.
+    #[error("({0})")]
+    Needs(Box<Unsatisfied>),
+}
+
+impl fmt::Display for Unsatisfied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let asked = self.chain.iter().map(|(package, relation)| format!("{package} needs {relation}"));
+        f.write_str(&asked.collect::<Vec<_>>().join(", "))?;
+        for (candidate, failure) in &self.attempts {
+            write!(f, "; {candidate}: {failure}")?;
+        }
+        Near(&self.near).fmt(f)
+    }
+}
+
+impl std::error::Error for Unsatisfied {}
+
+struct Near<'n>(&'n [String]);
+
+impl fmt::Display for Near<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, "; near: {}", self.0.join(", ")) }
+    }
+}
+
+/// Whether the packages marked `Essential: yes` are roots as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Essential {
+    /// As on every Debian system.
+    Included,
+    /// Only those that something needs.
+    OnlyIfNeeded,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'r> {
+    /// The packages to have, in any order.
+    pub roots: &'r [&'r str],
+    /// Whether the essential set comes too.
+    pub essential: Essential,
+    /// Packages to leave out: wherever one would be taken, its relation counts as satisfied and is reported.
+    pub exclude: &'r [&'r str],
+}
+
+/// Why a package is in the set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why<'a> {
+    /// It was asked for.
+    Root,
+    /// It is `Essential: yes`.
+    Essential,
+    /// Another package needs it.
+    Needed {
+        /// That package.
+        by: &'a str,
+        /// `Pre-Depends` or `Depends`.
+        field: &'static str,
+        /// The relation as written.
+        relation: &'a str,
+    },
+}
+
+/// A package of the set.
+#[derive(Debug, Clone)]
+pub struct Chosen<'u, 'a> {
+    /// The package.
+    pub package: &'u Package<'a>,
+    /// The suite that it comes from.
+    pub suite: &'a str,
+    /// Why it is there: the first reason found.
+    pub why: Why<'a>,
+}
+
+/// A relation that counts as satisfied only because of an exclude.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Waived<'a> {
+    /// The excluded package that would have been taken.
+    pub excluded: &'a str,
+    /// The package whose relation it is, or nothing for the essential set.
+    pub by: Option<&'a str>,
+    /// The relation as written.
+    pub relation: &'a str,
+}
+
+/// A consistent set.
+#[derive(Debug, Clone)]
+pub struct Solution<'u, 'a> {
+    /// The packages, by name.
+    pub chosen: Vec<Chosen<'u, 'a>>,
+    /// What the excludes cut off, by excluded package.
+    pub waived: Vec<Waived<'a>>,
+    /// Excludes that nothing would have taken.
+    pub unused_excludes: Vec<&'a str>,
+}
+
+/// Where a package stands: its place in the list of all packages of all suites.
+type Id = usize;
+
+/// All packages of all suites, with one candidate a name.
+#[derive(Debug)]
+pub struct Universe<'a> {
+    packages: Vec<(&'a str, Package<'a>)>,
+    candidates: BTreeMap<&'a str, Id>,
+    /// Virtual name to the candidates that provide it, with the version they provide.
+    providers: BTreeMap<&'a str, Vec<(Id, Option<Version<'a>>)>>,
+}
+
+impl<'a> Universe<'a> {
+    /// Merges suites given in the order of sources.list; the highest version of a name is its candidate.
+    pub fn merge(suites: Vec<Suite<'a>>) -> Result<Self, SolveError> {
+        let packages: Vec<(&str, Package)> = suites
+            .into_iter()
+            .flat_map(|suite| suite.packages.into_iter().map(move |package| (suite.name, package)))
+            .collect();
+        let mut candidates: BTreeMap<&str, (Id, &str, &Package)> = BTreeMap::new();
+        for (id, (suite, package)) in packages.iter().enumerate() {
+            let Some(&(_, first, other)) = candidates.get(package.name) else {
+                candidates.insert(package.name, (id, suite, package));
+                continue;
+            };
+            if package.version.as_str() == other.version.as_str()
+                && package.architecture == other.architecture
+                && package.sha256 != other.sha256
+            {
+                return Err(SolveError::TwoArchives {
+                    package: package.name.into(),
+                    version: package.version.as_str().into(),
+                    first: first.into(),
+                    second: (*suite).into(),
+                });
+            }
+            if package.version > other.version {
+                candidates.insert(package.name, (id, suite, package));
+            }
+        }
+        let mut providers: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+        for &(id, _, package) in candidates.values() {
+            for group in read_field(package, "Provides", package.provides)? {
+                for provided in group.alternatives {
+                    let version = provided.constraint.as_ref().map(|(_, version)| *version);
+                    providers.entry(provided.name).or_default().push((id, version));
+                }
+            }
+        }
+        let candidates = candidates.into_iter().map(|(name, (id, _, _))| (name, id)).collect();
+        Ok(Universe { packages, candidates, providers })
+    }
+
+    /// Returns the candidate of a real package.
+    pub fn candidate(&self, name: &str) -> Option<&Package<'a>> {
+        self.candidates.get(name).and_then(|&id| self.package(id))
+    }
+
+    fn package(&self, id: Id) -> Option<&Package<'a>> {
+        self.packages.get(id).map(|(_, package)| package)
+    }
+
+    /// Existing names within two edits of `name`, or that begin with it; the likeliest first.
+    fn near(&self, name: &str) -> Vec<String> {
+        let names = self.candidates.keys().chain(self.providers.keys());
+        let mut near: Vec<(usize, &str)> = names
+            .filter_map(|other| {
+                let edits =
+                    if other.len().abs_diff(name.len()) <= 2 { edits(name, other) } else { usize::MAX };
+                let begins = name.len() >= 3 && other.starts_with(name);
+                (edits <= 2 || begins).then_some((edits, *other))
+            })
+            .collect();
+        near.sort_unstable();
+        near.dedup();
+        near.into_iter().take(5).map(|(_, name)| name.to_owned()).collect()
+    }
+
+    /// Where each of `names` first enters apt's cache: as a package's own name, or named in one of its relations.
+    fn first_mentions(&self, names: &BTreeSet<&str>) -> BTreeMap<&'a str, (Id, usize)> {
+        let mut found = BTreeMap::new();
+        for (id, (_, package)) in self.packages.iter().enumerate() {
+            if found.len() == names.len() {
+                break;
+            }
+            let mut note = |name: &'a str, place: usize| {
+                if names.contains(name) {
+                    found.entry(name).or_insert((id, place));
+                }
+            };
+            note(package.name, 0);
+            let [recommends, suggests, replaces, enhances] = package.mentions;
+            let fields = [
+                package.pre_depends,
+                package.depends,
+                package.conflicts,
+                package.breaks,
+                recommends,
+                suggests,
+                replaces,
+                enhances,
+                package.provides,
+            ];
+            let mentions = fields.into_iter().flat_map(|field| field.split([',', '|']));
+            for (place, mention) in mentions.enumerate() {
+                let mention = mention.trim_start();
+                let end = mention.bytes().position(|byte| b" (\n".contains(&byte)).unwrap_or(mention.len());
+                // A qualified name (`a:any`) is a package of its own to apt.
+                note(mention.get(..end).unwrap_or(mention), place + 1);
+            }
+        }
+        found
+    }
+}
+
+fn read_field<'a>(
+    package: &Package<'a>,
+    field: &'static str,
+    text: &'a str,
+) -> Result<Vec<Group<'a>>, SolveError> {
+    relation::read(text).map_err(|source| SolveError::Relation {
+        package: package.name.into(),
+        field,
+        source,
+    })
+}
+
+/// The Levenshtein distance of two short names.
+fn edits(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, byte_a) in a.bytes().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        let mut next = vec![left];
+        for (byte_b, &above) in b.bytes().zip(row.iter().skip(1)) {
+            left = (diagonal + usize::from(byte_a != byte_b)).min(above + 1).min(left + 1);
+            diagonal = above;
+            next.push(left);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+/// Resolves a request; the same universe and request give the same solution in the same order.
+pub fn solve<'u, 'a>(
+    universe: &'u Universe<'a>,
+    request: &Request<'_>,
+) -> Result<Solution<'u, 'a>, SolveError> {
+    let mut search = Search::new(universe, request)?;
+    let roots = search.roots(request)?;
+    for (id, why) in &roots {
+        search.mark(*id, why.clone()).map_err(Stop::into_error)?;
+    }
+    for (id, _) in &roots {
+        search.expand(*id, 0).map_err(Stop::into_error)?;
+    }
+    Ok(search.finish())
+}
+
+/// The deepest chain of dependencies that is followed; Debian's desktop tasks stay below 200.
+const MAX_DEPTH: usize = 600;
+
+/// Why a package could not be added.
+enum Stop {
+    Conflict(Conflict),
+    Unsatisfied(Box<Unsatisfied>),
+    Fatal(SolveError),
+}
+
+impl Stop {
+    fn into_error(self) -> SolveError {
+        match self {
+            Stop::Conflict(conflict) => SolveError::Conflict(conflict),
+            Stop::Unsatisfied(unsatisfied) => SolveError::Unsatisfied(unsatisfied),
+            Stop::Fatal(error) => error,
+        }
+    }
+}
+
+/// A relation of a chosen package that forbids others.
+struct Negative<'a> {
+    owner: Id,
+    field: &'static str,
+    forbidden: Alternative<'a>,
+}
+
+/// What is chosen so far; the lists only grow, so a failed attempt is undone by cutting them.
+struct Search<'u, 'a> {
+    universe: &'u Universe<'a>,
+    excluded: BTreeSet<Id>,
+    order: Vec<Id>,
+    why: BTreeMap<Id, Why<'a>>,
+    negatives: Vec<Negative<'a>>,
+    waived: Vec<Waived<'a>>,
+    /// Packages that failed once; apt does not try them again either.
+    discarded: BTreeMap<Id, Box<Unsatisfied>>,
+}
+
+impl<'u, 'a> Search<'u, 'a> {
+    fn new(universe: &'u Universe<'a>, request: &Request<'_>) -> Result<Self, SolveError> {
+        let mut excluded = BTreeSet::new();
+        for &name in request.exclude {
+            if request.roots.contains(&name) {
+                return Err(SolveError::ExcludedRoot(name.into()));
+            }
+            let id = universe
+                .candidates
+                .get(name)
+                .ok_or_else(|| SolveError::Unknown { name: name.into(), near: universe.near(name) })?;
+            excluded.insert(*id);
+        }
+        Ok(Search {
+            universe,
+            excluded,
+            order: Vec::new(),
+            why: BTreeMap::new(),
+            negatives: Vec::new(),
+            waived: Vec::new(),
+            discarded: BTreeMap::new(),
+        })
+    }
+
+    /// Finds the roots' candidates and orders them as apt's cache does.
+    fn roots(&mut self, request: &Request<'_>) -> Result<Vec<(Id, Why<'a>)>, SolveError> {
+        let mut wanted: BTreeMap<&'a str, (Id, Why<'a>)> = BTreeMap::new();
+        if request.essential == Essential::Included {
+            for (&name, &id) in &self.universe.candidates {
+                if !self.package(id)?.essential {
+                    continue;
+                }
+                if self.excluded.contains(&id) {
+                    self.waived.push(Waived { excluded: name, by: None, relation: "Essential: yes" });
+                } else {
+                    wanted.insert(name, (id, Why::Essential));
+                }
+            }
+        }
+        for &name in request.roots {
+            let id = self.root(name)?;
+            if self.excluded.contains(&id) {
+                return Err(SolveError::ExcludedRoot(name.into()));
+            }
+            wanted.insert(self.package(id)?.name, (id, Why::Root));
+        }
+        let places = self.universe.first_mentions(&wanted.keys().copied().collect());
+        let mut roots: Vec<_> = wanted.into_iter().collect();
+        roots.sort_by_key(|(name, _)| places.get(name).copied());
+        Ok(roots.into_iter().map(|(_, root)| root).collect())
+    }
+
+    /// Finds a root: a real package, or the only provider of a virtual one.
+    fn root(&self, name: &str) -> Result<Id, SolveError> {
+        if let Some(&id) = self.universe.candidates.get(name) {
+            return Ok(id);
+        }
+        let providers: BTreeSet<Id> =
+            self.universe.providers.get(name).into_iter().flatten().map(|&(id, _)| id).collect();
+        let mut ids = providers.iter();
+        match (ids.next(), ids.next()) {
+            (Some(&only), None) => Ok(only),
+            (None, _) => Err(SolveError::Unknown { name: name.into(), near: self.universe.near(name) }),
+            _ => Err(SolveError::Virtual {
+                name: name.into(),
+                providers: providers.iter().map(|&id| self.name(id).to_owned()).collect(),
+            }),
+        }
+    }
+
+    fn package(&self, id: Id) -> Result<&'u Package<'a>, SolveError> {
+        let package = self.universe.package(id);
+        // Every id comes from the universe's own maps.
+        package.ok_or_else(|| SolveError::Unknown { name: format!("#{id}"), near: Vec::new() })
+    }
+
+    fn name(&self, id: Id) -> &'a str {
+        self.universe.package(id).map_or("?", |package| package.name)
+    }
+
+    /// Adds a package without its dependencies, unless something chosen forbids it or it forbids something chosen.
+    fn mark(&mut self, id: Id, why: Why<'a>) -> Result<(), Stop> {
+        let package = self.package(id).map_err(Stop::Fatal)?;
+        let mut negatives = Vec::new();
+        for (field, text) in [("Conflicts", package.conflicts), ("Breaks", package.breaks)] {
+            for group in read_field(package, field, text).map_err(Stop::Fatal)? {
+                for forbidden in group.alternatives {
+                    negatives.push(Negative { owner: id, field, forbidden });
+                }
+            }
+        }
+        let conflict = |negative: &Negative<'a>, chosen: Id| {
+            Stop::Conflict(Conflict {
+                newcomer: package.name.into(),
+                chosen: self.name(chosen).into(),
+                owner: self.name(negative.owner).into(),
+                field: negative.field,
+                relation: negative.forbidden.text.into(),
+            })
+        };
+        for negative in &negatives {
+            let hit = self
+                .providing(&negative.forbidden)
+                .into_iter()
+                .find(|hit| *hit != id && self.why.contains_key(hit));
+            if let Some(chosen) = hit {
+                return Err(conflict(negative, chosen));
+            }
+        }
+        for negative in &self.negatives {
+            let named =
+                negative.forbidden.name == package.name || package.provides.contains(negative.forbidden.name);
+            if named && negative.owner != id && self.providing(&negative.forbidden).contains(&id) {
+                return Err(conflict(negative, negative.owner));
+            }
+        }
+        self.negatives.extend(negatives);
+        self.order.push(id);
+        self.why.insert(id, why);
+        Ok(())
+    }
+
+    /// All candidates that an alternative's name and version fit, the real package first.
+    fn providing(&self, alternative: &Alternative<'a>) -> Vec<Id> {
+        let fits = |id: &Id| {
+            self.universe.package(*id).is_some_and(|package| match alternative.qualifier {
+                None | Some("native") => true,
+                Some("any") => package.multi_arch == MultiArch::Allowed,
+                Some(architecture) => package.architecture == architecture,
+            })
+        };
+        let real = self.universe.candidates.get(alternative.name).copied().filter(|id| {
+            self.universe.package(*id).is_some_and(|package| alternative.admits(&package.version))
+        });
+        let provided = self.universe.providers.get(alternative.name).into_iter().flatten();
+        let provided = provided.filter(|(_, version)| match (&alternative.constraint, version) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(_), Some(version)) => alternative.admits(version),
+        });
+        real.into_iter().chain(provided.map(|&(id, _)| id)).filter(fits).collect()
+    }
+
+    /// The candidates of a group in the order in which apt tries them.
+    fn solutions(&self, group: &Group<'a>) -> Vec<Id> {
+        let mut solutions: Vec<Id> = Vec::new();
+        for alternative in &group.alternatives {
+            let mut ids = self.providing(alternative);
+            ids.sort_unstable();
+            ids.dedup();
+            if ids.len() > 1 {
+                let rank = |id: &Id| {
+                    self.universe.package(*id).map(|package| {
+                        (
+                            package.name != alternative.name,
+                            !package.essential,
+                            !package.protected,
+                            package.priority,
+                        )
+                    })
+                };
+                let tied =
+                    ids.iter().enumerate().any(|(n, a)| ids.iter().skip(n + 1).any(|b| rank(a) == rank(b)));
+                let places = if tied {
+                    self.universe.first_mentions(&ids.iter().map(|&id| self.name(id)).collect())
+                } else {
+                    BTreeMap::new()
+                };
+                ids.sort_by_key(|id| (rank(id), Reverse(places.get(self.name(*id)).copied())));
+            }
+            solutions.extend(ids);
+        }
+        let mut seen = BTreeSet::new();
+        solutions.retain(|id| seen.insert(*id));
+        solutions
+    }
+
+    /// Adds what a chosen package needs.
+    fn expand(&mut self, id: Id, depth: usize) -> Result<(), Stop> {
+        let package = self.package(id).map_err(Stop::Fatal)?;
+        for (field, text) in [("Pre-Depends", package.pre_depends), ("Depends", package.depends)] {
+            for group in read_field(package, field, text).map_err(Stop::Fatal)? {
+                self.satisfy(package, field, &group, depth)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn satisfy(
+        &mut self,
+        package: &'u Package<'a>,
+        field: &'static str,
+        group: &Group<'a>,
+        depth: usize,
+    ) -> Result<(), Stop> {
+        let chosen = |alternative| self.providing(alternative).iter().any(|id| self.why.contains_key(id));
+        if group.alternatives.iter().any(chosen) {
+            return Ok(());
+        }
+        let solutions = self.solutions(group);
+        let mut attempts: Vec<(String, Failure)> = Vec::new();
+        let mut only = None;
+        for &id in &solutions {
+            let name = self.name(id);
+            if self.excluded.contains(&id) {
+                self.waived.push(Waived { excluded: name, by: Some(package.name), relation: group.text });
+                return Ok(());
+            }
+            let why = Why::Needed { by: package.name, field, relation: group.text };
+            let failure = match self.install(id, why, depth + 1) {
+                Ok(()) => return Ok(()),
+                Err(Stop::Fatal(error)) => return Err(Stop::Fatal(error)),
+                Err(Stop::Conflict(conflict)) => Failure::Conflict(conflict),
+                Err(Stop::Unsatisfied(inner)) => {
+                    only = Some(inner.clone());
+                    Failure::Needs(inner)
+                }
+            };
+            attempts.push((name.into(), failure));
+        }
+        let asked = (package.name.to_owned(), group.text.to_owned());
+        // The chain goes on through a candidate that was the only one.
+        if let (Some(mut inner), [_]) = (only, attempts.as_slice()) {
+            inner.chain.insert(0, asked);
+            return Err(Stop::Unsatisfied(inner));
+        }
+        let mut near = Vec::new();
+        for alternative in &group.alternatives {
+            match self.universe.candidate(alternative.name) {
+                Some(_) if solutions.iter().any(|&id| self.name(id) == alternative.name) => {}
+                Some(package) => {
+                    attempts
+                        .push((alternative.name.into(), Failure::Version(package.version.as_str().into())));
+                }
+                None if self.universe.providers.contains_key(alternative.name) => {}
+                None => {
+                    attempts.push((alternative.name.into(), Failure::Absent));
+                    near.extend(self.universe.near(alternative.name));
+                }
+            }
+        }
+        Err(Stop::Unsatisfied(Box::new(Unsatisfied { chain: vec![asked], attempts, near })))
+    }
+
+    /// Adds a package with all it needs, or leaves everything as it was.
+    fn install(&mut self, id: Id, why: Why<'a>, depth: usize) -> Result<(), Stop> {
+        if depth > MAX_DEPTH {
+            return Err(Stop::Fatal(SolveError::TooDeep(self.name(id).into())));
+        }
+        if let Some(inner) = self.discarded.get(&id) {
+            return Err(Stop::Unsatisfied(inner.clone()));
+        }
+        let before = (self.order.len(), self.negatives.len(), self.waived.len());
+        let result = self.mark(id, why).and_then(|()| self.expand(id, depth));
+        if let Err(stop) = &result {
+            for undone in self.order.drain(before.0..) {
+                self.why.remove(&undone);
+            }
+            self.negatives.truncate(before.1);
+            self.waived.truncate(before.2);
+            if let Stop::Unsatisfied(inner) = stop {
+                self.discarded.insert(id, inner.clone());
+            }
+        }
+        result
+    }
+
+    fn finish(self) -> Solution<'u, 'a> {
+        let universe = self.universe;
+        let mut chosen: Vec<Chosen<'u, 'a>> = self
+            .why
+            .into_iter()
+            .filter_map(|(id, why)| {
+                universe.packages.get(id).map(|(suite, package)| Chosen { package, suite, why })
+            })
+            .collect();
+        chosen.sort_by_key(|chosen| chosen.package.name);
+        let mut waived = self.waived;
+        waived.sort();
+        let used: BTreeSet<&str> = waived.iter().map(|waived| waived.excluded).collect();
+        let unused = self.excluded.iter().filter_map(|&id| universe.package(id).map(|package| package.name));
+        let mut unused_excludes: Vec<&str> = unused.filter(|name| !used.contains(name)).collect();
+        unused_excludes.sort_unstable();
+        Solution { chosen, waived, unused_excludes }
+    }
+}
