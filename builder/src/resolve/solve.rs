@@ -81,9 +81,6 @@ pub enum SolveError {
     /// Two chosen packages that may not stand together.
     #[error(transparent)]
     Conflict(Conflict),
-    /// A chain of dependencies longer than any of Debian's.
-    #[error("the dependencies reach {MAX_DEPTH} packages deep at `{0}`")]
-    TooDeep(String),
     /// A relation that nothing satisfies.
     #[error(transparent)]
     Unsatisfied(Box<Unsatisfied>),
@@ -380,13 +377,10 @@ pub fn solve<'u, 'a>(
         search.mark(*id, why.clone()).map_err(Stop::into_error)?;
     }
     for (id, _) in &roots {
-        search.expand(*id, 0).map_err(Stop::into_error)?;
+        search.expand(*id).map_err(Stop::into_error)?;
     }
     Ok(search.finish())
 }
-
-/// The deepest chain of dependencies that is followed; Debian's desktop tasks stay below 200.
-const MAX_DEPTH: usize = 600;
 
 /// Why a package could not be added.
 enum Stop {
@@ -410,6 +404,40 @@ struct Negative<'a> {
     owner: Id,
     field: &'static str,
     forbidden: Alternative<'a>,
+}
+
+/// How long the lists of a search are.
+#[derive(Clone, Copy)]
+struct Lengths {
+    order: usize,
+    negatives: usize,
+    waived: usize,
+}
+
+/// A package whose relations are being satisfied.
+struct Frame<'u, 'a> {
+    id: Id,
+    package: &'u Package<'a>,
+    groups: std::vec::IntoIter<(&'static str, Group<'a>)>,
+    pending: Option<Pending<'a>>,
+    before: Lengths,
+}
+
+/// The relation of a frame that something deeper is to satisfy.
+struct Pending<'a> {
+    field: &'static str,
+    group: Group<'a>,
+    untried: std::vec::IntoIter<Id>,
+    attempts: Vec<(String, Failure)>,
+    /// Why the last candidate failed, kept to go on with if it was the only one.
+    only: Option<Box<Unsatisfied>>,
+}
+
+impl Pending<'_> {
+    fn failed(&mut self, name: &str, unsatisfied: Box<Unsatisfied>) {
+        self.attempts.push((name.to_owned(), Failure::Needs(unsatisfied.clone())));
+        self.only = Some(unsatisfied);
+    }
 }
 
 /// What is chosen so far; the lists only grow, so a failed attempt is undone by cutting them.
@@ -601,62 +629,117 @@ impl<'u, 'a> Search<'u, 'a> {
         solutions
     }
 
-    /// Adds what a chosen package needs.
-    fn expand(&mut self, id: Id, depth: usize) -> Result<(), Stop> {
+    /// Opens a marked package: its relations in apt's order, and where to cut back to if it fails.
+    fn open(&self, id: Id, before: Lengths) -> Result<Frame<'u, 'a>, Stop> {
         let package = self.package(id).map_err(Stop::Fatal)?;
+        let mut groups = Vec::new();
         for (field, text) in [("Pre-Depends", package.pre_depends), ("Depends", package.depends)] {
-            for group in read_field(package, field, text).map_err(Stop::Fatal)? {
-                self.satisfy(package, field, &group, depth)?;
+            groups.extend(
+                read_field(package, field, text).map_err(Stop::Fatal)?.into_iter().map(|g| (field, g)),
+            );
+        }
+        Ok(Frame { id, package, groups: groups.into_iter(), pending: None, before })
+    }
+
+    fn lengths(&self) -> Lengths {
+        Lengths { order: self.order.len(), negatives: self.negatives.len(), waived: self.waived.len() }
+    }
+
+    fn cut(&mut self, to: Lengths) {
+        for undone in self.order.drain(to.order..) {
+            self.why.remove(&undone);
+        }
+        self.negatives.truncate(to.negatives);
+        self.waived.truncate(to.waived);
+    }
+
+    /// Adds all that a marked root needs, depth first; the stack is a list, so its depth is bounded by memory alone.
+    fn expand(&mut self, root: Id) -> Result<(), Stop> {
+        let mut stack = vec![self.open(root, self.lengths())?];
+        while let Some(frame) = stack.last_mut() {
+            if frame.pending.is_none() {
+                match frame.groups.next() {
+                    None => {
+                        // Everything is there: whoever asked for it has what it asked for.
+                        stack.pop();
+                        if let Some(parent) = stack.last_mut() {
+                            parent.pending = None;
+                        }
+                        continue;
+                    }
+                    Some((_, group))
+                        if group.alternatives.iter().any(|alternative| self.is_chosen(alternative)) =>
+                    {
+                        continue;
+                    }
+                    Some((field, group)) => {
+                        let untried = self.solutions(&group).into_iter();
+                        frame.pending =
+                            Some(Pending { field, group, untried, attempts: Vec::new(), only: None });
+                    }
+                }
+            }
+            let Some(pending) = frame.pending.as_mut() else { continue };
+            let Some(id) = pending.untried.next() else {
+                let unsatisfied = self.explain(frame);
+                let Some(failed) = stack.pop() else { continue };
+                let Some(parent) = stack.last_mut() else { return Err(Stop::Unsatisfied(unsatisfied)) };
+                self.cut(failed.before);
+                self.discarded.insert(failed.id, unsatisfied.clone());
+                if let Some(pending) = parent.pending.as_mut() {
+                    pending.failed(failed.package.name, unsatisfied);
+                }
+                continue;
+            };
+            let name = self.name(id);
+            if self.excluded.contains(&id) {
+                let (by, relation) = (Some(frame.package.name), pending.group.text);
+                self.waived.push(Waived { excluded: name, by, relation });
+                frame.pending = None;
+                continue;
+            }
+            if let Some(unsatisfied) = self.discarded.get(&id) {
+                pending.failed(name, unsatisfied.clone());
+                continue;
+            }
+            let before = self.lengths();
+            let why =
+                Why::Needed { by: frame.package.name, field: pending.field, relation: pending.group.text };
+            match self.mark(id, why) {
+                Ok(()) => stack.push(self.open(id, before)?),
+                Err(Stop::Conflict(conflict)) => {
+                    pending.attempts.push((name.into(), Failure::Conflict(conflict)));
+                }
+                Err(stop) => return Err(stop),
             }
         }
         Ok(())
     }
 
-    fn satisfy(
-        &mut self,
-        package: &'u Package<'a>,
-        field: &'static str,
-        group: &Group<'a>,
-        depth: usize,
-    ) -> Result<(), Stop> {
-        let chosen = |alternative| self.providing(alternative).iter().any(|id| self.why.contains_key(id));
-        if group.alternatives.iter().any(chosen) {
-            return Ok(());
-        }
-        let solutions = self.solutions(group);
-        let mut attempts: Vec<(String, Failure)> = Vec::new();
-        let mut only = None;
-        for &id in &solutions {
-            let name = self.name(id);
-            if self.excluded.contains(&id) {
-                self.waived.push(Waived { excluded: name, by: Some(package.name), relation: group.text });
-                return Ok(());
-            }
-            let why = Why::Needed { by: package.name, field, relation: group.text };
-            let failure = match self.install(id, why, depth + 1) {
-                Ok(()) => return Ok(()),
-                Err(Stop::Fatal(error)) => return Err(Stop::Fatal(error)),
-                Err(Stop::Conflict(conflict)) => Failure::Conflict(conflict),
-                Err(Stop::Unsatisfied(inner)) => {
-                    only = Some(inner.clone());
-                    Failure::Needs(inner)
-                }
-            };
-            attempts.push((name.into(), failure));
-        }
-        let asked = (package.name.to_owned(), group.text.to_owned());
+    fn is_chosen(&self, alternative: &Alternative<'a>) -> bool {
+        self.providing(alternative).iter().any(|id| self.why.contains_key(id))
+    }
+
+    /// Says why the pending relation of a frame has no solution.
+    fn explain(&self, frame: &mut Frame<'u, 'a>) -> Box<Unsatisfied> {
+        let Some(Pending { group, mut attempts, only, .. }) = frame.pending.take() else {
+            return Box::new(Unsatisfied { chain: Vec::new(), attempts: Vec::new(), near: Vec::new() });
+        };
+        let asked = (frame.package.name.to_owned(), group.text.to_owned());
         // The chain goes on through a candidate that was the only one.
         if let (Some(mut inner), [_]) = (only, attempts.as_slice()) {
             inner.chain.insert(0, asked);
-            return Err(Stop::Unsatisfied(inner));
+            return inner;
         }
         let mut near = Vec::new();
         for alternative in &group.alternatives {
+            if attempts.iter().any(|(name, _)| name == alternative.name) {
+                continue;
+            }
             match self.universe.candidate(alternative.name) {
-                Some(_) if solutions.iter().any(|&id| self.name(id) == alternative.name) => {}
                 Some(package) => {
-                    attempts
-                        .push((alternative.name.into(), Failure::Version(package.version.as_str().into())));
+                    let version = package.version.as_str().to_owned();
+                    attempts.push((alternative.name.into(), Failure::Version(version)));
                 }
                 None if self.universe.providers.contains_key(alternative.name) => {}
                 None => {
@@ -665,30 +748,7 @@ impl<'u, 'a> Search<'u, 'a> {
                 }
             }
         }
-        Err(Stop::Unsatisfied(Box::new(Unsatisfied { chain: vec![asked], attempts, near })))
-    }
-
-    /// Adds a package with all it needs, or leaves everything as it was.
-    fn install(&mut self, id: Id, why: Why<'a>, depth: usize) -> Result<(), Stop> {
-        if depth > MAX_DEPTH {
-            return Err(Stop::Fatal(SolveError::TooDeep(self.name(id).into())));
-        }
-        if let Some(inner) = self.discarded.get(&id) {
-            return Err(Stop::Unsatisfied(inner.clone()));
-        }
-        let before = (self.order.len(), self.negatives.len(), self.waived.len());
-        let result = self.mark(id, why).and_then(|()| self.expand(id, depth));
-        if let Err(stop) = &result {
-            for undone in self.order.drain(before.0..) {
-                self.why.remove(&undone);
-            }
-            self.negatives.truncate(before.1);
-            self.waived.truncate(before.2);
-            if let Stop::Unsatisfied(inner) = stop {
-                self.discarded.insert(id, inner.clone());
-            }
-        }
-        result
+        Box::new(Unsatisfied { chain: vec![asked], attempts, near })
     }
 
     fn finish(self) -> Solution<'u, 'a> {
@@ -708,5 +768,239 @@ impl<'u, 'a> Search<'u, 'a> {
         let mut unused_excludes: Vec<&str> = unused.filter(|name| !used.contains(name)).collect();
         unused_excludes.sort_unstable();
         Solution { chosen, waived, unused_excludes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::packages;
+    use super::*;
+
+    /// Writes an index: a line a package, `name version; Field: value; ...`.
+    fn index(lines: &str) -> Vec<u8> {
+        let mut text = String::new();
+        for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let mut parts = line.split(';').map(str::trim);
+            let (name, version) = parts.next().unwrap().split_once(' ').unwrap();
+            let digest = format!("{:064x}", line.len());
+            text += &format!("Package: {name}\nVersion: {version}\nArchitecture: amd64\n");
+            text += &format!("Filename: pool/{name}.deb\nSize: 1\nSHA256: {digest}\n");
+            parts.for_each(|field| text += &format!("{field}\n"));
+            text += "\n";
+        }
+        text.into_bytes()
+    }
+
+    fn with<T>(lines: &str, check: impl FnOnce(&Universe<'_>) -> T) -> T {
+        let bytes = index(lines);
+        let suite = Suite { name: "main", packages: packages::read(&bytes, "amd64").unwrap() };
+        check(&Universe::merge(vec![suite]).unwrap())
+    }
+
+    fn request<'r>(roots: &'r [&'r str]) -> Request<'r> {
+        Request { roots, essential: Essential::OnlyIfNeeded, exclude: &[] }
+    }
+
+    fn names(lines: &str, request: &Request<'_>) -> Vec<String> {
+        with(lines, |universe| {
+            let solution = solve(universe, request).unwrap_or_else(|error| panic!("{error}"));
+            solution.chosen.iter().map(|chosen| chosen.package.name.to_owned()).collect()
+        })
+    }
+
+    fn error(lines: &str, request: &Request<'_>) -> SolveError {
+        with(lines, |universe| solve(universe, request).unwrap_err())
+    }
+
+    #[test]
+    fn dependencies_are_followed_and_cycles_end() {
+        let lines = "aa 1; Depends: bb\n bb 1; Pre-Depends: cc\n cc 1; Depends: aa\n dd 1";
+        assert_eq!(names(lines, &request(&["aa"])), ["aa", "bb", "cc"]);
+    }
+
+    #[test]
+    fn the_first_alternative_wins_unless_another_is_there() {
+        let lines = "aa 1; Depends: bb | cc\n bb 1\n cc 1\n dd 1; Depends: cc\n";
+        assert_eq!(names(lines, &request(&["aa"])), ["aa", "bb"]);
+        assert_eq!(names(lines, &request(&["aa", "cc"])), ["aa", "cc"]);
+        let broken = "aa 1; Depends: bb | cc\n bb 1; Depends: none\n cc 1";
+        assert_eq!(names(broken, &request(&["aa"])), ["aa", "cc"]);
+    }
+
+    #[test]
+    fn a_provider_is_chosen_by_essential_then_priority_then_last_place() {
+        let lines = "aa 1; Depends: awk\n gawk 1; Provides: awk; Priority: optional\n mawk 1; Provides: awk; Priority: required\n zawk 1; Provides: awk; Priority: optional";
+        assert_eq!(names(lines, &request(&["aa"])), ["aa", "mawk"]);
+        let essential = lines.replace("zawk 1;", "zawk 1; Essential: yes;");
+        assert_eq!(names(&essential, &request(&["aa"])), ["aa", "zawk"]);
+        let tied = lines.replace("required", "optional");
+        assert_eq!(names(&tied, &request(&["aa"])), ["aa", "zawk"]);
+        // A name that an earlier package mentions enters apt's cache earlier.
+        let mentioned = format!("first 1; Suggests: zawk\n{tied}");
+        assert_eq!(names(&mentioned, &request(&["aa"])), ["aa", "mawk"]);
+        let real = format!("awk 1; Priority: extra\n{lines}");
+        assert_eq!(names(&real, &request(&["aa"])), ["aa", "awk"]);
+    }
+
+    #[test]
+    fn versions_and_qualifiers_restrict_candidates() {
+        let provided =
+            "aa 1; Depends: vv (>= 2)\n pp 9; Provides: vv (= 2)\n qq 9; Provides: vv; Priority: required";
+        assert_eq!(names(provided, &request(&["aa"])), ["aa", "pp"]);
+        let any = "aa 1; Depends: bb:any | cc:any\n bb 1\n cc 1; Multi-Arch: allowed";
+        assert_eq!(names(any, &request(&["aa"])), ["aa", "cc"]);
+    }
+
+    #[test]
+    fn the_highest_version_of_all_suites_is_the_candidate() {
+        let (main, security) = (index("aa 1; Depends: bb\n bb 1"), index("bb 2"));
+        let read = |bytes| packages::read(bytes, "amd64").unwrap();
+        let suites = vec![
+            Suite { name: "main", packages: read(&main) },
+            Suite { name: "security", packages: read(&security) },
+        ];
+        let universe = Universe::merge(suites).unwrap();
+        let solution = solve(&universe, &request(&["aa"])).unwrap();
+        let bb = &solution.chosen[1];
+        assert_eq!((bb.package.version.as_str(), bb.suite), ("2", "security"));
+        assert_eq!(universe.candidate("bb").unwrap().version.as_str(), "2");
+    }
+
+    #[test]
+    fn one_version_with_two_archives_is_refused() {
+        let (one, two) = (index("aa 1"), index("aa 1; Priority: optional"));
+        let read = |bytes| packages::read(bytes, "amd64").unwrap();
+        let suites =
+            vec![Suite { name: "one", packages: read(&one) }, Suite { name: "two", packages: read(&two) }];
+        assert!(matches!(Universe::merge(suites), Err(SolveError::TwoArchives { .. })));
+    }
+
+    #[test]
+    fn every_package_has_its_reason() {
+        let lines =
+            "aa 1; Depends: bb (>= 1) | cc\n bb 1\n dash 1; Essential: yes; Pre-Depends: libc6\n libc6 1";
+        with(lines, |universe| {
+            let request = Request { essential: Essential::Included, ..request(&["aa"]) };
+            let solution = solve(universe, &request).unwrap();
+            let why: Vec<_> = solution.chosen.iter().map(|c| (c.package.name, c.why.clone())).collect();
+            let needed = |by, field, relation| Why::Needed { by, field, relation };
+            assert_eq!(
+                why,
+                [
+                    ("aa", Why::Root),
+                    ("bb", needed("aa", "Depends", "bb (>= 1) | cc")),
+                    ("dash", Why::Essential),
+                    ("libc6", needed("dash", "Pre-Depends", "libc6")),
+                ]
+            );
+        });
+    }
+
+    #[test]
+    fn an_exclude_waives_what_would_have_taken_it() {
+        let lines = "aa 1; Depends: bb, cc | dd\n bb 1; Depends: ee\n cc 1\n dd 1\n ee 1\n ff 1";
+        with(lines, |universe| {
+            let request = Request { exclude: &["bb", "cc", "ff"], ..request(&["aa"]) };
+            let solution = solve(universe, &request).unwrap();
+            assert_eq!(solution.chosen.len(), 1);
+            let waived = |excluded, relation| Waived { excluded, by: Some("aa"), relation };
+            assert_eq!(solution.waived, [waived("bb", "bb"), waived("cc", "cc | dd")]);
+            assert_eq!(solution.unused_excludes, ["ff"]);
+        });
+        // What something else brings is taken: the exclude cuts only apt's own choice.
+        let request = Request { exclude: &["cc"], ..request(&["aa", "dd"]) };
+        assert_eq!(names(lines, &request), ["aa", "bb", "dd", "ee"]);
+    }
+
+    #[test]
+    fn an_excluded_essential_package_is_waived() {
+        with("aa 1; Essential: yes\n bb 1", |universe| {
+            let request = Request { essential: Essential::Included, exclude: &["aa"], ..request(&["bb"]) };
+            let solution = solve(universe, &request).unwrap();
+            assert_eq!(solution.waived, [Waived { excluded: "aa", by: None, relation: "Essential: yes" }]);
+        });
+    }
+
+    #[test]
+    fn contradictory_or_unknown_requests_are_refused_with_near_misses() {
+        let lines = "openssh-server 1\n openssh-client 1\n mm 1; Provides: vv\n nn 1; Provides: vv\n oo 1; Provides: ww";
+        let excluded = Request { exclude: &["mm"], ..request(&["mm"]) };
+        assert_eq!(error(lines, &excluded), SolveError::ExcludedRoot("mm".into()));
+        let unknown = error(lines, &request(&["opensh-server"]));
+        let near = vec!["openssh-server".to_owned()];
+        assert_eq!(unknown, SolveError::Unknown { name: "opensh-server".into(), near });
+        assert_eq!(unknown.to_string(), "no suite has a package `opensh-server`; near: openssh-server");
+        let exclude = Request { exclude: &["openssh-clien"], ..request(&["mm"]) };
+        assert!(
+            matches!(error(lines, &exclude), SolveError::Unknown { near, .. } if near[0] == "openssh-client")
+        );
+        let providers = vec!["mm".to_owned(), "nn".to_owned()];
+        assert_eq!(error(lines, &request(&["vv"])), SolveError::Virtual { name: "vv".into(), providers });
+        assert_eq!(names(lines, &request(&["ww"])), ["oo"]);
+    }
+
+    #[test]
+    fn an_unsatisfiable_root_is_explained_from_the_root_on() {
+        let lines = "aa 1; Depends: bb\n bb 1; Depends: libfoo1 (>= 2)\n libfoo1 1";
+        let text = error(lines, &request(&["aa"])).to_string();
+        assert_eq!(text, "aa needs bb, bb needs libfoo1 (>= 2); libfoo1: the archive has 1");
+        let lines =
+            "aa 1; Depends: bb | cc\n bb 1; Depends: libfo1\n cc 1; Depends: dd (<< 1)\n dd 1\n libfoo1 1";
+        let text = error(lines, &request(&["aa"])).to_string();
+        assert_eq!(
+            text,
+            "aa needs bb | cc; bb: (bb needs libfo1; libfo1: no suite has it; near: libfoo1); \
+             cc: (cc needs dd (<< 1); dd: the archive has 1)"
+        );
+    }
+
+    #[test]
+    fn conflicts_are_found_in_both_directions_and_through_provides() {
+        for lines in [
+            "aa 1; Conflicts: bb\n bb 1",
+            "aa 1\n bb 1; Breaks: aa (<< 2)",
+            "aa 1; Conflicts: vv\n bb 1; Provides: vv",
+            "aa 1; Provides: vv; Conflicts: vv\n bb 1; Provides: vv; Conflicts: vv",
+        ] {
+            assert!(matches!(error(lines, &request(&["aa", "bb"])), SolveError::Conflict(_)), "{lines}");
+        }
+        for lines in [
+            "aa 1; Conflicts: bb (<< 1)\n bb 1",
+            "aa 1; Provides: vv; Conflicts: vv\n bb 1",
+            "aa 1; Conflicts: vv (<< 9)\n bb 1; Provides: vv",
+        ] {
+            assert_eq!(names(lines, &request(&["aa", "bb"])), ["aa", "bb"], "{lines}");
+        }
+        let text = error("aa 1\n bb 1; Breaks: aa (<< 2)", &request(&["aa", "bb"])).to_string();
+        assert_eq!(text, "bb cannot stand beside aa: bb has Breaks: aa (<< 2)");
+    }
+
+    #[test]
+    fn a_failed_attempt_leaves_nothing_behind() {
+        let lines = "aa 1; Depends: bb | cc\n bb 1; Depends: xx, dd\n xx 1; Conflicts: cc\n dd 1; Conflicts: aa\n cc 1";
+        assert_eq!(names(lines, &request(&["aa"])), ["aa", "cc"]);
+    }
+
+    #[test]
+    fn a_bad_relation_names_package_and_field() {
+        let error = error("aa 1; Depends: bb (1)\n bb 1", &request(&["aa"]));
+        assert!(matches!(error, SolveError::Relation { field: "Depends", .. }), "{error}");
+    }
+
+    #[test]
+    fn a_very_long_chain_is_followed() {
+        let mut lines: String = (0..20_000).map(|n| format!("p{n} 1; Depends: p{}\n", n + 1)).collect();
+        assert!(matches!(error(&lines, &request(&["p19990"])), SolveError::Unsatisfied(_)));
+        lines += "p20000 1";
+        assert_eq!(names(&lines, &request(&["p0"])).len(), 20_001);
+    }
+
+    #[test]
+    fn edits_are_counted() {
+        for (a, b, count) in
+            [("", "", 0), ("abc", "abc", 0), ("abc", "abd", 1), ("abc", "ac", 1), ("kitten", "sitting", 3)]
+        {
+            assert_eq!((edits(a, b), edits(b, a)), (count, count));
+        }
     }
 }
