@@ -11,9 +11,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use proofmark::resolve::inrelease::{self, Expected, InReleaseError};
+use proofmark::resolve::keys::{Keyring, UnixTime};
 use proofmark::resolve::packages;
+use proofmark::resolve::scripts::{self, Script, ScriptKind, Table};
 use proofmark::resolve::solve::{Essential, Request, Suite, Universe, solve};
 use proofmark::resolve::version::Version;
 
@@ -83,7 +86,12 @@ fn sources() -> String {
 
 impl Apt {
     fn run(&self, arguments: &[&str]) -> String {
+        self.run_in(self.root.path(), arguments)
+    }
+
+    fn run_in(&self, folder: &Path, arguments: &[&str]) -> String {
         let output = Command::new("apt-get")
+            .current_dir(folder)
             .arg("-o")
             .arg(format!("Dir={}", self.root.path().display()))
             .args(["-o", "Dir::State::status=/dev/null", "-o", "APT::Architecture=amd64"])
@@ -138,7 +146,8 @@ fn same_choice(essential: Essential, sets: &[&[&str]]) {
     let read = start.elapsed();
     // Not `?essential`: apt counts itself among them, although its stanza does not say so.
     let first = packages::read(&indexes[0], "amd64").unwrap();
-    let all_essential: Vec<&str> = first.iter().filter(|package| package.essential).map(|p| p.name).collect();
+    let mut all_essential: Vec<&str> = first.iter().filter(|p| p.essential).map(|p| p.name).collect();
+    all_essential.sort_unstable();
     assert!(all_essential.len() > 10);
     for roots in sets {
         let start = Instant::now();
@@ -150,10 +159,11 @@ fn same_choice(essential: Essential, sets: &[&[&str]]) {
             .iter()
             .map(|chosen| (chosen.package.name.to_owned(), chosen.package.version.to_string()))
             .collect();
-        let mut asked = roots.to_vec();
+        let mut asked = Vec::new();
         if essential == Essential::Included {
             asked.extend(&all_essential);
         }
+        asked.extend(*roots);
         let theirs = apt.install(&asked);
         let more: Vec<_> = ours.iter().filter(|(name, version)| theirs.get(*name) != Some(version)).collect();
         let less: Vec<_> = theirs.iter().filter(|(name, version)| ours.get(*name) != Some(version)).collect();
@@ -206,6 +216,94 @@ fn the_choice_equals_apts_for_packages_with_many_alternatives() {
             &["awk", "mailutils"],
         ],
     );
+}
+
+/// What the recipes are made of.
+const BASE: &[&str] = &[
+    "systemd",
+    "systemd-sysv",
+    "udev",
+    "dbus-broker",
+    "libpam-systemd",
+    "linux-image-cloud-amd64",
+    "systemd-boot-efi",
+    "ca-certificates",
+    "openssh-server",
+    "nftables",
+    "base-files",
+    "base-passwd",
+    "libc-bin",
+    "login",
+    "passwd",
+    "util-linux",
+    "coreutils",
+    "bash",
+    "dash",
+    "findutils",
+    "grep",
+    "sed",
+    "tar",
+    "gzip",
+    "procps",
+    "iproute2",
+    "tzdata",
+    "netbase",
+    "kmod",
+    "systemd-resolved",
+    "systemd-timesyncd",
+];
+
+#[test]
+fn every_maintainer_script_of_the_base_packages_is_reviewed() {
+    let Some(apt) = apt() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let names: Vec<String> = apt.install(BASE).into_keys().collect();
+    let mut arguments = vec!["download"];
+    arguments.extend(names.iter().map(String::as_str));
+    apt.run_in(folder.path(), &arguments);
+    let mut scripts: Vec<(String, ScriptKind, Vec<u8>)> = Vec::new();
+    for entry in fs::read_dir(folder.path()).unwrap() {
+        let archive = entry.unwrap().path();
+        let package = archive.file_name().unwrap().to_str().unwrap().split_once('_').unwrap().0.to_owned();
+        let control = tempfile::tempdir().unwrap();
+        let status = Command::new("dpkg-deb").arg("-e").arg(&archive).arg(control.path()).status().unwrap();
+        assert!(status.success());
+        for member in fs::read_dir(control.path()).unwrap() {
+            let member = member.unwrap();
+            if let Some(kind) = ScriptKind::from_member(member.file_name().to_str().unwrap()) {
+                scripts.push((package.clone(), kind, fs::read(member.path()).unwrap()));
+            }
+        }
+    }
+    let list = scripts.iter().map(|(package, kind, bytes)| Script { package, kind: *kind, bytes });
+    let start = Instant::now();
+    let review = scripts::review(list, &Table::shipped().unwrap(), &BTreeMap::new())
+        .unwrap_or_else(|unknown| panic!("{unknown}"));
+    println!("{} packages, {} scripts, judged in {:?}", names.len(), review.judged.len(), start.elapsed());
+    assert!(review.judged.len() > 150);
+}
+
+#[test]
+fn the_real_suites_are_signed_by_the_pinned_keys() {
+    let Some(apt) = apt() else { return };
+    let keyring = Keyring::debian().unwrap();
+    let now = UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());
+    for suite in SUITES {
+        let file = apt.list(&format!("_dists_{suite}_InRelease"));
+        let expected = Expected { suite, architecture: "amd64", now, previous: None };
+        let start = Instant::now();
+        let release =
+            inrelease::verify(&file, &keyring, &expected).unwrap_or_else(|error| panic!("{suite}: {error}"));
+        println!("{suite}: {:?}, {} indexes, {:?}", release.signers, release.indexes.len(), start.elapsed());
+        assert_eq!(release.codename, suite);
+        let index = apt.list(&format!("_dists_{suite}_main_binary-amd64_Packages"));
+        assert_eq!(release.index("main/binary-amd64/Packages").unwrap().size, index.len() as u64);
+        let mut tampered = file.clone();
+        let place = tampered.windows(8).position(|window| window == b"SHA256:\n").unwrap() + 10;
+        tampered[place] ^= 1;
+        let error = inrelease::verify(&tampered, &keyring, &expected).unwrap_err();
+        assert!(matches!(error, InReleaseError::BadSignature(_)), "{error}");
+    }
 }
 
 #[test]

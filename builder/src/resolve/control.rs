@@ -107,18 +107,14 @@ pub struct Stanzas<'a> {
 /// Reads deb822 bytes stanza by stanza.
 pub fn stanzas(bytes: &[u8]) -> Stanzas<'_> {
     let (text, failed) = match std::str::from_utf8(bytes) {
+        Ok(text) if text.contains('\r') => {
+            let line = text.split('\n').position(|line| line.contains('\r')).map_or(1, |before| before + 1);
+            ("", Some(ControlError::CarriageReturn { line }))
+        }
         Ok(text) => (text, None),
         Err(error) => ("", Some(ControlError::NotUtf8 { offset: error.valid_up_to() })),
     };
     Stanzas { text, at: 0, line: 1, failed }
-}
-
-/// A field whose last line may not have come yet; the value is `start..end` of the text.
-struct Open<'a> {
-    name: &'a str,
-    start: usize,
-    end: usize,
-    line: usize,
 }
 
 impl<'a> Stanzas<'a> {
@@ -133,41 +129,35 @@ impl<'a> Stanzas<'a> {
     }
 
     fn next_stanza(&mut self) -> Result<Option<Stanza<'a>>, ControlError> {
-        let mut open: Vec<Open<'a>> = Vec::with_capacity(24);
+        let mut fields: Vec<Field<'a>> = Vec::with_capacity(24);
+        // Where the last field's value begins.
+        let mut start = 0;
         while let Some((line, at, number)) = self.next_line() {
-            if line.contains('\r') {
-                return Err(ControlError::CarriageReturn { line: number });
-            }
             let blank = line.bytes().all(|byte| byte == b' ' || byte == b'\t');
             match line.bytes().next() {
                 Some(b'#') => {}
-                _ if blank && open.is_empty() => {}
+                _ if blank && fields.is_empty() => {}
                 _ if blank => break,
                 Some(b' ' | b'\t') => {
-                    let field = open.last_mut().ok_or(ControlError::NothingToContinue { line: number })?;
-                    field.end = at + line.len();
+                    let field = fields.last_mut().ok_or(ControlError::NothingToContinue { line: number })?;
+                    field.value = self.text.get(start..at + line.len()).unwrap_or_default().trim();
                 }
                 _ => {
                     let (name, value) =
                         line.split_once(':').filter(|(name, _)| is_field_name(name)).ok_or_else(|| {
                             ControlError::NoName { line: number, text: line.chars().take(40).collect() }
                         })?;
-                    if let Some(first) = open.iter().find(|field| field.name.eq_ignore_ascii_case(name)) {
+                    if let Some(first) = fields.iter().find(|field| field.name.eq_ignore_ascii_case(name)) {
                         let first = first.line;
                         return Err(ControlError::Repeated { line: number, first, name: name.into() });
                     }
-                    let end = at + line.len();
-                    open.push(Open { name, start: end - value.len(), end, line: number });
+                    start = at + line.len() - value.len();
+                    fields.push(Field { name, value: value.trim(), line: number });
                 }
             }
         }
-        let close = |field: Open<'a>| Field {
-            name: field.name,
-            value: self.text.get(field.start..field.end).unwrap_or_default().trim(),
-            line: field.line,
-        };
-        let Some(line) = open.first().map(|field| field.line) else { return Ok(None) };
-        Ok(Some(Stanza { fields: open.into_iter().map(close).collect(), line }))
+        let line = fields.first().map(|field| field.line);
+        Ok(line.map(|line| Stanza { fields, line }))
     }
 }
 

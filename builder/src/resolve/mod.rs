@@ -20,5 +20,6 @@ pub mod inrelease;
 pub mod keys;
 pub mod packages;
 pub mod relation;
+pub mod scripts;
 pub mod solve;
 pub mod version;

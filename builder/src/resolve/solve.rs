@@ -163,7 +163,7 @@ pub enum Essential {
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'r> {
-    /// The packages to have, in any order.
+    /// The packages to have; as with apt, an earlier one's choice of alternatives binds the later ones.
     pub roots: &'r [&'r str],
     /// Whether the essential set comes too.
     pub essential: Essential,
@@ -476,9 +476,17 @@ impl<'u, 'a> Search<'u, 'a> {
         })
     }
 
-    /// Finds the roots' candidates and orders them as apt's cache does.
+    /// Finds the roots' candidates: the essential set by name, then what was asked for, in the order asked.
     fn roots(&mut self, request: &Request<'_>) -> Result<Vec<(Id, Why<'a>)>, SolveError> {
-        let mut wanted: BTreeMap<&'a str, (Id, Why<'a>)> = BTreeMap::new();
+        let mut asked: Vec<Id> = Vec::with_capacity(request.roots.len());
+        for &name in request.roots {
+            let id = self.root(name)?;
+            if self.excluded.contains(&id) {
+                return Err(SolveError::ExcludedRoot(name.into()));
+            }
+            asked.push(id);
+        }
+        let mut roots = Vec::new();
         if request.essential == Essential::Included {
             for (&name, &id) in &self.universe.candidates {
                 if !self.package(id)?.essential {
@@ -487,21 +495,16 @@ impl<'u, 'a> Search<'u, 'a> {
                 if self.excluded.contains(&id) {
                     self.waived.push(Waived { excluded: name, by: None, relation: "Essential: yes" });
                 } else {
-                    wanted.insert(name, (id, Why::Essential));
+                    roots.push((id, if asked.contains(&id) { Why::Root } else { Why::Essential }));
                 }
             }
         }
-        for &name in request.roots {
-            let id = self.root(name)?;
-            if self.excluded.contains(&id) {
-                return Err(SolveError::ExcludedRoot(name.into()));
+        for id in asked {
+            if !roots.iter().any(|(other, _)| *other == id) {
+                roots.push((id, Why::Root));
             }
-            wanted.insert(self.package(id)?.name, (id, Why::Root));
         }
-        let places = self.universe.first_mentions(&wanted.keys().copied().collect());
-        let mut roots: Vec<_> = wanted.into_iter().collect();
-        roots.sort_by_key(|(name, _)| places.get(name).copied());
-        Ok(roots.into_iter().map(|(_, root)| root).collect())
+        Ok(roots)
     }
 
     /// Finds a root: a real package, or the only provider of a virtual one.
