@@ -12,6 +12,7 @@
 //! Host paths, processes, the network, the environment and the clock: all of it comes in by argument.
 
 pub mod content;
+pub mod erofs;
 pub mod layer;
 pub mod path;
 pub mod tree;
