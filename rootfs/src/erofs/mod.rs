@@ -25,3 +25,6 @@ mod writer;
 pub use format::Label;
 pub use reader::{Entry, Error as ReadError, FileType, Inode, Nid, Reader};
 pub use writer::{Error as WriteError, Image, Options};
+
+#[cfg(test)]
+mod tests;
