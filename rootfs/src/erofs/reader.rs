@@ -427,7 +427,11 @@ impl<'a> Reader<'a> {
         for (dot, own) in [(".", Some(inode.nid)), ("..", None)] {
             let found = entries.iter().find(|entry| entry.name == dot);
             if !found.is_some_and(|entry| own.is_none_or(|own| own == entry.nid)) {
-                return Err(Error::Name { offset, name: dot.to_owned(), what: "is missing or names another" });
+                return Err(Error::Name {
+                    offset,
+                    name: dot.to_owned(),
+                    what: "is missing or names another",
+                });
             }
         }
         Ok(entries)
@@ -645,11 +649,7 @@ impl<'a> Reader<'a> {
                 }
                 let len = path.as_str().len() + 1 + entry.name.len();
                 if len > PATH_LEN {
-                    return Err(Error::Limit {
-                        what: "a path",
-                        found: len as u64,
-                        limit: PATH_LEN as u64,
-                    });
+                    return Err(Error::Limit { what: "a path", found: len as u64, limit: PATH_LEN as u64 });
                 }
                 let below = path.join(&entry.name)?;
                 let inode = self.inode(entry.nid)?;

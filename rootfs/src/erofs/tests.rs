@@ -78,7 +78,11 @@ fn bytes(len: usize, seed: u8) -> Vec<u8> {
     (0..len)
         .map(|index| {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            if seed % 3 == 0 { (state >> 33) as u8 } else { b"every good boy does fine "[index % 25] ^ seed & 7 }
+            if seed % 3 == 0 {
+                (state >> 33) as u8
+            } else {
+                b"every good boy does fine "[index % 25] ^ seed & 7
+            }
         })
         .collect()
 }

@@ -30,10 +30,10 @@ use rayon::prelude::*;
 
 use super::format::{
     self, ADVISE_BIG_PCLUSTER_1, BLOCK, BLOCK_BITS, COMPAT_MTIME, COMPAT_SB_CHKSUM, COMPRESSED_FULL,
-    COMPRESSION_ZSTD, D0_CBLKCNT, DIRENT_SIZE, FLAT_INLINE, FLAT_PLAIN, FRAGMENT_INODE,
-    INCOMPAT_COMPR_CFGS, INCOMPAT_FRAGMENTS, INCOMPAT_ZERO_PADDING, INDEX_SIZE, LCLUSTER_HEAD1,
-    LCLUSTER_NONHEAD, LCLUSTER_PLAIN, Label, MAP_HEADER_SIZE, RawInode, SLOT, SUPER_MAGIC, SUPER_OFFSET,
-    SuperBlock, XATTR_ENTRY_SIZE, XATTR_HEADER_SIZE, XATTR_PREFIXES, deltas, lcluster,
+    COMPRESSION_ZSTD, D0_CBLKCNT, DIRENT_SIZE, FLAT_INLINE, FLAT_PLAIN, FRAGMENT_INODE, INCOMPAT_COMPR_CFGS,
+    INCOMPAT_FRAGMENTS, INCOMPAT_ZERO_PADDING, INDEX_SIZE, LCLUSTER_HEAD1, LCLUSTER_NONHEAD, LCLUSTER_PLAIN,
+    Label, MAP_HEADER_SIZE, RawInode, SLOT, SUPER_MAGIC, SUPER_OFFSET, SuperBlock, XATTR_ENTRY_SIZE,
+    XATTR_HEADER_SIZE, XATTR_PREFIXES, deltas, lcluster,
 };
 use crate::content::{self, CLUSTER, Content, Form, Packing, SMALL, Sha256Digest};
 use crate::path::TreePath;
@@ -706,7 +706,8 @@ fn xattrs(path: &TreePath, node: &Node) -> Result<Vec<u8>, Error> {
             .find_map(|&(index, prefix)| Some((index, name.strip_prefix(prefix)?)))
             .filter(|(_, suffix)| !suffix.contains('\0'))
             .ok_or_else(|| wrong("has a name that EROFS has no number for"))?;
-        if suffix.is_empty() == XATTR_PREFIXES.iter().any(|&(at, prefix)| at == index && prefix.ends_with('.'))
+        if suffix.is_empty()
+            == XATTR_PREFIXES.iter().any(|&(at, prefix)| at == index && prefix.ends_with('.'))
         {
             return Err(wrong("has a name that EROFS has no number for"));
         }
@@ -806,7 +807,11 @@ impl<'a> Emit<'a> {
                         Some(&first) => first,
                         None => {
                             let first = self.blocks.take(whole)?;
-                            self.pieces.push(Piece { at: u64::from(first) * BLOCK as u64, len: whole, source });
+                            self.pieces.push(Piece {
+                                at: u64::from(first) * BLOCK as u64,
+                                len: whole,
+                                source,
+                            });
                             first
                         }
                     };
