@@ -13,6 +13,7 @@
 
 pub mod content;
 pub mod deb;
+pub mod erofs;
 pub mod layer;
 pub mod path;
 pub mod tree;
