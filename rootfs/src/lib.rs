@@ -13,5 +13,6 @@
 
 pub mod content;
 pub mod layer;
+pub mod npm;
 pub mod path;
 pub mod tree;
