@@ -15,5 +15,6 @@ pub mod content;
 pub mod deb;
 pub mod erofs;
 pub mod layer;
+pub mod npm;
 pub mod path;
 pub mod tree;
