@@ -16,5 +16,7 @@ pub mod deb;
 pub mod erofs;
 pub mod layer;
 pub mod npm;
+pub mod fixup;
+pub mod merge;
 pub mod path;
 pub mod tree;

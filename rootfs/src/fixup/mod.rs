@@ -1,0 +1,19 @@
+//! Yields what maintainer scripts would have left behind: one small, pure module for each such deed.
+//!
+//! # Shape
+//! Every module has one `apply(&mut Tree, …) -> Result<…, Error>`; what it writes has the origin `fix-up:<module>`,
+//! or the recipe's line that asked for it. The order that works: [`base`], [`os_release`], [`accounts`], [`pam`],
+//! [`nsswitch`], [`units`], and [`tmpfiles`] last, which needs the ids of the accounts.
+//!
+//! # Not here
+//! Running scripts: none is run, ever.
+
+pub mod accounts;
+pub mod base;
+pub mod nsswitch;
+pub mod os_release;
+pub mod pam;
+pub mod systemd_conf;
+pub mod tmpfiles;
+pub mod units;
+mod write;
