@@ -12,6 +12,8 @@
 //! Host paths, processes, the network, the environment and the clock: all of it comes in by argument.
 
 pub mod content;
+pub mod elf;
+pub mod fixup;
 pub mod layer;
 pub mod path;
 pub mod tree;
