@@ -14,6 +14,8 @@
 pub mod content;
 pub mod deb;
 pub mod erofs;
+pub mod elf;
+pub mod fixup;
 pub mod layer;
 pub mod npm;
 pub mod fixup;
