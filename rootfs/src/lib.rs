@@ -13,12 +13,11 @@
 
 pub mod content;
 pub mod deb;
-pub mod erofs;
 pub mod elf;
+pub mod erofs;
 pub mod fixup;
 pub mod layer;
-pub mod npm;
-pub mod fixup;
 pub mod merge;
+pub mod npm;
 pub mod path;
 pub mod tree;

@@ -780,10 +780,10 @@ impl Trie {
                 return Ok(());
             };
             rest = after;
-            node = node.children.entry(next).or_insert_with(|| Trie {
-                prefix: std::mem::take(&mut rest).to_vec(),
-                ..Trie::default()
-            });
+            node = node
+                .children
+                .entry(next)
+                .or_insert_with(|| Trie { prefix: std::mem::take(&mut rest).to_vec(), ..Trie::default() });
             // A new node holds all that was left of the key.
             if node.values.is_empty() && node.children.is_empty() {
                 node.values.push((priority, value.to_owned()));
@@ -849,7 +849,6 @@ impl Trie {
         self.write(&mut out);
         out
     }
-
 }
 
 #[cfg(test)]
