@@ -7,7 +7,8 @@
 //! built-in table      ─┤
 //! recipe              ─┘
 //! ```
-//! Ids that nothing fixes are pinned by the lock, so that one more package moves no other account's id: [`plan`]
+//! A fixed id is never given to another account, even to one that comes first (systemd-sysusers would). Ids that
+//! nothing fixes are pinned by the lock, so that one more package moves no other account's id: [`plan`]
 //! chooses them once, [`apply`] refuses an account without one. Masters come first and in their order, added accounts
 //! follow by id. Every password is locked (`*` for masters, as shadowconfig(8) leaves them, else `!*`). The date of the
 //! last password change is empty: that switches password ageing off, has no clock in it, and unlike the 0 that
@@ -749,11 +750,12 @@ impl Placing<'_> {
         by: &str,
     ) -> Result<u32, Error> {
         let refuse = self.unpinned == Unpinned::Refuse;
-        if let Id::Fixed(fixed) = *id {
-            if let Some(pinned) = pinned.filter(|&pinned| refuse && pinned != fixed) {
-                let (name, wanted_by) = (name.to_owned(), by.to_owned());
-                return Err(Error::StaleId { what, name, pinned, fixed, wanted_by });
-            }
+        if let (Id::Fixed(fixed), Some(pinned)) = (id.clone(), pinned)
+            && refuse
+            && pinned != fixed
+        {
+            let (name, wanted_by) = (name.to_owned(), by.to_owned());
+            return Err(Error::StaleId { what, name, pinned, fixed, wanted_by });
         }
         let stale = || Error::Stale { what, name: name.to_owned(), wanted_by: by.to_owned() };
         if let Some(exact) = if let Id::Fixed(fixed) = *id { Some(fixed) } else { pinned } {

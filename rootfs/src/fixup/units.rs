@@ -804,6 +804,27 @@ mod tests {
     }
 
     #[test]
+    fn drop_ins_add_to_the_install_section_and_a_masked_one_does_not() {
+        let dir = "usr/lib/systemd/system";
+        let mut tree = tree(&[
+            ("a-b@.service", "[Install]\nWantedBy=one.target\n"),
+            (&format!("{dir}/service.d/1.conf"), "[Install]\nWantedBy=two.target\n"),
+            (&format!("{dir}/a-@.service.d/2.conf"), "[Install]\nWantedBy=three.target\n"),
+            (&format!("{dir}/a-b@.service.d/3.conf"), "[Install]\nWantedBy=four.target\n"),
+            (&format!("{dir}/a-b@x.service.d/4.conf"), "[Install]\nWantedBy=five.target\n"),
+            (&format!("{dir}/a-b@y.service.d/5.conf"), "[Install]\nWantedBy=six.target\n"),
+            ("etc/systemd/system/a-b@.service.d/3.conf", "-> /dev/null"),
+        ]);
+        // The mask is the recipe's, not a package's.
+        tree.edit(&path("etc/systemd/system/a-b@.service.d/3.conf")).unwrap().origin = origin();
+        let declared = Declared { enable: units(&["a-b@x.service"]), ..Declared::default() };
+        let report = apply(&mut tree, &declared).unwrap();
+        let by: Vec<String> =
+            report.links.keys().map(|path| path.parent().unwrap().name().to_owned()).collect();
+        assert_eq!(by, ["five.target.wants", "one.target.wants", "three.target.wants", "two.target.wants"]);
+    }
+
+    #[test]
     fn two_units_with_one_alias_are_refused() {
         let mut tree =
             tree(&[("a.service", "[Install]\nAlias=x.service"), ("b.service", "[Install]\nAlias=x.service")]);
