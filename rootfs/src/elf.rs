@@ -288,9 +288,9 @@ impl<'a> Elf<'a> {
             .collect();
         let value = |wanted| entries.iter().find(|(tag, _)| *tag == wanted).map(|(_, value)| *value);
         let Some(address) = value(DT_STRTAB) else { return Ok(None) };
-        let load = self.segments(PT_LOAD).find(|load| {
-            address.checked_sub(load.address).is_some_and(|into| into < load.length)
-        });
+        let load = self
+            .segments(PT_LOAD)
+            .find(|load| address.checked_sub(load.address).is_some_and(|into| into < load.length));
         // As ldconfig does: an address in no segment is an offset.
         let offset = load.map_or(address, |load| (address - load.address).saturating_add(load.offset));
         let rest = self.content.len().saturating_sub(offset);
@@ -497,8 +497,10 @@ pub(crate) mod tests {
         let at_interpreter = at_notes + notes.len() as u64;
         let at_dynamic = at_interpreter + interpreter.len() as u64;
         dynamic.extend([(DT_STRTAB, at_strings), (DT_STRSZ, strings.len() as u64), (DT_NULL, 0)]);
-        let table: Vec<u8> =
-            dynamic.iter().flat_map(|(tag, value)| [tag.to_le_bytes(), value.to_le_bytes()].concat()).collect();
+        let table: Vec<u8> = dynamic
+            .iter()
+            .flat_map(|(tag, value)| [tag.to_le_bytes(), value.to_le_bytes()].concat())
+            .collect();
         let mut file = b"\x7fELF\x02\x01\x01".to_vec();
         file.resize(16, 0);
         file.extend(SHARED.to_le_bytes());
@@ -531,7 +533,8 @@ pub(crate) mod tests {
         file
     }
 
-    const NOTE: &str = r#"[{"feature":"xz","description":"d","priority":"suggested","soname":["liblzma.so.5"]}]"#;
+    const NOTE: &str =
+        r#"[{"feature":"xz","description":"d","priority":"suggested","soname":["liblzma.so.5"]}]"#;
 
     #[test]
     fn names_interpreter_and_notes_are_read() {

@@ -16,8 +16,20 @@ use rootfs::path::TreePath;
 use rootfs::tree::{Kind, Node, Origin, Tree};
 
 const PACKAGES: [&str; 14] = [
-    "base-files", "bash", "ca-certificates", "coreutils", "kmod", "libc-bin", "liblzma5", "libzstd1", "mawk",
-    "openssl", "perl-base", "systemd", "udev", "util-linux",
+    "base-files",
+    "bash",
+    "ca-certificates",
+    "coreutils",
+    "kmod",
+    "libc-bin",
+    "liblzma5",
+    "libzstd1",
+    "mawk",
+    "openssl",
+    "perl-base",
+    "systemd",
+    "udev",
+    "util-linux",
 ];
 
 /// The packages of trixie and what they depend on, unpacked into a folder that lives as long as the tests.
@@ -70,7 +82,8 @@ fn download(state: &Path, debs: &Path) -> Result<(), String> {
     apt("apt-get", &["update"])?;
     let depends = apt("apt-cache", &["depends", "linux-image-cloud-amd64"])?;
     let kernel = depends.split_whitespace().find(|word| word.starts_with("linux-image-6"));
-    let mut arguments = vec!["--yes", "--download-only", "install", kernel.ok_or("no cloud kernel in trixie")?];
+    let mut arguments =
+        vec!["--yes", "--download-only", "install", kernel.ok_or("no cloud kernel in trixie")?];
     arguments.extend(PACKAGES);
     apt("apt-get", &arguments).map(drop)
 }
@@ -93,7 +106,8 @@ fn prepare() -> Result<Root, String> {
         .collect();
     packages.sort();
     for package in packages {
-        let script = "dpkg-deb --fsys-tarfile \"$1\" | tar -x --keep-directory-symlink --no-same-owner -C \"$2\"";
+        let script =
+            "dpkg-deb --fsys-tarfile \"$1\" | tar -x --keep-directory-symlink --no-same-owner -C \"$2\"";
         run(Command::new("sh").args(["-c", script, "sh"]).arg(package).arg(&root))?;
     }
     let modules = fs::read_dir(root.join("usr/lib/modules")).map_err(|error| error.to_string())?;
@@ -232,15 +246,26 @@ fn the_library_cache_is_the_one_of_ldconfig() {
         assert_same("ld.so.cache", &tree.read(&place("etc/ld.so.cache")).unwrap(), &reference);
         for link in &report.links {
             let target = fs::read_link(copy.join(link.as_str())).unwrap();
-            assert!(matches!(&tree.get(link).unwrap().kind, Kind::Symlink(own) if Path::new(&**own) == target));
+            assert!(
+                matches!(&tree.get(link).unwrap().kind, Kind::Symlink(own) if Path::new(&**own) == target)
+            );
         }
         assert_eq!(report.links.len(), if prepare { 2 } else { 0 }, "{:?}", report.links);
     }
 }
 
 const INDEXES: [&str; 11] = [
-    "modules.dep", "modules.dep.bin", "modules.alias", "modules.alias.bin", "modules.softdep", "modules.weakdep",
-    "modules.symbols", "modules.symbols.bin", "modules.builtin.bin", "modules.builtin.alias.bin", "modules.devname",
+    "modules.dep",
+    "modules.dep.bin",
+    "modules.alias",
+    "modules.alias.bin",
+    "modules.softdep",
+    "modules.weakdep",
+    "modules.symbols",
+    "modules.symbols.bin",
+    "modules.builtin.bin",
+    "modules.builtin.alias.bin",
+    "modules.devname",
 ];
 
 fn compare_indexes(root: &Root, copy: &Path, tree: &Tree) {
@@ -299,7 +324,17 @@ fn certificates_are_as_update_ca_certificates_leaves_them() {
     let subject = "/C=DE/O=  Ünser   Örtchen  /OU=Two+OU=One/CN=Local (Test), CA";
     let (key, pem) = (own.join("key.pem"), own.join("Local (Test), CA.crt"));
     let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-utf8", "-multivalue-rdn", "-subj", subject]);
+    openssl.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-utf8",
+        "-multivalue-rdn",
+        "-subj",
+        subject,
+    ]);
     openssl.arg("-keyout").arg(&key).arg("-out").arg(&pem);
     run(&mut openssl).unwrap();
     let pem = fs::read(pem).unwrap();
@@ -340,7 +375,9 @@ fn certificates_are_as_update_ca_certificates_leaves_them() {
     for name in names.iter().filter(|name| *name != bundle) {
         let target = fs::read_link(copy.join("etc/ssl/certs").join(name)).unwrap();
         let target = target.to_str().unwrap().replace(&sysroot, "/");
-        let Kind::Symlink(link) = &tree.get(&certs.join(name).unwrap()).unwrap().kind else { panic!("{name}") };
+        let Kind::Symlink(link) = &tree.get(&certs.join(name).unwrap()).unwrap().kind else {
+            panic!("{name}")
+        };
         assert_eq!(**link, target, "{name}");
     }
 }

@@ -111,7 +111,8 @@ pub fn apply(tree: &mut Tree, declared: &[Alternative]) -> Result<Vec<TreePath>,
         if tree.resolve(target).is_err() {
             return Err(Error::NoTarget { name: name.clone(), target: target.clone() });
         }
-        let links = std::iter::once((link, target)).chain(slaves.iter().map(|slave| (&slave.link, &slave.target)));
+        let links =
+            std::iter::once((link, target)).chain(slaves.iter().map(|slave| (&slave.link, &slave.target)));
         for (link, target) in links.filter(|(_, target)| tree_has(tree, target)).collect::<Vec<_>>() {
             // A package's own link gives way; anything else does not.
             if let Some(there) = tree.get(&place(tree, link)?)
@@ -191,7 +192,9 @@ mod tests {
     fn tree() -> Tree {
         let origin = || Origin::debian("p", "1");
         let mut tree = Tree::new(origin());
-        for name in ["usr/bin/mawk", "usr/bin/more", "usr/bin/less", "usr/bin/bash", "usr/share/man/man1/mawk.1.gz"] {
+        for name in
+            ["usr/bin/mawk", "usr/bin/more", "usr/bin/less", "usr/bin/bash", "usr/share/man/man1/mawk.1.gz"]
+        {
             tree.insert(path(name), Node::file(0o755, Content::raw(""), origin())).unwrap();
         }
         tree.insert(path("bin"), Node::symlink("usr/bin", origin())).unwrap();
@@ -238,7 +241,10 @@ mod tests {
         let error = refused(&[declared("vi", "/usr/bin/vi", "/usr/bin/vim")]);
         assert_eq!(error.to_string(), "alternative vi: /usr/bin/vim is not in the image");
         let error = refused(&[declared("sh", "/bin/less", "/bin/bash")]);
-        assert_eq!(error.to_string(), "alternative sh: /bin/less is there already, a regular file of deb:p=1");
+        assert_eq!(
+            error.to_string(),
+            "alternative sh: /bin/less is there already, a regular file of deb:p=1"
+        );
         let twice = declared("sh", "/bin/sh", "/bin/bash");
         assert_eq!(refused(&[twice.clone(), twice]), Error::Twice("sh".into()));
     }

@@ -142,7 +142,8 @@ pub fn apply(tree: &mut Tree, local: &[LocalCertificate]) -> Result<Report, Erro
     // The name of the .pem link, and the certificate that it leads to; a later one of the same name wins.
     let mut links: BTreeMap<String, TreePath> = BTreeMap::new();
     let mut certificates = 0;
-    for path in certificate_files(tree, &shared).into_iter().chain(certificate_files(tree, &TreePath::new(LOCAL)?))
+    for path in
+        certificate_files(tree, &shared).into_iter().chain(certificate_files(tree, &TreePath::new(LOCAL)?))
     {
         if path.starts_with(&shared) {
             conf.push_str(path.as_str().get(shared.as_str().len() + 1..).unwrap_or(""));
@@ -210,7 +211,8 @@ fn hash_links(tree: &Tree, links: &BTreeMap<String, TreePath>) -> Result<BTreeMa
 pub fn certificate(pem: &[u8]) -> Result<Vec<u8>, CertificateError> {
     let text = String::from_utf8_lossy(pem);
     let (begin, end) = ("-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----");
-    let parts: Vec<&str> = text.split(begin).skip(1).filter_map(|part| Some(part.split_once(end)?.0)).collect();
+    let parts: Vec<&str> =
+        text.split(begin).skip(1).filter_map(|part| Some(part.split_once(end)?.0)).collect();
     let [body] = *parts else { return Err(CertificateError::Count(parts.len())) };
     let body: String = body.split_whitespace().collect();
     STANDARD.decode(body).map_err(|_| CertificateError::Base64)
@@ -260,7 +262,11 @@ impl<'d> Reader<'d> {
     fn expect(&mut self, expected: u8, what: &'static str) -> Result<&'d [u8], CertificateError> {
         let offset = self.at;
         let (found, content, _) = self.element(what)?;
-        if found == expected { Ok(content) } else { Err(CertificateError::Tag { what, offset, expected, found }) }
+        if found == expected {
+            Ok(content)
+        } else {
+            Err(CertificateError::Tag { what, offset, expected, found })
+        }
     }
 }
 
@@ -365,7 +371,8 @@ mod tests {
         let empty = element(SEQUENCE, &[]);
         let serial = element(2, &[1]);
         let body =
-            [element(VERSION, &element(2, &[2])), serial, empty.clone(), empty.clone(), empty, subject].concat();
+            [element(VERSION, &element(2, &[2])), serial, empty.clone(), empty.clone(), empty, subject]
+                .concat();
         element(SEQUENCE, &element(SEQUENCE, &body))
     }
 
@@ -400,7 +407,10 @@ mod tests {
         let own = path("etc/ssl/certs/my_=own=__one.pem");
         assert_eq!(tree.resolve(&own).unwrap(), path("usr/local/share/ca-certificates/my (own), one.crt"));
         let hash = subject_hash(&der(UTF8, b"a")).unwrap();
-        assert_eq!(tree.resolve(&path(&format!("etc/ssl/certs/{hash:08x}.1"))).unwrap(), tree.resolve(&own).unwrap());
+        assert_eq!(
+            tree.resolve(&path(&format!("etc/ssl/certs/{hash:08x}.1"))).unwrap(),
+            tree.resolve(&own).unwrap()
+        );
     }
 
     #[test]
@@ -433,10 +443,7 @@ mod tests {
         let mut tree = tree();
         let local = [LocalCertificate { name: "bad".into(), pem: b"x".to_vec() }];
         let error = apply(&mut tree, &local).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "cannot read the certificate /usr/local/share/ca-certificates/bad.crt"
-        );
+        assert_eq!(error.to_string(), "cannot read the certificate /usr/local/share/ca-certificates/bad.crt");
         for name in ["", "a/b", ".x"] {
             let local = [LocalCertificate { name: name.into(), pem: vec![] }];
             assert_eq!(apply(&mut tree, &local), Err(Error::Name(name.into())));

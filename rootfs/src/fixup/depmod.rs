@@ -567,7 +567,8 @@ impl<'m> Index<'m> {
             })
             .collect();
         let rank = rank(&direct).map_err(|left| {
-            Error::Cycle(left.iter().filter_map(|at| rows.get(*at)).map(|row| row.0.to_owned()).collect())
+            let names = left.iter().filter_map(|at| rows.get(*at)).map(|row| row.0.to_owned());
+            Error::Cycle(names.collect::<BTreeSet<_>>().into_iter().collect())
         })?;
         let dependencies = (0..rows.len())
             .map(|start| {
@@ -780,10 +781,10 @@ impl Trie {
                 return Ok(());
             };
             rest = after;
-            node = node.children.entry(next).or_insert_with(|| Trie {
-                prefix: std::mem::take(&mut rest).to_vec(),
-                ..Trie::default()
-            });
+            node = node
+                .children
+                .entry(next)
+                .or_insert_with(|| Trie { prefix: std::mem::take(&mut rest).to_vec(), ..Trie::default() });
             // A new node holds all that was left of the key.
             if node.values.is_empty() && node.children.is_empty() {
                 node.values.push((priority, value.to_owned()));
@@ -849,7 +850,6 @@ impl Trie {
         self.write(&mut out);
         out
     }
-
 }
 
 #[cfg(test)]

@@ -114,7 +114,9 @@ impl<'p> Stanza<'p> {
     fn installed(&self) -> String {
         let mut text = String::new();
         for (name, value) in &self.fields {
-            if name.eq_ignore_ascii_case("Status") || INDEX_FIELDS.iter().any(|no| no.eq_ignore_ascii_case(name)) {
+            if name.eq_ignore_ascii_case("Status")
+                || INDEX_FIELDS.iter().any(|no| no.eq_ignore_ascii_case(name))
+            {
                 continue;
             }
             let gap = if value.is_empty() || value.starts_with('\n') { "" } else { " " };

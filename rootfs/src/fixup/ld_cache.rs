@@ -131,7 +131,8 @@ pub fn directories(tree: &Tree) -> Result<Vec<SearchDirectory>, Error> {
     let mut seen = BTreeSet::new();
     let mut list = Vec::new();
     for spelled in spelled {
-        let Ok(path) = TreePath::new(&spelled).map_err(tree::Error::from).and_then(|path| tree.resolve(&path))
+        let Ok(path) =
+            TreePath::new(&spelled).map_err(tree::Error::from).and_then(|path| tree.resolve(&path))
         else {
             continue;
         };
@@ -201,9 +202,11 @@ fn included(tree: &Tree, conf: &TreePath, pattern: &str) -> Result<Vec<TreePath>
     if tree.get(&full).is_some() {
         files.push(full.clone());
     } else {
-        files.extend(tree.below(&above).map(|(path, _)| path.clone()).filter(|path| {
-            matcher.is_match(path.as_str()) && !path.name().starts_with('.')
-        }));
+        files.extend(
+            tree.below(&above)
+                .map(|(path, _)| path.clone())
+                .filter(|path| matcher.is_match(path.as_str()) && !path.name().starts_with('.')),
+        );
     }
     files.retain(|path| tree.content(path).is_ok());
     Ok(files)
@@ -273,8 +276,8 @@ fn scan(tree: &Tree, directory: &SearchDirectory) -> Result<BTreeMap<String, Lib
             continue;
         }
         let Ok(content) = tree.content(path) else { continue };
-        let Some((own, isa_level)) = library(content)
-            .map_err(|source| Error::Library { path: path.clone(), source })?
+        let Some((own, isa_level)) =
+            library(content).map_err(|source| Error::Library { path: path.clone(), source })?
         else {
             continue;
         };
@@ -369,12 +372,7 @@ pub fn apply(tree: &mut Tree, generator: &str) -> Result<Report, Error> {
 }
 
 /// Lets `soname` name the library `file` of the same directory; gives the link when it was made or changed.
-fn link(
-    tree: &mut Tree,
-    directory: &TreePath,
-    file: &str,
-    soname: &str,
-) -> Result<Option<TreePath>, Error> {
+fn link(tree: &mut Tree, directory: &TreePath, file: &str, soname: &str) -> Result<Option<TreePath>, Error> {
     let (place, library) = (directory.join(soname)?, directory.join(file)?);
     if let Ok(there) = tree.resolve(&place) {
         let is_link = matches!(tree.get(&place).map(|node| &node.kind), Some(Kind::Symlink(_)));

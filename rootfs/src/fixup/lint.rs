@@ -186,9 +186,8 @@ pub fn lint(tree: &Tree, acknowledgements: &[Acknowledgement]) -> Result<Report,
     let mut findings: Vec<Finding> = files
         .into_par_iter()
         .flat_map_iter(|(path, node, content)| {
-            let problems = examine(tree, &common, path, node, content).unwrap_or_else(|error| {
-                BTreeSet::from([Problem::Damaged { reason: error.to_string() }])
-            });
+            let problems = examine(tree, &common, path, node, content)
+                .unwrap_or_else(|error| BTreeSet::from([Problem::Damaged { reason: error.to_string() }]));
             let origin = &node.origin;
             let finding = move |problem| Finding { path: path.clone(), origin: origin.clone(), problem };
             problems.into_iter().map(finding)
@@ -374,7 +373,8 @@ mod tests {
             lacking: lacking.map(str::to_owned),
             reason: "a test".into(),
         };
-        let list = [known("/opt/**", None), known("usr/lib/*", Some("libgone.so.1")), known("usr/lib/*", Some("x"))];
+        let list =
+            [known("/opt/**", None), known("usr/lib/*", Some("libgone.so.1")), known("usr/lib/*", Some("x"))];
         let report = lint(&tree(), &list).unwrap();
         assert_eq!(report.findings, []);
         assert_eq!(report.acknowledged.len(), 6);

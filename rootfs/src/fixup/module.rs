@@ -204,7 +204,8 @@ fn symbols<'b>(sections: &Sections<'b>) -> Result<Vec<(&'b str, u16)>, Error> {
     entries
         .map(|raw| {
             let offset = raw.first_chunk().map_or(0, |raw| u32::from_le_bytes(*raw)) as usize;
-            let section = raw.get(6..).and_then(<[u8]>::first_chunk).map_or(0, |raw| u16::from_le_bytes(*raw));
+            let section =
+                raw.get(6..).and_then(<[u8]>::first_chunk).map_or(0, |raw| u16::from_le_bytes(*raw));
             let name = text(strings, offset).ok_or(Error::Text { section: ".strtab", offset })?;
             Ok((name, section))
         })

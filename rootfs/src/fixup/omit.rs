@@ -93,7 +93,8 @@ pub fn omit(tree: &mut Tree, rules: &[Rule]) -> Result<Vec<Count>, Error> {
                     || take.is_match(path.as_str())
             })
             .collect();
-        let rule = taken.iter().zip(&sets).position(|(taken, (_, keep))| *taken && !keep.is_match(path.as_str()));
+        let rule =
+            taken.iter().zip(&sets).position(|(taken, (_, keep))| *taken && !keep.is_match(path.as_str()));
         if node.is_directory() {
             // An empty directory that fits goes as well; one that is not empty is judged by what is in it.
             if rule.is_some() && tree.below(path).next().is_none() {
