@@ -3,6 +3,9 @@
 //! Needs `apt-get`, `dpkg-deb`, `openssl` and trixie packages; `PROOFMARK_TRIXIE_DEBS` may name a folder that holds the
 //! packages already. Without them the tests fail when `CI` is `true`, else they say that they did nothing.
 
+// The helpers of a test may stop it.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
