@@ -271,7 +271,7 @@ pub fn pick(
     if let Some(missing) = wanted.keys().find(|path| !found.contains_key(**path)) {
         return Err(Error::Missing { package: subject, path: (*missing).to_owned() });
     }
-    Ok(Layer { entries: found.into_values().collect() })
+    Ok(Layer { entries: found.into_values().collect(), ..Layer::default() })
 }
 
 fn twice(package: &str, path: &str) -> Error {
