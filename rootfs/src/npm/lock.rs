@@ -1,0 +1,844 @@
+//! Yields the packages of an application from npm's `package-lock.json`, and those of them that a platform gets.
+//!
+//! # Shape
+//! ```text
+//! { "lockfileVersion": 3,
+//!   "packages": { "": { root }, "node_modules/a": { … }, "node_modules/a/node_modules/@s/b": { … } } }
+//! ```
+//! A location is a chain of `node_modules/NAME`; the last name is where the package lies, which differs from its own
+//! name (`name`) when it is an alias. Entries are kept in the order of their locations.
+//!
+//! # Source
+//! npm's documentation "package-lock.json", lockfileVersion 3; the fields are those that `@npmcli/arborist`
+//! (`lib/shrinkwrap.js`) writes. Which entries are installed: its `lib/optional-set.js`, and `npm-install-checks`.
+//!
+//! # Not here
+//! `resolved`: a tarball is found by name and version on any registry, and known by its integrity.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use nodejs_semver::Version;
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
+
+use super::integrity::{self, Integrity};
+
+/// The largest document that is read, in bytes; real ones have some hundred kilobytes.
+const MAX_DOCUMENT: usize = 64 << 20;
+
+/// The deepest chain of `node_modules` that is read.
+const MAX_DEPTH: usize = 64;
+
+/// Why a package-lock is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Larger than any real one.
+    #[error("package-lock has {found} bytes, more than {MAX_DOCUMENT}")]
+    TooLarge {
+        /// Its length.
+        found: usize,
+    },
+    /// Not the JSON that npm writes.
+    #[error("package-lock cannot be read: {0}")]
+    Json(String),
+    /// Written by an npm that is too old, or too new.
+    #[error("package-lock has lockfileVersion {found}, expected 3")]
+    Version {
+        /// Its version.
+        found: u64,
+    },
+    /// Without the entry of the application itself.
+    #[error("package-lock has no entry \"\" for the application itself")]
+    NoRoot,
+    /// A location that npm would not write, or that escapes.
+    #[error("{0:?} is not a location of a package")]
+    Location(String),
+    /// A package below one that the lock does not have.
+    #[error("{location} lies in {parent}, which the package-lock does not have")]
+    Orphan {
+        /// Its location.
+        location: String,
+        /// The missing one.
+        parent: String,
+    },
+    /// A name that npm would not accept.
+    #[error("{location} has the name {name:?}, which npm does not accept")]
+    Name {
+        /// Its location.
+        location: String,
+        /// The name.
+        name: String,
+    },
+    /// A package whose version is missing, or none.
+    #[error("{location} has the version {found:?}, which is none")]
+    PackageVersion {
+        /// Its location.
+        location: String,
+        /// What was found.
+        found: String,
+    },
+    /// A package without digest, as a Git or file dependency is.
+    #[error("{location} has no integrity, so it comes from no registry")]
+    NoIntegrity {
+        /// Its location.
+        location: String,
+    },
+    /// A digest that is refused.
+    #[error("{location} has an integrity that is refused")]
+    Integrity {
+        /// Its location.
+        location: String,
+        /// Why.
+        source: integrity::Error,
+    },
+    /// A link to a folder, as workspaces and `file:` dependencies are.
+    #[error("{location} is a link to a folder of its own; only packages of a registry can be installed")]
+    Link {
+        /// Its location.
+        location: String,
+    },
+    /// A package that another one's tarball brings along.
+    #[error("{location} is bundled in another package's tarball, which is not supported")]
+    Bundled {
+        /// Its location.
+        location: String,
+    },
+    /// A package that is needed, but not made for the platform.
+    #[error("{location} is needed, but is made for {wants}, not for {platform}")]
+    Platform {
+        /// Its location.
+        location: String,
+        /// What it is made for.
+        wants: String,
+        /// What the image is.
+        platform: Platform,
+    },
+}
+
+/// A platform in npm's terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Platform {
+    /// `process.platform`.
+    pub os: &'static str,
+    /// `process.arch`.
+    pub cpu: &'static str,
+    /// The family of the C library.
+    pub libc: &'static str,
+}
+
+/// The platform of the images: Debian on x86-64.
+pub const LINUX_X64_GLIBC: Platform = Platform { os: "linux", cpu: "x64", libc: "glibc" };
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.os, self.cpu, self.libc)
+    }
+}
+
+/// Which installations want a package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Every one.
+    Always,
+    /// Every one, but it may be missing where it does not fit.
+    IfItFits,
+    /// Only one for developing the application itself.
+    ForDevelopment,
+}
+
+/// How a package depends on another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// It does not work without.
+    Required,
+    /// It works without.
+    Optional,
+}
+
+/// One package of the lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it lies, as `node_modules/a/node_modules/@s/b`.
+    pub location: Box<str>,
+    /// Its name in the registry, as `@s/b`.
+    pub name: Box<str>,
+    /// Its exact version.
+    pub version: Box<str>,
+    /// The digest of its tarball.
+    pub integrity: Integrity,
+    /// Its programs: name of the command, and file in the package.
+    pub bin: BTreeMap<Box<str>, Box<str>>,
+    /// Operating systems that it is made for, `!` before those that it is not; empty: all.
+    pub os: Vec<Box<str>>,
+    /// The same for processors.
+    pub cpu: Vec<Box<str>>,
+    /// The same for C libraries.
+    pub libc: Vec<Box<str>>,
+    /// Who wants it.
+    pub wanted: Wanted,
+    /// Whether npm would run a script after unpacking; an image never does.
+    pub has_install_script: bool,
+    /// The range of Node.js versions that it runs on.
+    pub engines: Option<Box<str>>,
+    /// Its licence, an SPDX expression where its authors know that.
+    pub license: Option<Box<str>>,
+    /// What it depends on, by the name under which it looks for it.
+    pub needs: BTreeMap<Box<str>, Need>,
+}
+
+impl Entry {
+    /// Number of `node_modules` above it: 1 for what the application itself can see.
+    pub fn depth(&self) -> usize {
+        self.location.split('/').filter(|part| *part == "node_modules").count()
+    }
+
+    /// Path of its tarball on a registry: `@s/b/-/b-1.0.0.tgz`.
+    pub fn tarball_path(&self) -> String {
+        tarball_path(&self.name, &self.version)
+    }
+
+    /// Whether the platform is one that it is made for.
+    pub fn fits(&self, platform: &Platform) -> bool {
+        admits(&self.os, platform.os) && admits(&self.cpu, platform.cpu) && admits(&self.libc, platform.libc)
+    }
+}
+
+/// Path of a package's tarball relative to a registry: `@s/b/-/b-1.0.0.tgz`.
+pub fn tarball_path(name: &str, version: &str) -> String {
+    let file = name.rsplit('/').next().unwrap_or(name);
+    format!("{name}/-/{file}-{version}.tgz")
+}
+
+/// `npm-install-checks` `checkList`: no negated value is it, and one of the plain ones is, if there are any.
+fn admits(list: &[Box<str>], value: &str) -> bool {
+    if list.is_empty() || matches!(list, [any] if &**any == "any") {
+        return true;
+    }
+    if list.iter().any(|one| one.strip_prefix('!') == Some(value)) {
+        return false;
+    }
+    list.iter().all(|one| one.starts_with('!')) || list.iter().any(|one| &**one == value)
+}
+
+/// A package-lock that has been read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackageLock {
+    /// What the application asks for: name and version.
+    pub applications: BTreeMap<Box<str>, Box<str>>,
+    /// All packages, by location.
+    entries: BTreeMap<Box<str>, Entry>,
+}
+
+impl PackageLock {
+    /// Reads the bytes of a `package-lock.json`.
+    ///
+    /// # Errors
+    /// [`Error`] of the first thing that is refused.
+    pub fn parse(json: &[u8]) -> Result<Self, Error> {
+        if json.len() > MAX_DOCUMENT {
+            return Err(Error::TooLarge { found: json.len() });
+        }
+        let unreadable = |error: serde_json::Error| Error::Json(error.to_string());
+        // Another version has other fields, so its number is looked at first.
+        let head: Head = serde_json::from_slice(json).map_err(unreadable)?;
+        if head.lockfile_version != 3 {
+            return Err(Error::Version { found: head.lockfile_version });
+        }
+        let document: Document = serde_json::from_slice(json).map_err(unreadable)?;
+        let mut applications = None;
+        let mut entries: BTreeMap<Box<str>, Entry> = BTreeMap::new();
+        for (location, raw) in document.packages.0 {
+            if location.is_empty() {
+                let Unique(wanted) = raw.dependencies;
+                applications =
+                    Some(wanted.into_iter().map(|(name, range)| (name.into(), range.into())).collect());
+            } else {
+                let entry = entry(&location, raw)?;
+                entries.insert(location.into(), entry);
+            }
+        }
+        for location in entries.keys() {
+            let parent = location.rfind("/node_modules/").and_then(|end| location.get(..end));
+            if let Some(parent) = parent.filter(|parent| !entries.contains_key(*parent)) {
+                return Err(Error::Orphan { location: location.to_string(), parent: parent.to_owned() });
+            }
+        }
+        Ok(PackageLock { applications: applications.ok_or(Error::NoRoot)?, entries })
+    }
+
+    /// All packages in the order of their locations.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// The packages that are installed on `platform`, in the order of their locations: those for development stay
+    /// away, so do optional ones that do not fit, with what only they need.
+    ///
+    /// # Errors
+    /// [`Error::Platform`] when a package is needed but does not fit.
+    pub fn select(&self, platform: &Platform) -> Result<Vec<&Entry>, Error> {
+        let mut failed = BTreeSet::new();
+        for entry in self.entries.values().filter(|entry| !entry.fits(platform)) {
+            match entry.wanted {
+                Wanted::ForDevelopment => continue,
+                Wanted::IfItFits => failed.insert(&*entry.location),
+                Wanted::Always => {
+                    let list = [&entry.os, &entry.cpu, &entry.libc].map(|list| list.join("|"));
+                    let [os, cpu, libc] =
+                        list.map(|list| if list.is_empty() { "any".to_owned() } else { list });
+                    return Err(Error::Platform {
+                        location: entry.location.to_string(),
+                        wants: format!("{os}/{cpu}/{libc}"),
+                        platform: *platform,
+                    });
+                }
+            };
+        }
+        self.fail_dependents(&mut failed);
+        let reached = self.reachable(&failed);
+        let installed = |entry: &&Entry| match entry.wanted {
+            Wanted::Always => true,
+            Wanted::IfItFits => !failed.contains(&*entry.location) && reached.contains(&*entry.location),
+            Wanted::ForDevelopment => false,
+        };
+        Ok(self.entries.values().filter(installed).collect())
+    }
+
+    /// An optional package that cannot work without a failed one fails too.
+    fn fail_dependents<'a>(&'a self, failed: &mut BTreeSet<&'a str>) {
+        loop {
+            let before = failed.len();
+            for entry in self.entries.values().filter(|entry| entry.wanted == Wanted::IfItFits) {
+                let broken = entry.needs.iter().any(|(name, need)| {
+                    *need == Need::Required
+                        && self
+                            .find(&entry.location, name)
+                            .is_some_and(|target| failed.contains(&*target.location))
+                });
+                if broken {
+                    failed.insert(&entry.location);
+                }
+            }
+            if failed.len() == before {
+                return;
+            }
+        }
+    }
+
+    /// Locations to which a chain of dependencies leads from the application, or from a package that is always
+    /// wanted, without passing one that failed.
+    fn reachable<'a>(&'a self, failed: &BTreeSet<&str>) -> BTreeSet<&'a str> {
+        let asked = self.applications.keys().filter_map(|name| self.find("", name));
+        let always = self.entries.values().filter(|entry| entry.wanted == Wanted::Always);
+        let mut todo: Vec<&Entry> = asked.chain(always).collect();
+        let mut reached = BTreeSet::new();
+        while let Some(entry) = todo.pop() {
+            if !failed.contains(&*entry.location) && reached.insert(&*entry.location) {
+                todo.extend(entry.needs.keys().filter_map(|name| self.find(&entry.location, name)));
+            }
+        }
+        reached
+    }
+
+    /// The package that `from` gets when it asks for `name`: Node.js looks in every `node_modules` on the way up.
+    fn find(&self, from: &str, name: &str) -> Option<&Entry> {
+        let mut place = from;
+        loop {
+            let candidate = if place.is_empty() {
+                format!("node_modules/{name}")
+            } else {
+                format!("{place}/node_modules/{name}")
+            };
+            if let Some(entry) = self.entries.get(candidate.as_str()) {
+                return Some(entry);
+            }
+            if place.is_empty() {
+                return None;
+            }
+            place = place.rfind("/node_modules/").and_then(|end| place.get(..end)).unwrap_or("");
+        }
+    }
+}
+
+fn entry(location: &str, raw: Raw) -> Result<Entry, Error> {
+    let place = place(location)?;
+    let at = || location.to_owned();
+    if raw.link {
+        return Err(Error::Link { location: at() });
+    }
+    if raw.in_bundle {
+        return Err(Error::Bundled { location: at() });
+    }
+    let name = raw.name.as_deref().unwrap_or(place);
+    if !is_name(name) {
+        return Err(Error::Name { location: at(), name: name.to_owned() });
+    }
+    let version = raw.version.as_deref().unwrap_or_default();
+    let canonical = Version::parse(version).is_ok_and(|parsed| parsed.to_string() == version);
+    if !canonical {
+        return Err(Error::PackageVersion { location: at(), found: version.to_owned() });
+    }
+    let integrity = raw.integrity.ok_or_else(|| Error::NoIntegrity { location: at() })?;
+    let integrity = integrity.parse().map_err(|source| Error::Integrity { location: at(), source })?;
+    let wanted = match (raw.dev, raw.optional || raw.dev_optional) {
+        (true, _) => Wanted::ForDevelopment,
+        (false, true) => Wanted::IfItFits,
+        (false, false) => Wanted::Always,
+    };
+    let mut needs = BTreeMap::new();
+    for (peer, _) in raw.peer_dependencies.0 {
+        let optional = raw.peer_dependencies_meta.0.get(&peer).is_some_and(|meta| meta.optional);
+        needs.insert(peer.into(), if optional { Need::Optional } else { Need::Required });
+    }
+    needs.extend(raw.dependencies.0.into_keys().map(|name| (name.into(), Need::Required)));
+    needs.extend(raw.optional_dependencies.0.into_keys().map(|name| (name.into(), Need::Optional)));
+    Ok(Entry {
+        location: location.into(),
+        name: name.into(),
+        version: version.into(),
+        integrity,
+        bin: raw.bin.map_or_else(BTreeMap::new, |bin| bin.normalise(name)),
+        os: raw.os.into_list(),
+        cpu: raw.cpu.into_list(),
+        libc: raw.libc.into_list(),
+        wanted,
+        has_install_script: raw.has_install_script,
+        engines: raw.engines.and_then(|engines| text(engines.get("node")?)),
+        license: raw.license.and_then(|license| text(license.get("type").unwrap_or(&license))),
+        needs,
+    })
+}
+
+/// The name under which a package lies: what follows the last `node_modules/` of its location.
+fn place(location: &str) -> Result<&str, Error> {
+    let wrong = || Error::Location(location.to_owned());
+    let mut rest = location;
+    for _ in 0..MAX_DEPTH {
+        let after = rest.strip_prefix("node_modules/").ok_or_else(wrong)?;
+        let (name, below) = match after.find("/node_modules/") {
+            Some(end) => (after.get(..end), after.get(end + 1..)),
+            None => (Some(after), None),
+        };
+        let name = name.filter(|name| is_name(name)).ok_or_else(wrong)?;
+        match below {
+            Some(below) => rest = below,
+            None => return Ok(name),
+        }
+    }
+    Err(wrong())
+}
+
+/// Whether npm accepts `name` (validate-npm-package-name, old names included): URL-safe, one scope at most.
+fn is_name(name: &str) -> bool {
+    let plain = |part: &str| {
+        let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!'()*".contains(&byte);
+        !part.is_empty() && !part.starts_with('.') && part != "node_modules" && part.bytes().all(safe)
+    };
+    // A scope may begin with a full stop no more than a name may.
+    name.len() <= 214
+        && match name.strip_prefix('@') {
+            Some(scoped) => scoped.split_once('/').is_some_and(|(scope, name)| plain(scope) && plain(name)),
+            None => plain(name),
+        }
+}
+
+/// A text; old packages have lists and objects where npm now has texts, and npm makes nothing of those either.
+fn text(value: &Value) -> Option<Box<str>> {
+    value.as_str().map(Box::from)
+}
+
+/// The last component of a path, as Node's `path.basename`.
+fn base_name(path: &str) -> &str {
+    path.trim_end_matches('/').rsplit('/').next().unwrap_or("")
+}
+
+/// A path that stays below its root, as `path.join("/", path)` gives.
+fn rooted(path: &str) -> String {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    lockfile_version: u64,
+}
+
+/// The document, without the fields that say nothing about the tree; an unknown field might.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(dead_code)]
+struct Document {
+    name: Option<IgnoredAny>,
+    version: Option<IgnoredAny>,
+    lockfile_version: IgnoredAny,
+    requires: Option<IgnoredAny>,
+    packages: Unique<Raw>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(dead_code)]
+struct Raw {
+    name: Option<String>,
+    version: Option<String>,
+    integrity: Option<String>,
+    #[serde(default)]
+    link: bool,
+    #[serde(default)]
+    in_bundle: bool,
+    #[serde(default)]
+    dev: bool,
+    #[serde(default)]
+    optional: bool,
+    #[serde(default)]
+    dev_optional: bool,
+    #[serde(default)]
+    has_install_script: bool,
+    #[serde(default)]
+    dependencies: Unique<String>,
+    #[serde(default)]
+    optional_dependencies: Unique<String>,
+    #[serde(default)]
+    peer_dependencies: Unique<String>,
+    #[serde(default)]
+    peer_dependencies_meta: Unique<PeerMeta>,
+    bin: Option<Bin>,
+    #[serde(default)]
+    os: List,
+    #[serde(default)]
+    cpu: List,
+    #[serde(default)]
+    libc: List,
+    engines: Option<Value>,
+    license: Option<Value>,
+    // What follows says nothing about the files of a production tree.
+    resolved: Option<IgnoredAny>,
+    peer: Option<IgnoredAny>,
+    extraneous: Option<IgnoredAny>,
+    has_shrinkwrap: Option<IgnoredAny>,
+    dev_dependencies: Option<IgnoredAny>,
+    bundle_dependencies: Option<IgnoredAny>,
+    accept_dependencies: Option<IgnoredAny>,
+    workspaces: Option<IgnoredAny>,
+    funding: Option<IgnoredAny>,
+    deprecated: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct PeerMeta {
+    #[serde(default)]
+    optional: bool,
+}
+
+/// `bin` in the three forms in which packages write it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Bin {
+    One(String),
+    Several(Vec<String>),
+    Named(BTreeMap<String, Value>),
+}
+
+impl Bin {
+    /// `npm-normalize-package-bin`: the last component of the command's name, and a file that stays in the package.
+    fn normalise(self, name: &str) -> BTreeMap<Box<str>, Box<str>> {
+        let named = match self {
+            Bin::One(file) => vec![(name.to_owned(), file)],
+            Bin::Several(files) => {
+                files.into_iter().map(|file| (base_name(&file).to_owned(), file)).collect()
+            }
+            Bin::Named(files) => {
+                let texts = files
+                    .into_iter()
+                    .filter_map(|(command, file)| file.as_str().map(|file| (command, file.to_owned())));
+                texts.collect()
+            }
+        };
+        let clean = named.into_iter().filter_map(|(command, file)| {
+            let command = rooted(base_name(&command.replace(['\\', ':'], "/")));
+            let file = rooted(&file.replace('\\', "/"));
+            let usable =
+                !command.is_empty() && !file.is_empty() && !command.contains('\0') && !file.contains('\0');
+            usable.then(|| (command.into(), file.into()))
+        });
+        clean.collect()
+    }
+}
+
+/// A list, or a single value.
+#[derive(Deserialize, Default)]
+#[serde(untagged)]
+enum List {
+    #[default]
+    None,
+    One(Box<str>),
+    Several(Vec<Box<str>>),
+}
+
+impl List {
+    fn into_list(self) -> Vec<Box<str>> {
+        match self {
+            List::None => Vec::new(),
+            List::One(one) => vec![one],
+            List::Several(several) => several,
+        }
+    }
+}
+
+/// A JSON object in which every key comes once.
+struct Unique<V>(BTreeMap<String, V>);
+
+impl<V> Default for Unique<V> {
+    fn default() -> Self {
+        Unique(BTreeMap::new())
+    }
+}
+
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for Unique<V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Once<V>(std::marker::PhantomData<V>);
+
+        impl<'de, V: Deserialize<'de>> Visitor<'de> for Once<V> {
+            type Value = Unique<V>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = BTreeMap::new();
+                while let Some((key, value)) = map.next_entry::<String, V>()? {
+                    if entries.contains_key(&key) {
+                        return Err(serde::de::Error::custom(format_args!("{key:?} comes twice")));
+                    }
+                    entries.insert(key, value);
+                }
+                Ok(Unique(entries))
+            }
+        }
+
+        deserializer.deserialize_map(Once(std::marker::PhantomData))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A package `a` 1.0.0 (or what the location says) with nothing special.
+    pub(crate) fn entry(location: &str) -> Entry {
+        Entry {
+            location: location.into(),
+            name: place(location).unwrap().into(),
+            version: "1.0.0".into(),
+            integrity: Integrity::of(b""),
+            bin: BTreeMap::new(),
+            os: vec![],
+            cpu: vec![],
+            libc: vec![],
+            wanted: Wanted::Always,
+            has_install_script: false,
+            engines: None,
+            license: None,
+            needs: BTreeMap::new(),
+        }
+    }
+
+    /// A lock whose packages have the given JSON after version and integrity.
+    fn lock(packages: &[(&str, &str)]) -> Result<PackageLock, Error> {
+        let integrity = Integrity::of(b"");
+        let mut text =
+            r#"{"name":"t","lockfileVersion":3,"requires":true,"packages":{"":{"dependencies":{"a":"1"}}"#
+                .to_owned();
+        for (location, more) in packages {
+            text += &format!(r#","{location}":{{"version":"1.0.0","integrity":"{integrity}"{more}}}"#);
+        }
+        PackageLock::parse((text + "}}").as_bytes())
+    }
+
+    fn one(more: &str) -> Entry {
+        lock(&[("node_modules/a", more)]).unwrap().entries().next().unwrap().clone()
+    }
+
+    fn selected(packages: &[(&str, &str)]) -> Vec<String> {
+        let lock = lock(packages).unwrap();
+        let entries = lock.select(&LINUX_X64_GLIBC).unwrap();
+        entries.iter().map(|entry| entry.location.trim_start_matches("node_modules/").to_owned()).collect()
+    }
+
+    #[test]
+    fn an_entry_has_what_npm_wrote() {
+        let more = r#","resolved":"https://r/a.tgz","license":"MIT","bin":{"a":"./cli.js"},"engines":{"node":">=18"},
+            "hasInstallScript":true,"dependencies":{"b":"^1"},"optionalDependencies":{"c":"1"},
+            "peerDependencies":{"d":"*","e":"*"},"peerDependenciesMeta":{"e":{"optional":true}},"funding":{"url":"x"}"#;
+        let entry = one(more);
+        assert_eq!((&*entry.name, &*entry.version, entry.depth()), ("a", "1.0.0", 1));
+        assert_eq!(entry.bin, BTreeMap::from([("a".into(), "cli.js".into())]));
+        assert_eq!((entry.engines.as_deref(), entry.license.as_deref()), (Some(">=18"), Some("MIT")));
+        assert!(entry.has_install_script);
+        let needs: Vec<_> = entry.needs.iter().map(|(name, need)| (&**name, *need)).collect();
+        let (required, optional) = (Need::Required, Need::Optional);
+        assert_eq!(needs, [("b", required), ("c", optional), ("d", required), ("e", optional)]);
+    }
+
+    #[test]
+    fn an_alias_is_fetched_by_its_own_name() {
+        let lock = lock(&[("node_modules/a", ""), ("node_modules/a/node_modules/b", r#","name":"@s/real""#)])
+            .unwrap();
+        let paths: Vec<_> = lock.entries().map(Entry::tarball_path).collect();
+        assert_eq!(paths, ["a/-/a-1.0.0.tgz", "@s/real/-/real-1.0.0.tgz"]);
+        assert_eq!(lock.entries().map(Entry::depth).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn programs_are_named_as_npm_normalises_them() {
+        let table = [
+            (r#""cli.js""#, vec![("a", "cli.js")]),
+            (r#"["bin/x.js","y"]"#, vec![("x.js", "bin/x.js"), ("y", "y")]),
+            (r#"{"../../x":"../../../etc/passwd"}"#, vec![("x", "etc/passwd")]),
+            (r#"{"c:\\d":"a\\b\\c.js"}"#, vec![("d", "a/b/c.js")]),
+            (r#"{"..":"x","":"y","z":"","n":1,"ok":"./ok"}"#, vec![("ok", "ok")]),
+        ];
+        for (bin, want) in table {
+            let entry = one(&format!(r#","bin":{bin}"#));
+            let found: Vec<_> = entry.bin.iter().map(|(name, file)| (&**name, &**file)).collect();
+            assert_eq!(found, want, "{bin}");
+        }
+    }
+
+    #[test]
+    fn old_forms_of_engines_and_license_are_read() {
+        let entry = one(r#","engines":["node >= 0.6"],"license":{"type":"BSD","url":"x"}"#);
+        assert_eq!((entry.engines, entry.license.as_deref()), (None, Some("BSD")));
+        assert_eq!(one(r#","license":["MIT"],"engines":{"npm":"1"}"#).license, None);
+    }
+
+    #[test]
+    fn platforms_are_matched_as_npm_does() {
+        let fits = |more: &str| one(more).fits(&LINUX_X64_GLIBC);
+        for more in [
+            "",
+            r#","os":["linux"]"#,
+            r#","os":"linux""#,
+            r#","os":["!win32"]"#,
+            r#","os":["any"]"#,
+            r#","cpu":["arm64","x64"],"libc":["glibc"]"#,
+        ] {
+            assert!(fits(more), "{more}");
+        }
+        for more in [
+            r#","os":["darwin"]"#,
+            r#","os":["!linux"]"#,
+            r#","os":["linux","!linux"]"#,
+            r#","cpu":["arm64"]"#,
+            r#","libc":["musl"]"#,
+            r#","cpu":["!arm","ia32"]"#,
+        ] {
+            assert!(!fits(more), "{more}");
+        }
+    }
+
+    #[test]
+    fn what_is_for_development_or_does_not_fit_stays_away() {
+        let packages = [
+            ("node_modules/a", r#","optionalDependencies":{"b":"1","c":"1","f":"1"}"#),
+            (
+                "node_modules/b",
+                r#","optional":true,"os":["darwin"],"dependencies":{"only-b":"1","both":"1"}"#,
+            ),
+            ("node_modules/only-b", r#","optional":true"#),
+            ("node_modules/both", r#","optional":true"#),
+            ("node_modules/c", r#","optional":true,"cpu":["x64"],"dependencies":{"both":"1"}"#),
+            ("node_modules/d", r#","dev":true,"os":["darwin"]"#),
+            ("node_modules/f", r#","optional":true,"dependencies":{"g":"1"}"#),
+            ("node_modules/f/node_modules/g", r#","devOptional":true,"os":["win32"]"#),
+        ];
+        assert_eq!(selected(&packages), ["a", "both", "c"]);
+    }
+
+    #[test]
+    fn a_needed_package_for_another_platform_is_refused() {
+        let lock = lock(&[("node_modules/a", r#","os":["darwin"],"libc":["musl"]"#)]).unwrap();
+        let error = lock.select(&LINUX_X64_GLIBC).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "node_modules/a is needed, but is made for darwin/any/musl, not for linux/x64/glibc"
+        );
+    }
+
+    #[test]
+    fn links_and_bundled_packages_are_refused() {
+        let refused = |more: &str| lock(&[("node_modules/a", more)]).unwrap_err();
+        assert!(matches!(refused(r#","link":true"#), Error::Link { .. }));
+        assert!(matches!(refused(r#","inBundle":true"#), Error::Bundled { .. }));
+    }
+
+    #[test]
+    fn locations_that_escape_or_that_npm_would_not_write_are_refused() {
+        for location in [
+            "packages/a",
+            "node_modules/",
+            "node_modules/..",
+            "node_modules/../x",
+            "node_modules/a/../b",
+            "node_modules/a/b",
+            "node_modules/@s",
+            "node_modules/@s/a/b",
+            "node_modules/.bin",
+            "node_modules/a/node_modules/",
+            "/node_modules/a",
+            "node_modules/a b",
+            "node_modules/node_modules",
+        ] {
+            let error = lock(&[(location, "")]).unwrap_err();
+            assert_eq!(error, Error::Location(location.to_owned()), "{location}");
+        }
+        let deep = "node_modules/a/".repeat(MAX_DEPTH) + "node_modules/a";
+        assert_eq!(lock(&[(&deep, "")]), Err(Error::Location(deep)));
+        assert!(matches!(lock(&[("node_modules/a/node_modules/b", "")]), Err(Error::Orphan { .. })));
+    }
+
+    #[test]
+    fn names_versions_and_integrities_that_are_none_are_refused() {
+        let raw = |json: &str| {
+            let text =
+                format!(r#"{{"lockfileVersion":3,"packages":{{"":{{}},"node_modules/a":{{{json}}}}}}}"#);
+            PackageLock::parse(text.as_bytes()).unwrap_err()
+        };
+        assert!(matches!(raw(r#""name":"../a""#), Error::Name { .. }));
+        assert!(matches!(raw(""), Error::PackageVersion { .. }));
+        for version in ["1", "latest", "1.0.0/../x", "v1.0.0", " 1.0.0"] {
+            assert!(
+                matches!(raw(&format!(r#""version":"{version}""#)), Error::PackageVersion { .. }),
+                "{version}"
+            );
+        }
+        assert!(matches!(raw(r#""version":"1.0.0""#), Error::NoIntegrity { .. }));
+        assert!(matches!(raw(r#""version":"1.0.0-rc.1","integrity":"sha1-x""#), Error::Integrity { .. }));
+    }
+
+    #[test]
+    fn documents_that_npm_does_not_write_are_refused() {
+        let refused = |text: &str| PackageLock::parse(text.as_bytes()).unwrap_err();
+        assert!(matches!(refused("{"), Error::Json(_)));
+        assert!(matches!(refused("{}"), Error::Json(_)));
+        assert_eq!(refused(r#"{"lockfileVersion":2,"dependencies":{}}"#), Error::Version { found: 2 });
+        assert_eq!(refused(r#"{"lockfileVersion":3,"packages":{}}"#), Error::NoRoot);
+        assert!(matches!(refused(r#"{"lockfileVersion":3,"packages":{"":{}},"more":1}"#), Error::Json(_)));
+        assert!(matches!(refused(r#"{"lockfileVersion":3,"packages":{"":{"more":1}}}"#), Error::Json(_)));
+        let twice = refused(r#"{"lockfileVersion":3,"packages":{"":{},"":{}}}"#);
+        assert!(matches!(&twice, Error::Json(text) if text.contains("comes twice")), "{twice}");
+        let large = vec![b' '; MAX_DOCUMENT + 1];
+        assert!(matches!(PackageLock::parse(&large), Err(Error::TooLarge { .. })));
+    }
+}

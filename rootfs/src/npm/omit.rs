@@ -1,0 +1,237 @@
+//! Yields which files of an application stay out of the image, from globs, and what each glob kept out.
+//!
+//! # Shape
+//! A glob is matched against a path relative to the application's root, as `node_modules/openclaw/docs/index.md`:
+//! `*` and `?` stay inside of one component, `**` as a whole component spans any number of them (none included),
+//! `{a,b}` is either, `[ab]` and `[!ab]` are one character; upper and lower case differ.
+//! An `except` glob of the same rule takes files out of the rule again. The first rule that matches a file counts it.
+//! Globs see files and links, never directories; a directory of which every file is omitted goes too.
+//!
+//! # Not here
+//! The reason of each rule, which the recipe holds; what it means for the program, which a test of the recipe shows.
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+/// Why a rule is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A glob that cannot be read.
+    #[error("omit glob {glob:?} cannot be read: {reason}")]
+    Glob {
+        /// The glob.
+        glob: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A glob that can match nothing below the application's root.
+    #[error("omit glob {0:?} is not relative to the application's root")]
+    NotRelative(String),
+}
+
+/// One rule: what it omits, and what it leaves nevertheless.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// The glob.
+    pub glob: String,
+    /// Globs of files that stay.
+    pub except: Vec<String>,
+}
+
+impl Rule {
+    /// A rule without exceptions.
+    pub fn new(glob: &str) -> Self {
+        Rule { glob: glob.to_owned(), except: Vec::new() }
+    }
+}
+
+/// What one rule, or all, kept out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Omitted {
+    /// Number of files and links.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// The rules of one application, ready to match.
+#[derive(Debug, Clone)]
+pub struct Omit {
+    rules: GlobSet,
+    /// For each rule its exceptions; `None` where it has none.
+    except: Vec<Option<GlobSet>>,
+}
+
+impl Omit {
+    /// Rules that omit nothing.
+    pub fn nothing() -> Self {
+        Omit { rules: GlobSet::empty(), except: Vec::new() }
+    }
+
+    /// Reads the rules; their order decides which one counts a file.
+    ///
+    /// # Errors
+    /// [`Error`] of the first glob that is refused.
+    pub fn new<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Result<Self, Error> {
+        let mut globs = Vec::new();
+        let mut except = Vec::new();
+        for rule in rules {
+            globs.push(rule.glob.as_str());
+            let kept = (!rule.except.is_empty()).then(|| set(rule.except.iter().map(String::as_str)));
+            except.push(kept.transpose()?);
+        }
+        Ok(Omit { rules: set(globs)?, except })
+    }
+
+    /// Number of rules.
+    pub fn len(&self) -> usize {
+        self.except.len()
+    }
+
+    /// Whether there is no rule.
+    pub fn is_empty(&self) -> bool {
+        self.except.is_empty()
+    }
+
+    /// The number of the first rule that omits `path`, which is relative to the application's root.
+    pub fn rule(&self, path: &str) -> Option<usize> {
+        self.rules.matches(path).into_iter().find(|&rule| {
+            let except = self.except.get(rule).and_then(Option::as_ref);
+            !except.is_some_and(|except| except.is_match(path))
+        })
+    }
+}
+
+/// What each rule kept out, by number.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally(Vec<Omitted>);
+
+impl Tally {
+    /// A tally of `rules` rules that kept nothing out yet.
+    pub fn new(rules: usize) -> Self {
+        Tally(vec![Omitted::default(); rules])
+    }
+
+    /// Counts a file of `bytes` bytes for a rule.
+    pub fn count(&mut self, rule: usize, bytes: u64) {
+        if let Some(omitted) = self.0.get_mut(rule) {
+            omitted.files += 1;
+            omitted.bytes += bytes;
+        }
+    }
+
+    /// Adds another tally of the same rules.
+    pub fn add(&mut self, other: &Tally) {
+        if self.0.len() < other.0.len() {
+            self.0.resize(other.0.len(), Omitted::default());
+        }
+        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
+            mine.files += theirs.files;
+            mine.bytes += theirs.bytes;
+        }
+    }
+
+    /// What each rule kept out, in the order of the rules.
+    pub fn by_rule(&self) -> &[Omitted] {
+        &self.0
+    }
+
+    /// What all rules kept out.
+    pub fn total(&self) -> Omitted {
+        self.0.iter().fold(Omitted::default(), |sum, one| Omitted {
+            files: sum.files + one.files,
+            bytes: sum.bytes + one.bytes,
+        })
+    }
+
+    /// Numbers of the rules that kept nothing out: stale, or hidden by the rules before them.
+    pub fn stale(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().enumerate().filter(|(_, omitted)| omitted.files == 0).map(|(rule, _)| rule)
+    }
+}
+
+fn set<'a>(globs: impl IntoIterator<Item = &'a str>) -> Result<GlobSet, Error> {
+    let wrong = |glob: &str, error: &globset::Error| Error::Glob {
+        glob: glob.to_owned(),
+        reason: error.kind().to_string(),
+    };
+    let mut set = GlobSetBuilder::new();
+    for glob in globs {
+        let escapes = glob.split('/').any(|part| matches!(part, ".." | "."));
+        if glob.is_empty() || glob.starts_with('/') || glob.ends_with('/') || escapes {
+            return Err(Error::NotRelative(glob.to_owned()));
+        }
+        let built = GlobBuilder::new(glob).literal_separator(true).backslash_escape(true).build();
+        set.add(built.map_err(|error| wrong(glob, &error))?);
+    }
+    set.build().map_err(|error| wrong(error.glob().unwrap_or_default(), &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn omit(globs: &[&str]) -> Omit {
+        Omit::new(&globs.iter().map(|glob| Rule::new(glob)).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn globs_match_paths_relative_to_the_root() {
+        let table = [
+            ("node_modules/**/*.map", "node_modules/a.map", true),
+            ("node_modules/**/*.map", "node_modules/a/b/c.js.map", true),
+            ("node_modules/**/*.map", "node_modules/a/b/c.map/d", false),
+            ("node_modules/*/x", "node_modules/a/x", true),
+            ("node_modules/*/x", "node_modules/a/b/x", false),
+            ("node_modules/a/**", "node_modules/a/b/c", true),
+            ("node_modules/a/**", "node_modules/ab/c", false),
+            ("**/*.d.{ts,mts,cts}", "node_modules/@a/b/i.d.mts", true),
+            ("**/*.d.{ts,mts,cts}", "node_modules/@a/b/i.D.mts", false),
+            ("a/[!b]*", "a/cd", true),
+            ("a/[!b]*", "a/bd", false),
+            ("a/?", "a/b", true),
+            ("*.map", "node_modules/a.map", false),
+        ];
+        for (glob, path, want) in table {
+            assert_eq!(omit(&[glob]).rule(path).is_some(), want, "{glob} {path}");
+        }
+    }
+
+    #[test]
+    fn the_first_rule_counts_and_an_exception_leaves_the_file_to_later_rules() {
+        let rules = [
+            Rule { glob: "a/**".into(), except: vec!["a/keep/**".into()] },
+            Rule::new("**/*.md"),
+            Rule::new("none"),
+        ];
+        let omit = Omit::new(&rules).unwrap();
+        assert_eq!(omit.rule("a/x.md"), Some(0));
+        assert_eq!(omit.rule("a/keep/x"), None);
+        assert_eq!(omit.rule("a/keep/x.md"), Some(1));
+        assert_eq!((omit.len(), omit.is_empty()), (3, false));
+    }
+
+    #[test]
+    fn a_tally_adds_up_and_names_stale_rules() {
+        let mut tally = Tally::new(3);
+        tally.count(1, 10);
+        let mut other = Tally::new(3);
+        other.count(1, 5);
+        other.count(0, 1);
+        tally.add(&other);
+        assert_eq!(tally.by_rule()[1], Omitted { files: 2, bytes: 15 });
+        assert_eq!(tally.total(), Omitted { files: 3, bytes: 16 });
+        assert_eq!(tally.stale().collect::<Vec<_>>(), [2]);
+    }
+
+    #[test]
+    fn globs_that_cannot_match_are_refused() {
+        let refused = |glob: &str| Omit::new(&[Rule::new(glob)]).unwrap_err();
+        for glob in ["", "/a", "a/", "../a", "a/../b", "./a"] {
+            assert_eq!(refused(glob), Error::NotRelative(glob.to_owned()));
+        }
+        let error = refused("a/[b");
+        assert!(error.to_string().starts_with("omit glob \"a/[b\" cannot be read: "), "{error}");
+        let rule = Rule { glob: "a/**".into(), except: vec!["{b".into()] };
+        assert!(matches!(Omit::new(&[rule]), Err(Error::Glob { glob, .. }) if glob == "{b"));
+    }
+}

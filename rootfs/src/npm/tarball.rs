@@ -1,0 +1,819 @@
+//! Yields the files of one npm tarball as a layer, with what the omit rules kept out.
+//!
+//! # Shape
+//! ```text
+//! gzip( tar: package/package.json, package/lib/a.js, … )   the first component may have any name and goes away
+//!   ──> node_modules/NAME/package.json, …                  root:root, directories 0755
+//!       mode ((tar mode | 0666 | 0600) & ~022), | 0111 for files named in `bin`, 0755 for those linked in `.bin`
+//! ```
+//! As npm does: links and devices are dropped; `.gitignore` becomes `.npmignore` unless the package has that one;
+//! a linked program loses the carriage return at the end of its `#!` line.
+//! Unlike npm, which gives files to the user who runs it: set-user-id, set-group-id and sticky bits are dropped.
+//!
+//! Nothing is held but the file at hand; what is omitted is neither held, nor hashed, nor compressed.
+//!
+//! # Source
+//! pacote `lib/fetcher.js` (filter, modes, strip), node-tar `unpack.js`, bin-links `fix-bin.js`, under umask 022;
+//! POSIX.1-2017 pax interchange format; RFC 1952.
+//!
+//! # Not here
+//! Whether the bytes are those that the lock names: `integrity`.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
+
+use flate2::bufread::MultiGzDecoder;
+use tar::{Archive, EntryType};
+
+use super::layout::Package;
+use super::omit::{Omit, Tally};
+use crate::content::{Content, Packing};
+use crate::layer::Layer;
+use crate::path::{self, TreePath};
+use crate::tree::{Node, Origin};
+
+/// The most bytes that a tarball may unpack to, whatever its own size.
+const MAX_UNPACKED: u64 = 2 << 30;
+
+/// The most bytes that a byte of a tarball may unpack to; those of OpenClaw reach 17.
+const MAX_RATIO: u64 = 256;
+
+/// Bytes that any tarball may unpack to, for small ones compress best.
+const SLACK: u64 = 1 << 20;
+
+/// How far `fix-bin.js` looks for the end of the `#!` line, in bytes.
+const SHEBANG: usize = 2048;
+
+/// Why a tarball is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not a gzipped tar archive, or a damaged one.
+    #[error("tarball of {package} cannot be read")]
+    Read {
+        /// Name and version of the package.
+        package: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// More bytes than its size justifies.
+    #[error("tarball of {package} unpacks to more than {limit} bytes")]
+    TooLarge {
+        /// Name and version of the package.
+        package: String,
+        /// What is allowed.
+        limit: u64,
+    },
+    /// A file that ends before its size.
+    #[error("tarball of {package} ends in {path:?}: expected {expected} bytes, found {found}")]
+    Truncated {
+        /// Name and version of the package.
+        package: String,
+        /// The file.
+        path: String,
+        /// Its size.
+        expected: u64,
+        /// Bytes that are there.
+        found: u64,
+    },
+    /// A path that is no UTF-8, is absolute, or escapes.
+    #[error("tarball of {package} has the path {path:?}, which is {what}")]
+    Path {
+        /// Name and version of the package.
+        package: String,
+        /// The path.
+        path: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A path that comes twice, or is a file and a folder.
+    #[error("tarball of {package} has {path:?} twice")]
+    Twice {
+        /// Name and version of the package.
+        package: String,
+        /// The path.
+        path: String,
+    },
+    /// A kind of entry that npm does not write and whose meaning is not known here.
+    #[error("tarball of {package} has {path:?}, which is {what}")]
+    Kind {
+        /// Name and version of the package.
+        package: String,
+        /// The path.
+        path: String,
+        /// What it is.
+        what: String,
+    },
+    /// A wanted file that is not there.
+    #[error("tarball of {package} has no file {path:?}")]
+    Missing {
+        /// Name and version of the package.
+        package: String,
+        /// The path.
+        path: String,
+    },
+    /// A place in the image that is none.
+    #[error("a file of {package} cannot lie in the image")]
+    Place {
+        /// Name and version of the package.
+        package: String,
+        /// Why.
+        source: path::Error,
+    },
+}
+
+/// Where the files of an application go, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Destination<'a> {
+    /// The application's root, which holds `node_modules`.
+    pub root: &'a TreePath,
+    /// What stays out.
+    pub omit: &'a Omit,
+    /// How contents are kept.
+    pub packing: Packing,
+}
+
+/// What a tarball gives.
+#[derive(Debug, Clone)]
+pub struct Unpacked {
+    /// Its files, then its links in `.bin`.
+    pub layer: Layer,
+    /// What each rule kept out.
+    pub omitted: Tally,
+}
+
+/// Unpacks the tarball of a package to the place where the lock wants it.
+///
+/// # Errors
+/// [`Error`] of the first entry that is refused.
+pub fn unpack(tarball: &[u8], package: &Package, destination: &Destination) -> Result<Unpacked, Error> {
+    let entry = &package.entry;
+    let subject = format!("{}@{}", entry.name, entry.version);
+    let origin = Origin::Npm {
+        name: (&*entry.name).into(),
+        version: (&*entry.version).into(),
+        location: (&*entry.location).into(),
+    };
+    let programs: BTreeSet<&str> = entry.bin.values().map(|file| &**file).collect();
+    let linked: BTreeSet<&str> = package.links.iter().map(|link| link.file.as_str()).collect();
+    let place = |path: &str| {
+        destination.root.join(path).map_err(|source| Error::Place { package: subject.clone(), source })
+    };
+
+    let mut files: BTreeMap<String, Node> = BTreeMap::new();
+    let mut folders: BTreeSet<String> = BTreeSet::new();
+    let mut order = Vec::new();
+    let mut omitted = Tally::new(destination.omit.len());
+    let mut emptied: BTreeSet<String> = BTreeSet::new();
+    let mut seen = Seen::default();
+    let mut kept: BTreeSet<String> = BTreeSet::new();
+    // The path to which a .gitignore was renamed, while a real .npmignore may still come.
+    let mut renamed: BTreeSet<String> = BTreeSet::new();
+
+    read(tarball, &subject, |item| {
+        let Item { mut path, kind, mode, size, content } = item;
+        if kind == ItemKind::Folder {
+            seen.folder(&path).map_err(|()| twice(&subject, &path))?;
+            folders.insert(path);
+            return Ok(());
+        }
+        if let Some(folder) =
+            path.strip_suffix(".gitignore").filter(|rest| rest.is_empty() || rest.ends_with('/'))
+        {
+            let npmignore = format!("{folder}.npmignore");
+            if seen.is_file(&npmignore) {
+                return Ok(());
+            }
+            renamed.insert(npmignore.clone());
+            path = npmignore;
+        } else if renamed.remove(&path) {
+            // The package's own .npmignore takes the place of the renamed .gitignore.
+            seen.forget(&path);
+            files.remove(&path);
+            order.retain(|one| *one != path);
+        }
+        seen.file(&path).map_err(|()| twice(&subject, &path))?;
+        let whole = format!("{}/{path}", entry.location);
+        if let Some(rule) = destination.omit.rule(&whole) {
+            omitted.count(rule, size);
+            emptied.extend(ancestors(&path).map(str::to_owned));
+            return Ok(());
+        }
+        let is_linked = linked.contains(path.as_str());
+        let bytes = content.read()?;
+        let fixed = if is_linked { without_carriage_return(bytes) } else { None };
+        let mode = match (is_linked, programs.contains(path.as_str())) {
+            (true, _) => 0o755,
+            (false, true) => file_mode(mode | 0o111),
+            (false, false) => file_mode(mode),
+        };
+        let content = Content::pack(fixed.as_deref().unwrap_or(bytes), destination.packing);
+        kept.extend(ancestors(&path).map(str::to_owned));
+        order.push(path.clone());
+        files.insert(path, Node::file(mode, content, origin.clone()));
+        Ok(())
+    })?;
+
+    let mut layer = Layer::default();
+    layer.entries.push((place(&entry.location)?, Node::directory(0o755, origin.clone())));
+    for folder in &folders {
+        // What was emptied by the rules goes away; what the package ships empty stays, as in npm.
+        if !emptied.contains(folder) || kept.contains(folder) {
+            let path = place(&format!("{}/{folder}", entry.location))?;
+            layer.entries.push((path, Node::directory(0o755, origin.clone())));
+        }
+    }
+    for path in order {
+        if let Some(node) = files.remove(&path) {
+            layer.entries.push((place(&format!("{}/{path}", entry.location))?, node));
+            kept.insert(path);
+        }
+    }
+    for link in &package.links {
+        let there = kept.contains(&link.file) || folders.contains(&link.file);
+        match destination.omit.rule(&link.path) {
+            _ if !there => {}
+            Some(rule) => omitted.count(rule, 0),
+            None => layer.entries.push((place(&link.path)?, Node::symlink(&link.target, origin.clone()))),
+        }
+    }
+    Ok(Unpacked { layer, omitted })
+}
+
+/// Takes single files out of a tarball: from their path in the package to their place in the image. Their modes are
+/// those of the archive, made readable as npm does.
+///
+/// # Errors
+/// [`Error`] of the first entry that is refused, or [`Error::Missing`] when a wanted file is not there.
+pub fn pick(
+    tarball: &[u8],
+    wanted: &BTreeMap<&str, TreePath>,
+    origin: &Origin,
+    packing: Packing,
+) -> Result<Layer, Error> {
+    let subject = origin.to_string();
+    let mut found = BTreeMap::new();
+    let mut seen = Seen::default();
+    read(tarball, &subject, |item| {
+        if item.kind == ItemKind::Folder {
+            return seen.folder(&item.path).map_err(|()| twice(&subject, &item.path));
+        }
+        seen.file(&item.path).map_err(|()| twice(&subject, &item.path))?;
+        if let Some(place) = wanted.get(item.path.as_str()) {
+            let content = Content::pack(item.content.read()?, packing);
+            found.insert(
+                item.path,
+                (place.clone(), Node::file(file_mode(item.mode), content, origin.clone())),
+            );
+        }
+        Ok(())
+    })?;
+    if let Some(missing) = wanted.keys().find(|path| !found.contains_key(**path)) {
+        return Err(Error::Missing { package: subject, path: (*missing).to_owned() });
+    }
+    Ok(Layer { entries: found.into_values().collect() })
+}
+
+fn twice(package: &str, path: &str) -> Error {
+    Error::Twice { package: package.to_owned(), path: path.to_owned() }
+}
+
+/// pacote `#entryMode`, and umask 022.
+fn file_mode(mode: u32) -> u16 {
+    (((mode | 0o666) & 0o777) & !0o022) as u16
+}
+
+/// `fix-bin.js`: the file without the carriage return at the end of its `#!` line; `None` when there is none.
+/// It reads and writes the file as text, so bytes that are no UTF-8 are replaced, as there.
+fn without_carriage_return(bytes: &[u8]) -> Option<Vec<u8>> {
+    let end = bytes.iter().take(SHEBANG).position(|&byte| byte == b'\n')?;
+    let line = bytes.get(..end)?;
+    let fixed = line.strip_suffix(b"\r")?;
+    if fixed.len() < 3 || !fixed.starts_with(b"#!") {
+        return None;
+    }
+    let rest = bytes.get(end..)?;
+    let text = [String::from_utf8_lossy(fixed), String::from_utf8_lossy(rest)];
+    Some(text.concat().into_bytes())
+}
+
+/// The folders above `path`, the outermost last; `path` itself and the root excluded.
+fn ancestors(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(path.rsplit_once('/'), |(folder, _)| folder.rsplit_once('/'))
+        .map(|(folder, _)| folder)
+}
+
+/// Paths that an archive named so far.
+#[derive(Default)]
+struct Seen {
+    files: BTreeSet<String>,
+    folders: BTreeSet<String>,
+}
+
+impl Seen {
+    fn is_file(&self, path: &str) -> bool {
+        self.files.contains(path)
+    }
+
+    fn forget(&mut self, path: &str) {
+        self.files.remove(path);
+    }
+
+    fn file(&mut self, path: &str) -> Result<(), ()> {
+        self.above(path)?;
+        if self.folders.contains(path) || !self.files.insert(path.to_owned()) { Err(()) } else { Ok(()) }
+    }
+
+    fn folder(&mut self, path: &str) -> Result<(), ()> {
+        self.above(path)?;
+        if self.files.contains(path) {
+            return Err(());
+        }
+        self.folders.insert(path.to_owned());
+        Ok(())
+    }
+
+    fn above(&mut self, path: &str) -> Result<(), ()> {
+        for folder in ancestors(path) {
+            if self.folders.contains(folder) {
+                break;
+            }
+            if self.files.contains(folder) {
+                return Err(());
+            }
+            self.folders.insert(folder.to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ItemKind {
+    File,
+    Folder,
+}
+
+/// An entry of the archive, its path without the first component.
+struct Item<'a> {
+    path: String,
+    kind: ItemKind,
+    mode: u32,
+    size: u64,
+    content: Reader<'a>,
+}
+
+/// The bytes of the entry at hand.
+struct Reader<'a> {
+    source: &'a mut dyn Read,
+    scratch: &'a mut Vec<u8>,
+    wrong: &'a dyn Fn(io::Error) -> Error,
+    truncated: &'a dyn Fn(u64) -> Error,
+    size: u64,
+}
+
+impl<'a> Reader<'a> {
+    fn read(self) -> Result<&'a [u8], Error> {
+        let Reader { source, scratch, wrong, truncated, size } = self;
+        scratch.clear();
+        // The size is at most what the whole archive may unpack to, which its own length justifies.
+        scratch.reserve_exact(usize::try_from(size).unwrap_or(0));
+        let found = source.take(size).read_to_end(scratch).map_err(wrong)? as u64;
+        if found == size { Ok(scratch) } else { Err(truncated(found)) }
+    }
+}
+
+/// Gives `each` the files and folders of a tarball.
+fn read(
+    tarball: &[u8],
+    package: &str,
+    mut each: impl FnMut(Item<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let limit = MAX_UNPACKED.min(SLACK + MAX_RATIO * tarball.len() as u64);
+    let exceeded = Cell::new(false);
+    let wrong = |source: io::Error| {
+        if exceeded.get() {
+            Error::TooLarge { package: package.to_owned(), limit }
+        } else {
+            Error::Read { package: package.to_owned(), source }
+        }
+    };
+    let mut plain = Bounded { inner: MultiGzDecoder::new(tarball), left: limit, exceeded: &exceeded };
+    let mut scratch = Vec::new();
+    {
+        let mut archive = Archive::new(&mut plain);
+        for entry in archive.entries().map_err(wrong)? {
+            let mut entry = entry.map_err(wrong)?;
+            let raw = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            let size = entry.size();
+            if size > limit {
+                return Err(Error::TooLarge { package: package.to_owned(), limit });
+            }
+            let kind = entry.header().entry_type();
+            let kind = match kind {
+                // Archives from before POSIX mark a folder by its last character.
+                EntryType::Regular | EntryType::Continuous if raw.ends_with('/') => ItemKind::Folder,
+                EntryType::Regular | EntryType::Continuous => ItemKind::File,
+                EntryType::Directory => ItemKind::Folder,
+                EntryType::Link
+                | EntryType::Symlink
+                | EntryType::Char
+                | EntryType::Block
+                | EntryType::Fifo => {
+                    continue;
+                }
+                EntryType::XGlobalHeader => {
+                    let mut header = Vec::new();
+                    entry.read_to_end(&mut header).map_err(wrong)?;
+                    global_header(&header, package, &raw)?;
+                    continue;
+                }
+                other => {
+                    let what = format!("an entry of type {:?}", char::from(other.as_byte()));
+                    return Err(Error::Kind { package: package.to_owned(), path: raw, what });
+                }
+            };
+            if std::str::from_utf8(&entry.path_bytes()).is_err() {
+                return Err(bad(package, raw, "not UTF-8"));
+            }
+            let Some(path) = strip(&raw, package)? else {
+                if kind == ItemKind::Folder {
+                    continue;
+                }
+                return Err(bad(package, raw, "not in a folder"));
+            };
+            let mode = entry.header().mode().unwrap_or(0);
+            let truncated = |found| Error::Truncated {
+                package: package.to_owned(),
+                path: raw.clone(),
+                expected: size,
+                found,
+            };
+            let content = Reader {
+                source: &mut entry,
+                scratch: &mut scratch,
+                wrong: &wrong,
+                truncated: &truncated,
+                size,
+            };
+            each(Item { path, kind, mode, size, content })?;
+            // One large file must not cost its size for the rest of the archive.
+            if scratch.capacity() > SLACK as usize {
+                scratch = Vec::new();
+            }
+        }
+    }
+    // What follows the archive holds the checksum of the whole.
+    io::copy(&mut plain, &mut io::sink()).map_err(wrong)?;
+    Ok(())
+}
+
+fn bad(package: &str, path: String, what: &'static str) -> Error {
+    Error::Path { package: package.to_owned(), path, what }
+}
+
+/// A path without its first component, normalised; `None` when nothing remains.
+fn strip(raw: &str, package: &str) -> Result<Option<String>, Error> {
+    if raw.starts_with('/') {
+        return Err(bad(package, raw.to_owned(), "absolute"));
+    }
+    if raw.split(['/', '\\']).any(|part| part == "..") {
+        return Err(bad(package, raw.to_owned(), "outside of the package"));
+    }
+    let Some((_, rest)) = raw.split_once('/') else { return Ok(None) };
+    let path = TreePath::new(rest).map_err(|error| {
+        let what = match error {
+            path::Error::Escapes(_) => "outside of the package",
+            path::Error::Nul(_) => "one with a NUL byte",
+            path::Error::TooLong(_) => "one with a component of more than 255 bytes",
+        };
+        bad(package, raw.to_owned(), what)
+    })?;
+    Ok((!path.is_root()).then(|| path.as_str().to_owned()))
+}
+
+/// A global header may only comment, as Git writes it: anything else would change the entries after it.
+fn global_header(header: &[u8], package: &str, path: &str) -> Result<(), Error> {
+    for extension in tar::PaxExtensions::new(header) {
+        let extension = extension.map_err(|source| Error::Read { package: package.to_owned(), source })?;
+        if extension.key_bytes() != b"comment" {
+            let what = format!("a global header with {:?}", String::from_utf8_lossy(extension.key_bytes()));
+            return Err(Error::Kind { package: package.to_owned(), path: path.to_owned(), what });
+        }
+    }
+    Ok(())
+}
+
+/// A reader that gives up after some bytes.
+struct Bounded<'a, R> {
+    inner: R,
+    left: u64,
+    exceeded: &'a Cell<bool>,
+}
+
+impl<R: Read> Read for Bounded<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        match self.left.checked_sub(count as u64) {
+            Some(left) => self.left = left,
+            None => {
+                self.exceeded.set(true);
+                return Err(io::Error::other("more bytes than its size justifies"));
+            }
+        }
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::npm::layout::lay_out;
+    use crate::npm::lock::Entry;
+    use crate::npm::lock::tests::entry;
+    use crate::npm::omit::{Omitted, Rule};
+    use crate::tree::Kind;
+
+    /// An archive, written header by header so that it may say what a good writer would not.
+    #[derive(Default)]
+    struct Archived(Vec<u8>);
+
+    impl Archived {
+        fn add(mut self, kind: EntryType, path: &str, mode: u32, size: u64, bytes: &[u8]) -> Self {
+            let mut header = tar::Header::new_ustar();
+            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_entry_type(kind);
+            header.set_mode(mode);
+            header.set_size(size);
+            if matches!(kind, EntryType::Symlink | EntryType::Link) {
+                header.set_link_name("package/a").unwrap();
+            }
+            header.set_cksum();
+            self.0.extend_from_slice(header.as_bytes());
+            self.0.extend_from_slice(bytes);
+            self.0.resize(self.0.len().next_multiple_of(512), 0);
+            self
+        }
+
+        fn file(self, path: &str, mode: u32, bytes: &[u8]) -> Self {
+            self.add(EntryType::Regular, path, mode, bytes.len() as u64, bytes)
+        }
+
+        fn folder(self, path: &str) -> Self {
+            self.add(EntryType::Directory, path, 0o700, 0, b"")
+        }
+
+        fn gzip(mut self) -> Vec<u8> {
+            self.0.resize(self.0.len() + 1024, 0);
+            gzip(&self.0)
+        }
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        out.write_all(bytes).unwrap();
+        out.finish().unwrap()
+    }
+
+    fn with(tarball: &[u8], bin: &[(&str, &str)], rules: &[Rule]) -> Result<Unpacked, Error> {
+        let bin = bin.iter().map(|(name, file)| ((*name).into(), (*file).into())).collect();
+        let package = lay_out(&[Entry { bin, ..entry("node_modules/a") }]).remove(0);
+        let root = TreePath::new("opt/app").unwrap();
+        let omit = Omit::new(rules).unwrap();
+        unpack(tarball, &package, &Destination { root: &root, omit: &omit, packing: Packing::Raw })
+    }
+
+    /// What a tarball gives, as `path mode content`, below the folder of the package.
+    fn listed(unpacked: &Unpacked) -> Vec<String> {
+        let line = |(path, node): &(TreePath, Node)| {
+            let path = path.as_str().strip_prefix("opt/app/node_modules/").unwrap();
+            let what = match &node.kind {
+                Kind::Directory => "/".to_owned(),
+                Kind::Symlink(target) => format!("-> {target}"),
+                Kind::File(content) => String::from_utf8_lossy(&content.read().unwrap()).into_owned(),
+                other => panic!("{}", other.name()),
+            };
+            assert_eq!((node.uid, node.gid), (0, 0));
+            assert_eq!(node.origin.to_string(), "npm:a@1.0.0 (node_modules/a)");
+            format!("{path} {:o} {what}", node.mode)
+        };
+        unpacked.layer.entries.iter().map(line).collect()
+    }
+
+    fn list(archive: Archived) -> Vec<String> {
+        listed(&with(&archive.gzip(), &[], &[]).unwrap())
+    }
+
+    fn refusal(archive: Archived) -> Error {
+        with(&archive.gzip(), &[], &[]).unwrap_err()
+    }
+
+    #[test]
+    fn the_first_component_goes_away_whatever_its_name() {
+        let archive = Archived::default().file("package/x", 0o644, b"1").file("other/lib//./y", 0o644, b"2");
+        assert_eq!(list(archive), ["a 755 /", "a/x 644 1", "a/lib/y 644 2"]);
+    }
+
+    #[test]
+    fn modes_are_those_of_npm_under_umask_022() {
+        let archive = Archived::default()
+            .file("p/a", 0o000, b"")
+            .file("p/b", 0o777, b"")
+            .file("p/c", 0o6755, b"")
+            .file("p/d", 0o600, b"")
+            .file("p/e", 0o100, b"")
+            .folder("p/f/");
+        assert_eq!(
+            list(archive),
+            ["a 755 /", "a/f 755 /", "a/a 644 ", "a/b 755 ", "a/c 755 ", "a/d 644 ", "a/e 744 "]
+        );
+    }
+
+    #[test]
+    fn links_devices_and_comments_are_dropped() {
+        let comment = b"19 comment=abcdefg\n";
+        let archive = Archived::default()
+            .add(EntryType::XGlobalHeader, "pax_global_header", 0, comment.len() as u64, comment)
+            .add(EntryType::Symlink, "p/l", 0o777, 0, b"")
+            .add(EntryType::Link, "p/h", 0o777, 0, b"")
+            .add(EntryType::Fifo, "p/f", 0o777, 0, b"")
+            .add(EntryType::Char, "../p/c", 0o777, 0, b"")
+            .file("p/x", 0o644, b"x");
+        assert_eq!(list(archive), ["a 755 /", "a/x 644 x"]);
+    }
+
+    #[test]
+    fn a_gitignore_becomes_an_npmignore_unless_there_is_one() {
+        let only = Archived::default().file("p/.gitignore", 0o644, b"g").file("p/s/x.gitignore", 0o644, b"x");
+        assert_eq!(list(only), ["a 755 /", "a/.npmignore 644 g", "a/s/x.gitignore 644 x"]);
+        let before =
+            Archived::default().file("p/s/.npmignore", 0o644, b"n").file("p/s/.gitignore", 0o644, b"g");
+        assert_eq!(list(before), ["a 755 /", "a/s/.npmignore 644 n"]);
+        let after = Archived::default().file("p/.gitignore", 0o644, b"g").file("p/.npmignore", 0o644, b"n");
+        assert_eq!(list(after), ["a 755 /", "a/.npmignore 644 n"]);
+    }
+
+    #[test]
+    fn programs_become_executable_and_lose_the_carriage_return_of_their_first_line() {
+        let archive = Archived::default().file("p/cli.js", 0o640, b"#!/usr/bin/env node\r\nx\r\n").file(
+            "p/lib.js",
+            0o644,
+            b"#!/usr/bin/env node\r\nx\r\n",
+        );
+        let unpacked = with(&archive.gzip(), &[("a", "cli.js"), ("gone", "gone.js")], &[]).unwrap();
+        assert_eq!(
+            listed(&unpacked),
+            [
+                "a 755 /",
+                "a/cli.js 755 #!/usr/bin/env node\nx\r\n",
+                "a/lib.js 644 #!/usr/bin/env node\r\nx\r\n",
+                ".bin/a 777 -> ../a/cli.js"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_carriage_return_is_taken_only_from_a_first_line_that_npm_would_find() {
+        let fixed =
+            |bytes: &[u8]| without_carriage_return(bytes).map(|bytes| String::from_utf8(bytes).unwrap());
+        assert_eq!(fixed(b"#!a\r\n"), Some("#!a\n".to_owned()));
+        assert_eq!(fixed(b"#!a\r\r\nb"), Some("#!a\r\nb".to_owned()));
+        assert_eq!(fixed(b"#!a\r\n\xff"), Some("#!a\n\u{fffd}".to_owned()));
+        for other in [&b""[..], b"#!a\n", b"#!\r\n", b"//a\r\n", b"#!a\r", b"#!a\nb\r\n"] {
+            assert_eq!(fixed(other), None, "{other:?}");
+        }
+        let long = [b"#!".to_vec(), vec![b'a'; SHEBANG], b"\r\n".to_vec()].concat();
+        assert_eq!(fixed(&long), None);
+    }
+
+    #[test]
+    fn a_contested_name_is_executable_but_not_linked() {
+        let archive = Archived::default().file("p/cli", 0o644, b"#!a\r\n").gzip();
+        let mut package = lay_out(&[Entry {
+            bin: BTreeMap::from([("x".into(), "cli".into())]),
+            ..entry("node_modules/a")
+        }])
+        .remove(0);
+        package.links.clear();
+        let root = TreePath::new("opt/app").unwrap();
+        let omit = Omit::nothing();
+        let destination = Destination { root: &root, omit: &omit, packing: Packing::Raw };
+        let unpacked = unpack(&archive, &package, &destination).unwrap();
+        assert_eq!(listed(&unpacked), ["a 755 /", "a/cli 755 #!a\r\n"]);
+    }
+
+    #[test]
+    fn omitted_files_are_counted_and_emptied_folders_go_too() {
+        let archive = Archived::default()
+            .folder("p/empty/")
+            .folder("p/docs/")
+            .folder("p/mixed/")
+            .file("p/docs/a.md", 0o644, b"123")
+            .file("p/mixed/b.md", 0o644, b"12345")
+            .file("p/mixed/c.js", 0o644, b"c")
+            .file("p/cli.js", 0o644, b"cli");
+        let rules =
+            [Rule::new("node_modules/**/*.md"), Rule::new("node_modules/a/cli.js"), Rule::new("x/**")];
+        let unpacked = with(&archive.gzip(), &[("a", "cli.js")], &rules).unwrap();
+        assert_eq!(listed(&unpacked), ["a 755 /", "a/empty 755 /", "a/mixed 755 /", "a/mixed/c.js 644 c"]);
+        let omitted = unpacked.omitted.by_rule();
+        assert_eq!(
+            omitted,
+            [Omitted { files: 2, bytes: 8 }, Omitted { files: 1, bytes: 3 }, Omitted::default()]
+        );
+        assert_eq!(unpacked.omitted.stale().collect::<Vec<_>>(), [2]);
+    }
+
+    #[test]
+    fn a_link_in_bin_can_be_omitted_by_its_own_path() {
+        let archive = Archived::default().file("p/cli.js", 0o644, b"").gzip();
+        let unpacked = with(&archive, &[("a", "cli.js")], &[Rule::new("node_modules/.bin/*")]).unwrap();
+        assert_eq!(listed(&unpacked), ["a 755 /", "a/cli.js 755 "]);
+        assert_eq!(unpacked.omitted.total().files, 1);
+    }
+
+    #[test]
+    fn paths_that_escape_are_refused() {
+        for path in ["../x", "p/../x", "p/a/..", "p/a\\..\\b", "/p/x", ".."] {
+            assert!(
+                matches!(refusal(Archived::default().file(path, 0o644, b"")), Error::Path { .. }),
+                "{path}"
+            );
+        }
+        assert!(matches!(
+            refusal(Archived::default().file("x", 0o644, b"")),
+            Error::Path { what: "not in a folder", .. }
+        ));
+        assert!(matches!(refusal(Archived::default().folder("p/../../x/")), Error::Path { .. }));
+    }
+
+    #[test]
+    fn paths_that_come_twice_are_refused() {
+        let file = |path| Archived::default().file("p/a", 0o644, b"").file(path, 0o644, b"");
+        assert!(matches!(refusal(file("p/a")), Error::Twice { .. }));
+        assert!(matches!(refusal(file("q/./a")), Error::Twice { .. }));
+        assert!(matches!(refusal(file("p/a/b")), Error::Twice { .. }));
+        assert!(matches!(
+            refusal(Archived::default().file("p/a/b", 0o644, b"").file("p/a", 0o644, b"")),
+            Error::Twice { .. }
+        ));
+        assert!(matches!(
+            refusal(Archived::default().file("p/a", 0o644, b"").folder("p/a/")),
+            Error::Twice { .. }
+        ));
+        let ignores = Archived::default().file("p/.gitignore", 0o644, b"").file("p/.npmignore", 0o644, b"");
+        assert!(matches!(refusal(ignores.file("p/.npmignore", 0o644, b"")), Error::Twice { .. }));
+    }
+
+    #[test]
+    fn a_file_larger_than_the_tarball_justifies_is_refused() {
+        let archive = Archived::default().add(EntryType::Regular, "p/a", 0o644, 1 << 32, b"x");
+        assert!(matches!(refusal(archive), Error::TooLarge { .. }));
+        let zeros = Archived::default().file("p/a", 0o644, &vec![0; 64 << 20]);
+        assert!(matches!(refusal(zeros), Error::TooLarge { .. }));
+    }
+
+    #[test]
+    fn damaged_tarballs_are_refused() {
+        let good = Archived::default().file("p/a", 0o644, &[7; 5000]).gzip();
+        assert!(with(&good, &[], &[]).is_ok());
+        for len in 0..good.len() {
+            assert!(with(&good[..len], &[], &[]).is_err(), "{len}");
+        }
+        let mut wrong = good.clone();
+        let crc = good.len() - 8;
+        wrong[crc] ^= 1;
+        assert!(matches!(with(&wrong, &[], &[]), Err(Error::Read { .. })));
+        assert!(matches!(with(b"not gzip", &[], &[]), Err(Error::Read { .. })));
+        let short = Archived::default().add(EntryType::Regular, "p/a", 0o644, 5000, b"x").0;
+        assert!(matches!(with(&gzip(&short), &[], &[]), Err(Error::Truncated { expected: 5000, .. })));
+        let mut header = Archived::default().file("p/a", 0o644, b"").0;
+        header[0] ^= 1;
+        assert!(matches!(with(&gzip(&header), &[], &[]), Err(Error::Read { .. })));
+    }
+
+    #[test]
+    fn kinds_that_would_change_other_entries_are_refused() {
+        let sparse = Archived::default().add(EntryType::GNUSparse, "p/a", 0o644, 0, b"");
+        assert!(matches!(refusal(sparse), Error::Kind { .. } | Error::Read { .. }));
+        let global = Archived::default().add(EntryType::XGlobalHeader, "g", 0, 12, b"12 path=p/b\n");
+        assert!(matches!(refusal(global), Error::Kind { what, .. } if what.contains("path")));
+        let unknown = Archived::default().add(EntryType::new(b'V'), "p/a", 0, 0, b"");
+        assert!(matches!(refusal(unknown), Error::Kind { .. }));
+    }
+
+    #[test]
+    fn single_files_are_picked_and_a_missing_one_is_refused() {
+        let archive =
+            Archived::default().file("package/bin/node", 0o755, b"elf").file("package/h", 0o644, b"").gzip();
+        let origin = Origin::Npm { name: "n".into(), version: "1".into(), location: "opt/node".into() };
+        let place = TreePath::new("opt/node/bin/node").unwrap();
+        let layer =
+            pick(&archive, &BTreeMap::from([("bin/node", place.clone())]), &origin, Packing::Raw).unwrap();
+        assert_eq!(layer.entries.len(), 1);
+        assert_eq!((&layer.entries[0].0, layer.entries[0].1.mode), (&place, 0o755));
+        let error = pick(&archive, &BTreeMap::from([("bin/npm", place)]), &origin, Packing::Raw).unwrap_err();
+        assert_eq!(error.to_string(), "tarball of npm:n@1 (opt/node) has no file \"bin/npm\"");
+    }
+}
