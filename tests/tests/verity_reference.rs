@@ -1,5 +1,7 @@
 //! `dm-verity-tool` against `veritysetup` (Debian package `cryptsetup-bin`): the same bytes, the same verdict.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use std::fs::{self, File};
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
