@@ -5,5 +5,6 @@ pub mod claim;
 pub mod host;
 pub mod image;
 pub mod lock;
+pub mod pipeline;
 pub mod recipe;
 pub mod resolve;

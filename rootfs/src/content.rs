@@ -127,6 +127,11 @@ impl fmt::Debug for Sha256Digest {
     }
 }
 
+/// The compressor of [`Packing::Zstd`] and its version: another one gives other bytes.
+pub fn compressor() -> String {
+    format!("zstd {}", zstd::zstd_safe::version_string())
+}
+
 /// How the content of files is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Packing {
