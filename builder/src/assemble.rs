@@ -18,14 +18,14 @@ use rayon::prelude::*;
 use rootfs::content::{self, Content, Packing, Sha256Digest};
 use rootfs::deb;
 use rootfs::fixup::{
-    accounts, alternatives, base, ca_bundle, depmod, dpkg_status, ld_cache, lint, nsswitch, os_release, pam, tmpfiles,
-    units,
+    accounts, alternatives, base, ca_bundle, depmod, dpkg_status, ld_cache, lint, nsswitch, os_release, pam,
+    tmpfiles, units,
 };
 use rootfs::layer::Layer;
 use rootfs::merge::{self, Rules};
-use rootfs::npm::lock::{Entry as NpmEntry, Wanted};
+use rootfs::npm::lock::Entry as NpmEntry;
 use rootfs::npm::omit::{Omit, Rule, Tally};
-use rootfs::npm::{engines, integrity, layout, omit, tarball};
+use rootfs::npm::{engines, layout, omit, tarball};
 use rootfs::path::{self, TreePath};
 use rootfs::tree::{self, Node, Origin, Tree};
 
@@ -62,14 +62,9 @@ pub enum Error {
     /// A line of the lock names something that cannot be.
     #[error("the lock's entry for {0} cannot be used")]
     Lock(String),
-    /// The integrity of a line of the lock is malformed.
-    #[error("the lock's integrity of {label} cannot be used")]
-    Integrity {
-        /// Name and version.
-        label: String,
-        /// Why.
-        source: integrity::Error,
-    },
+    /// A line of the lock cannot be used.
+    #[error(transparent)]
+    Entry(#[from] crate::resolve::npm::Error),
     /// A package does not work with the pinned Node.js.
     #[error(transparent)]
     Engines(#[from] engines::Error),
@@ -229,7 +224,12 @@ struct Application<'a> {
 ///
 /// # Errors
 /// [`Error`] of the first thing that is wrong.
-pub fn assemble(recipe: &Recipe, lock: &Lock, ids: IdChoice<'_>, source: &dyn Source) -> Result<Assembled, Error> {
+pub fn assemble(
+    recipe: &Recipe,
+    lock: &Lock,
+    ids: IdChoice<'_>,
+    source: &dyn Source,
+) -> Result<Assembled, Error> {
     let mut remarks = Vec::new();
     let (layers, tallies) = unpack(recipe, lock, source)?;
     for (name, rules, tally) in tallies {
@@ -254,7 +254,8 @@ pub fn assemble(recipe: &Recipe, lock: &Lock, ids: IdChoice<'_>, source: &dyn So
     let (kernel, kernel_release) = take_kernel(&mut tree)?;
     let stub = take_stub(&mut tree, stub_origin.as_ref())?;
     base::apply(&mut tree, &recipe.hostname).map_err(fix_up("base"))?;
-    let image = os_release::Image { id: &recipe.name, version: &recipe.version, profile: recipe.profile.name() };
+    let image =
+        os_release::Image { id: &recipe.name, version: &recipe.version, profile: recipe.profile.name() };
     let os_release = os_release::apply(&mut tree, &image).map_err(fix_up("os-release"))?;
     let ids = apply_accounts(recipe, ids, &mut tree)?;
     pam::apply(&mut tree).map_err(fix_up("pam"))?;
@@ -298,7 +299,11 @@ pub fn packing(recipe: &Recipe) -> Packing {
 type Tallies = Vec<(String, Vec<String>, Tally)>;
 
 /// Unpacks every archive of the profile, the largest first; the layers come in the order of their names.
-fn unpack(recipe: &Recipe, lock: &Lock, source: &dyn Source) -> Result<(Vec<(Origin, Layer)>, Tallies), Error> {
+fn unpack(
+    recipe: &Recipe,
+    lock: &Lock,
+    source: &dyn Source,
+) -> Result<(Vec<(Origin, Layer)>, Tallies), Error> {
     let packing = packing(recipe);
     let debian = DebianRules::new(recipe);
     let applications = applications(recipe)?;
@@ -329,8 +334,12 @@ fn unpack(recipe: &Recipe, lock: &Lock, source: &dyn Source) -> Result<(Vec<(Ori
             Task::Node(_, target) => target.to_string(),
             Task::Application(_, package, number) => {
                 let application = applications.get(*number);
-                let (root, rules) = application.map_or(("", ""), |app| (app.root.as_str(), app.rules.as_str()));
-                format!("{root}\n{}\n{:?}\n{:?}\n{rules}", package.entry.location, package.entry.bin, package.links)
+                let (root, rules) =
+                    application.map_or(("", ""), |app| (app.root.as_str(), app.rules.as_str()));
+                format!(
+                    "{root}\n{}\n{:?}\n{:?}\n{rules}",
+                    package.entry.location, package.entry.bin, package.links
+                )
             }
         };
         let key = format!("{LAYER_FORM}\n{}\n{packing:?}\n{origin}\n{rules}", blob.sha256);
@@ -370,7 +379,8 @@ fn unpack(recipe: &Recipe, lock: &Lock, source: &dyn Source) -> Result<(Vec<(Ori
         all.push((application.recipe.name.clone(), globs, tally));
     }
     let is_base = |origin: &Origin| matches!(origin, Origin::Debian { name, .. } if &**name == "base-files");
-    let mut layers: Vec<(Origin, Layer)> = layers.into_iter().map(|(_, origin, layer)| (origin, layer)).collect();
+    let mut layers: Vec<(Origin, Layer)> =
+        layers.into_iter().map(|(_, origin, layer)| (origin, layer)).collect();
     layers.sort_by_key(|(origin, _)| !is_base(origin));
     Ok((layers, all))
 }
@@ -407,11 +417,13 @@ fn decode(
         }
         Task::Node(_, target) => {
             let wanted = BTreeMap::from([("bin/node", target.clone())]);
-            tarball::pick(bytes, &wanted, origin, packing).map_err(|source| Error::Npm { label: label(), source })
+            tarball::pick(bytes, &wanted, origin, packing)
+                .map_err(|source| Error::Npm { label: label(), source })
         }
         Task::Application(_, package, number) => {
             let application = applications.get(*number).ok_or_else(|| Error::Lock(label()))?;
-            let destination = tarball::Destination { root: &application.root, omit: &application.omit, packing };
+            let destination =
+                tarball::Destination { root: &application.root, omit: &application.omit, packing };
             let unpacked = tarball::unpack(bytes, package, &destination);
             let unpacked = unpacked.map_err(|source| Error::Npm { label: label(), source })?;
             Ok(Layer { omitted: unpacked.omitted, ..unpacked.layer })
@@ -425,35 +437,17 @@ fn packages_of<'a>(
     application: &str,
     recipe: &Recipe,
 ) -> Result<Vec<(layout::Package, &'a Npm)>, Error> {
-    let rows: Vec<&Npm> =
-        lock.npm.iter().filter(|npm| npm.role == NpmRole::Application && npm.application == application).collect();
-    let entries: Vec<NpmEntry> = rows.iter().map(|npm| entry_of(npm)).collect::<Result<_, _>>()?;
+    let rows: Vec<&Npm> = lock
+        .npm
+        .iter()
+        .filter(|npm| npm.role == NpmRole::Application && npm.application == application)
+        .collect();
+    let entries: Vec<NpmEntry> =
+        rows.iter().map(|npm| crate::resolve::npm::entry(npm)).collect::<Result<_, _>>()?;
     if let Some(node) = &recipe.node {
         engines::check(&entries, &node.version)?;
     }
     Ok(layout::lay_out(&entries).into_iter().zip(rows).collect())
-}
-
-/// What the layout has to know of a line of the lock.
-fn entry_of(npm: &Npm) -> Result<NpmEntry, Error> {
-    let label = || format!("{}@{}", npm.name, npm.version);
-    let integrity = npm.integrity.parse().map_err(|source| Error::Integrity { label: label(), source })?;
-    let text = |text: &String| (!text.is_empty()).then(|| text.as_str().into());
-    Ok(NpmEntry {
-        location: npm.location.as_str().into(),
-        name: npm.name.as_str().into(),
-        version: npm.version.as_str().into(),
-        integrity,
-        bin: npm.bin.iter().map(|(name, file)| (name.as_str().into(), file.as_str().into())).collect(),
-        os: Vec::new(),
-        cpu: Vec::new(),
-        libc: Vec::new(),
-        wanted: Wanted::Always,
-        has_install_script: false,
-        engines: text(&npm.engines),
-        license: text(&npm.license),
-        needs: BTreeMap::new(),
-    })
 }
 
 fn applications(recipe: &Recipe) -> Result<Vec<Application<'_>>, Error> {
@@ -464,7 +458,9 @@ fn applications(recipe: &Recipe) -> Result<Vec<Application<'_>>, Error> {
             let rules: Vec<Rule> = application
                 .omit
                 .iter()
-                .flat_map(|rule| rule.paths.iter().map(|glob| Rule { glob: glob.clone(), except: rule.keep.clone() }))
+                .flat_map(|rule| {
+                    rule.paths.iter().map(|glob| Rule { glob: glob.clone(), except: rule.keep.clone() })
+                })
                 .collect();
             Ok(Application {
                 recipe: application,
@@ -511,7 +507,8 @@ impl DebianRules {
 
     /// The rule that keeps `path` out, seen where it lies once /usr is merged.
     fn rule(&self, path: &TreePath) -> Option<usize> {
-        let aliased = ["bin/", "sbin/", "lib/", "lib64/"].iter().any(|alias| path.as_str().starts_with(alias));
+        let aliased =
+            ["bin/", "sbin/", "lib/", "lib64/"].iter().any(|alias| path.as_str().starts_with(alias));
         let merged = if aliased { format!("usr/{}", path.as_str()) } else { path.as_str().to_owned() };
         self.omit
             .matches(&merged)
@@ -622,20 +619,23 @@ fn apply_entries(
         let place = || entry.place.to_string();
         let owner = |access: &crate::recipe::Access| -> Result<(u32, u32), Error> {
             let id = |what, map: &BTreeMap<String, u32>, name: &String| {
-                map.get(name).copied().ok_or_else(|| Error::Owner { place: place(), what, name: name.clone() })
+                map.get(name).copied().ok_or_else(|| Error::Owner {
+                    place: place(),
+                    what,
+                    name: name.clone(),
+                })
             };
             Ok((id("user", &ids.users, &access.owner)?, id("group", &ids.groups, &access.group)?))
         };
         let node = match &entry.kind {
             EntryKind::File { content, access } => {
-                let bytes = match content {
-                    RecipeSource::Text(text) => text.clone().into_bytes(),
-                    RecipeSource::Path(path) => source.file(path).map_err(|source| Error::RecipeFile {
-                        place: place(),
-                        path: path.clone(),
-                        source,
-                    })?,
-                };
+                let bytes =
+                    match content {
+                        RecipeSource::Text(text) => text.clone().into_bytes(),
+                        RecipeSource::Path(path) => source.file(path).map_err(|source| {
+                            Error::RecipeFile { place: place(), path: path.clone(), source }
+                        })?,
+                    };
                 let content = Content::pack(&bytes, packing);
                 files.push((path.to_string(), content.len(), content.sha256()));
                 let (uid, gid) = owner(access)?;
@@ -662,8 +662,10 @@ type InitrdModules = Vec<(String, Vec<u8>)>;
 /// Leaves only the modules that the recipe names, and gives those of the initrd.
 fn apply_modules(recipe: &Recipe, release: &str, tree: &mut Tree) -> Result<(InitrdModules, usize), Error> {
     let mut modules = depmod::Modules::open(tree, release).map_err(fix_up("depmod"))?;
-    let initrd: Vec<&str> = recipe.kernel.initrd_modules.iter().map(|name| name.trim_start_matches('?')).collect();
-    let wanted: Vec<&str> = recipe.kernel.modules.iter().map(String::as_str).chain(initrd.iter().copied()).collect();
+    let initrd: Vec<&str> =
+        recipe.kernel.initrd_modules.iter().map(|name| name.trim_start_matches('?')).collect();
+    let wanted: Vec<&str> =
+        recipe.kernel.modules.iter().map(String::as_str).chain(initrd.iter().copied()).collect();
     let selection = modules.select(tree, &wanted).map_err(fix_up("depmod"))?;
     let optional: BTreeSet<String> = recipe
         .kernel
@@ -730,7 +732,11 @@ fn check_libraries(recipe: &Recipe, tree: &Tree) -> Result<Vec<String>, Error> {
         .collect();
     let report = lint::lint(tree, &known).map_err(fix_up("lint"))?;
     let of = |level| {
-        report.findings.iter().filter(move |finding| finding.level() == level).map(|finding| finding.to_string())
+        report
+            .findings
+            .iter()
+            .filter(move |finding| finding.level() == level)
+            .map(|finding| finding.to_string())
     };
     let errors: Vec<String> = of(lint::Level::Error).collect();
     if !errors.is_empty() {

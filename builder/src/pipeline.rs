@@ -20,7 +20,9 @@ use std::io::{self, Write};
 use std::num::NonZeroU64;
 
 use dm_verity_tool::{BlockSize, HashOffset, HashTree, Hasher, Parameters, Salt};
-use proofmark_guest::init::cmdline::{Boot, Filesystem, Geometry, PartUuid, Profile as BootProfile, RootHash};
+use proofmark_guest::init::cmdline::{
+    Boot, Filesystem, Geometry, PartUuid, Profile as BootProfile, RootHash,
+};
 use rootfs::content::Sha256Digest;
 use rootfs::erofs;
 use sha2::{Digest, Sha256};

@@ -128,6 +128,11 @@ fn open<'a>(name: &str, bytes: &'a [u8]) -> Result<Box<dyn Read + 'a>, Error> {
     })
 }
 
+/// A reader of what is compressed by xz: a package index, for instance. It fails at the first byte that is not.
+pub fn xz_reader(bytes: &[u8]) -> impl Read + '_ {
+    liblzma::bufread::XzDecoder::new(bytes)
+}
+
 /// Large archives have several blocks, which two threads decode at once.
 fn xz(bytes: &[u8]) -> io::Result<liblzma::bufread::XzDecoder<&[u8]>> {
     const WORTH_THREADS: usize = 8 << 20;
@@ -190,12 +195,7 @@ const NOTES: [&str; 2] = ["control", "md5sums"];
 ///
 /// # Errors
 /// [`Error`] when the package is damaged, or holds what no image can hold.
-pub fn unpack(
-    bytes: &[u8],
-    origin: &Origin,
-    omit: OmitRule<'_>,
-    packing: Packing,
-) -> Result<Package, Error> {
+pub fn unpack(bytes: &[u8], origin: &Origin, omit: OmitRule<'_>, packing: Packing) -> Result<Package, Error> {
     let members = members(bytes)?;
     match members.first() {
         Some(("debian-binary", version)) if version.starts_with(b"2.") => {}
@@ -325,7 +325,12 @@ mod tests {
     }
 
     fn read(bytes: &[u8]) -> Result<Package, Error> {
-        unpack(bytes, &Origin::debian("x", "1"), &|path| (path.name() == "unwanted").then_some(2), Packing::Zstd(3))
+        unpack(
+            bytes,
+            &Origin::debian("x", "1"),
+            &|path| (path.name() == "unwanted").then_some(2),
+            Packing::Zstd(3),
+        )
     }
 
     #[test]
