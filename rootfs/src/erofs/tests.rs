@@ -225,6 +225,14 @@ fn one_tree_gives_one_image_whatever_the_number_of_threads() {
     }
 }
 
+/// A changed pin is a changed image of every user: say why in the commit.
+#[test]
+fn the_image_of_a_small_tree_is_pinned() {
+    let digest = |packing| crate::content::Sha256Digest::of(&write(&sample(), packing)).to_string();
+    assert_eq!(digest(Packing::Raw), "d07265d1a2356f83c8e51301412f9550a506425066da2197632ec0880e50320e");
+    assert_eq!(digest(Packing::Zstd(3)), "b813405ff6f680eab44d6ce37beab4d78f87605219d06cde2ad9c318e17063f4");
+}
+
 #[test]
 fn the_features_that_are_declared_are_those_that_are_used() {
     let incompat = |image: &[u8]| u32::from_le_bytes(image[1024 + 80..1024 + 84].try_into().unwrap());
