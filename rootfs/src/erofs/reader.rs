@@ -426,7 +426,7 @@ impl<'a> Reader<'a> {
         }
         for (dot, own) in [(".", Some(inode.nid)), ("..", None)] {
             let found = entries.iter().find(|entry| entry.name == dot);
-            if !found.is_some_and(|entry| own.is_none_or(|own| own == entry.nid)) {
+            if found.is_none_or(|entry| own.is_some_and(|own| own != entry.nid)) {
                 return Err(Error::Name {
                     offset,
                     name: dot.to_owned(),
@@ -533,8 +533,7 @@ impl<'a> Reader<'a> {
         expect("cluster bits", at, 0, bits.into())?;
         let count = inode.size.div_ceil(BLOCK as u64);
         let at = at + MAP_HEADER_SIZE as u64 + 8;
-        let index =
-            self.get("cluster index", at, count.checked_mul(INDEX_SIZE as u64).unwrap_or(u64::MAX))?;
+        let index = self.get("cluster index", at, count.saturating_mul(INDEX_SIZE as u64))?;
         let (rows, _) = index.as_chunks::<INDEX_SIZE>();
         let mut extents: Vec<Extent> = Vec::new();
         // Logical clusters of the last extent, as they follow each other.
@@ -625,7 +624,7 @@ impl<'a> Reader<'a> {
         Ok(tree)
     }
 
-    /// All paths and their inodes, in the order of paths; the numbers of links are those that are found.
+    /// All paths and their inodes, in the order of paths; the numbers of links are checked.
     ///
     /// # Errors
     /// [`Error`] when a directory is in two places, or anything in it is damaged.
