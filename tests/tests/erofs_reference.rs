@@ -4,7 +4,7 @@
 //! `PROOFMARK_EROFS_UTILS`), and root and a kernel with EROFS for the mounts. `PROOFMARK_TEST_TREE` names a folder
 //! of real files; without it a part of this machine's `/usr/share` is taken.
 
-#![allow(clippy::unwrap_used)] // all of it is a test
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // all of it is a test
 
 use std::ffi::OsString;
 use std::fs;

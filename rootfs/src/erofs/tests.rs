@@ -78,7 +78,7 @@ fn bytes(len: usize, seed: u8) -> Vec<u8> {
     (0..len)
         .map(|index| {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            if seed % 3 == 0 {
+            if seed.is_multiple_of(3) {
                 (state >> 33) as u8
             } else {
                 b"every good boy does fine "[index % 25] ^ seed & 7
@@ -438,7 +438,7 @@ fn random_tree(nodes: Vec<(Vec<u8>, u8, u8, u8)>, packing: Packing) -> Tree {
             }
             _ => file(len, seed % 5, packing),
         };
-        if seed % 4 == 0 {
+        if seed.is_multiple_of(4) {
             node.xattrs.insert("user.seed".into(), vec![seed; usize::from(size) * 20].into());
         }
         node = node.owned_by(u32::from(seed) * 300, size.into());
