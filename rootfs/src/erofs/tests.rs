@@ -379,10 +379,26 @@ fn a_size_without_data_is_refused_before_anything_is_allocated() {
 }
 
 #[test]
+fn many_names_of_one_inode_cost_one_inode() {
+    let mut tree = Tree::new(origin());
+    let mut node = file(1, 1, Packing::Raw);
+    node.xattrs.insert("user.x".into(), vec![1; 60_000].into());
+    tree.insert(path("f"), node).unwrap();
+    for index in 0..5000 {
+        let link = Node { kind: Kind::HardLink(path("f")), ..Node::directory(0, origin()) };
+        tree.insert(path(&format!("l{index}")), link).unwrap();
+    }
+    let image = write(&tree, Packing::Raw);
+    let nodes = Reader::new(&image).unwrap().walk().unwrap();
+    assert!(std::sync::Arc::ptr_eq(&nodes[&path("f")], &nodes[&path("l4999")]));
+    assert_reads_back(&tree);
+}
+
+#[test]
 fn more_than_the_limit_is_refused() {
     let image = write(&sample(), Packing::Zstd(3));
     let reader = Reader::new(&image).unwrap();
-    let all = (300 + CLUSTER + 9000 + 5000) as u64;
+    let all = (300 + CLUSTER + 9000 + 5000 + "b/c".len()) as u64;
     assert!(reader.tree(&origin(), all).is_ok());
     assert!(matches!(reader.tree(&origin(), all - 1), Err(ReadError::Limit { .. })));
 }
