@@ -24,8 +24,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-/// Input bytes of one cluster. Node.js and OpenClaw take 102.7 MB in clusters of 128 KiB, 96.9 MB in these; a page read
-/// at random costs twice as much.
+/// Input bytes of one cluster. Node.js and OpenClaw take 102.7 MB in clusters of 128 KiB, 96.9 MB in these; a page that
+/// is read at random takes 0.20 ms instead of 0.16.
 pub const CLUSTER: usize = 256 * 1024;
 
 /// The file system block, to which clusters round up.
