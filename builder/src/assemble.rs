@@ -160,7 +160,7 @@ pub trait Source: Sync {
     /// What was kept under this key.
     fn derived(&self, key: &Sha256Digest) -> Option<content::Blob>;
     /// Keeps something derived.
-    fn keep(&self, key: &Sha256Digest, bytes: Vec<u8>);
+    fn keep(&self, key: &Sha256Digest, layer: &Layer);
     /// A file of the recipe.
     ///
     /// # Errors
@@ -350,7 +350,7 @@ fn unpack(
             None => {
                 let bytes = source.blob(blob)?;
                 let layer = decode(task, &bytes, &origin, &debian, &applications, packing, blob)?;
-                source.keep(&key, layer.to_bytes());
+                source.keep(&key, &layer);
                 layer
             }
         };

@@ -95,15 +95,19 @@ impl Session {
         };
         let root = match &common.store {
             Some(root) => root.clone(),
-            None => home("XDG_CACHE_HOME", ".cache")
-                .map(|cache| cache.join("proofmark"))
-                .context("no folder for the store: neither --store, PROOFMARK_STORE, XDG_CACHE_HOME nor HOME is set")?,
+            None => home("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("proofmark")).context(
+                "no folder for the store: neither --store, PROOFMARK_STORE, XDG_CACHE_HOME nor HOME is set",
+            )?,
         };
         let flags = Given {
             debian: common.debian_mirror.clone(),
             debian_security: common.debian_security_mirror.clone(),
             npm: common.npm_registry.clone(),
-            vendor: common.vendor.iter().map(|folder| std::path::absolute(folder)).collect::<Result<_, _>>()?,
+            vendor: common
+                .vendor
+                .iter()
+                .map(|folder| std::path::absolute(folder))
+                .collect::<Result<_, _>>()?,
         };
         let configuration = match home("XDG_CONFIG_HOME", ".config") {
             Some(folder) => Given::from_file(&folder.join("proofmark/config.toml"))?,

@@ -63,7 +63,10 @@ fn advice(error: &anyhow::Error) -> (Option<String>, u8) {
             return (Some("name a recipe's folder, as `proofmark build recipes/minimal`".to_owned()), 1);
         }
         if let Some(lock::Error::Stale { .. }) = cause.downcast_ref() {
-            return (Some("run `proofmark lock` on the recipe, review the difference and commit it".to_owned()), 1);
+            return (
+                Some("run `proofmark lock` on the recipe, review the difference and commit it".to_owned()),
+                1,
+            );
         }
         match cause.downcast_ref() {
             Some(fetch::Error::Nowhere { .. }) => {

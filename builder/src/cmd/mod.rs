@@ -5,6 +5,7 @@ pub mod fetch;
 pub mod lock;
 pub mod schema;
 pub mod update;
+pub mod validate;
 pub mod vendor;
 
 use std::collections::BTreeMap;
@@ -25,7 +26,8 @@ const NPM_PATIENCE: Duration = Duration::from_secs(20);
 /// The registry that this machine's npm is set to, when there is an npm.
 pub fn npm_registry_of_this_machine() -> Option<String> {
     let path = std::env::var_os("PATH")?;
-    let program = std::env::split_paths(&path).map(|folder| folder.join("npm")).find(|file| file.is_file())?;
+    let program =
+        std::env::split_paths(&path).map(|folder| folder.join("npm")).find(|file| file.is_file())?;
     let environment: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
     let run = tool::Run {
         program,
@@ -55,8 +57,10 @@ pub struct Loaded {
 pub fn load(argument: &Path) -> anyhow::Result<Loaded> {
     let file = recipe::file_of(argument);
     let read = |path: &Path| std::fs::read(path);
-    let recipes =
-        Profile::ALL.iter().map(|profile| recipe::load(&file, *profile, &read)).collect::<Result<Vec<_>, _>>()?;
+    let recipes = Profile::ALL
+        .iter()
+        .map(|profile| recipe::load(&file, *profile, &read))
+        .collect::<Result<Vec<_>, _>>()?;
     Ok(Loaded { recipes, lock_path: file.with_extension("lock") })
 }
 
@@ -82,7 +86,10 @@ impl Loaded {
     pub fn lock(&self) -> anyhow::Result<(String, Lock)> {
         let Some((text, lock)) = self.lock_if_any()? else {
             let message = format!("{} is not there", self.lock_path.display());
-            return Err(failure::hinted(message, "run `proofmark lock` on the recipe, and commit what it writes"));
+            return Err(failure::hinted(
+                message,
+                "run `proofmark lock` on the recipe, and commit what it writes",
+            ));
         };
         lock.fits(&self.lock_path, &recipe::lock_digest(&self.recipes), &proofmark::pipeline::tool())?;
         Ok((text, lock))

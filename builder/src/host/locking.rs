@@ -190,6 +190,7 @@ impl Locking<'_> {
             archives: releases.into_iter().map(|release| release.archive).collect(),
             debs,
             npm,
+            validated: Vec::new(),
         };
         self.review(recipes, &mut lock, &mut remarks)?;
         let mut all = Ids::default();
@@ -573,8 +574,8 @@ impl Source for StoreSource<'_> {
         self.fetcher.store().derived("layer", key).map(content::Blob::new)
     }
 
-    fn keep(&self, key: &Sha256Digest, bytes: Vec<u8>) {
-        self.fetcher.store().keep_derived("layer", key, &bytes);
+    fn keep(&self, key: &Sha256Digest, layer: &rootfs::layer::Layer) {
+        self.fetcher.store().keep_derived("layer", key, &layer.to_bytes());
     }
 
     fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
