@@ -18,10 +18,13 @@
 //! The layout of clusters in an image: `erofs`.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt;
+use std::io::{self, Read};
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 /// Input bytes of one cluster.
@@ -32,6 +35,9 @@ pub const BLOCK: usize = 4096;
 
 /// Files shorter than this many bytes are kept raw: the file system writer packs them together.
 pub const SMALL: usize = 64 * 1024;
+
+/// Bytes of a large file that are held uncompressed while it is packed: a whole number of clusters.
+const WINDOW: usize = 32 * CLUSTER;
 
 /// Why the bytes of a file cannot be given.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -269,6 +275,40 @@ impl Content {
         Content { len: bytes.len() as u64, sha256, form }
     }
 
+    /// Reads `len` bytes and packs them as [`Content::pack`] does, holding no more than 4 MiB of a large file
+    /// uncompressed.
+    ///
+    /// # Errors
+    /// What `reader` says, and [`io::ErrorKind::UnexpectedEof`] when it ends too soon.
+    pub fn pack_from(reader: &mut impl Read, len: u64, packing: Packing) -> io::Result<Self> {
+        let mut hasher = Sha256::new();
+        let mut start = Vec::new();
+        read_part(reader, WINDOW.min(len as usize), &mut start)?;
+        let packer = match packing {
+            Packing::Zstd(level) if len > WINDOW as u64 => Packer::new(&start, level),
+            _ => None,
+        };
+        let Some(mut packer) = packer else {
+            read_part(reader, len as usize - start.len(), &mut start)?;
+            return Ok(match packing {
+                // Larger than the window, and not worth compressing.
+                Packing::Zstd(_) if len > WINDOW as u64 => Content::from_blob(Blob::new(start)),
+                _ => Content::pack(&start, packing),
+            });
+        };
+        let too_long = || io::Error::other("a file of more than 4 GiB once compressed");
+        let mut left = len as usize;
+        while left > 0 {
+            hasher.update(&start);
+            packer.push(&start).ok_or_else(too_long)?;
+            left -= start.len();
+            start.clear();
+            read_part(reader, WINDOW.min(left), &mut start)?;
+        }
+        let clusters = packer.finish().ok_or_else(too_long)?;
+        Ok(Content { len, sha256: Sha256Digest(hasher.finalize().into()), form: Form::Clusters(clusters) })
+    }
+
     /// Number of bytes.
     pub fn len(&self) -> u64 {
         self.len
@@ -321,25 +361,75 @@ impl Content {
     }
 }
 
-/// Compresses `bytes` cluster by cluster; `None` when that is not worth while.
-fn compress(bytes: &[u8], level: i32) -> Option<Clusters> {
-    // Without a checksum and with the content size: what the kernel's decoder needs, and no more.
-    let mut compressor = zstd::bulk::Compressor::new(level).ok()?;
-    let mut frames: Vec<u8> = Vec::with_capacity(bytes.len() / 2);
-    let mut frame = Vec::with_capacity(zstd::zstd_safe::compress_bound(CLUSTER));
-    let mut ends = Vec::with_capacity(bytes.len().div_ceil(CLUSTER));
-    for (index, input) in bytes.chunks(CLUSTER).enumerate() {
-        frame.clear();
-        let packed = compressor.compress_to_buffer(input, &mut frame).ok()?;
-        if index == 0 && packed > input.len() - input.len() / 8 {
-            return None;
-        }
-        let saves = packed.div_ceil(BLOCK) < input.len().div_ceil(BLOCK);
-        frames.extend_from_slice(if saves { &frame } else { input });
-        ends.push(u32::try_from(frames.len()).ok()?);
+/// Appends exactly `len` bytes; grows only as they arrive.
+fn read_part(reader: &mut impl Read, len: usize, out: &mut Vec<u8>) -> io::Result<()> {
+    let before = out.len();
+    reader.take(len as u64).read_to_end(out)?;
+    if out.len() - before < len {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    frames.shrink_to_fit();
-    Clusters::new(bytes.len(), Blob::new(frames), ends.into()).ok()
+    Ok(())
+}
+
+/// Compresses one cluster, or gives `None` when that saves no block. The frame has its content size and no checksum:
+/// what the kernel's decoder needs, and no more.
+fn frame(input: &[u8], level: i32) -> Option<Vec<u8>> {
+    thread_local! {
+        static COMPRESSOR: RefCell<Option<(i32, zstd::bulk::Compressor<'static>)>> = const { RefCell::new(None) };
+    }
+    let frame = COMPRESSOR.with_borrow_mut(|slot| {
+        if slot.as_ref().is_none_or(|(there, _)| *there != level) {
+            *slot = Some((level, zstd::bulk::Compressor::new(level).ok()?));
+        }
+        slot.as_mut()?.1.compress(input).ok()
+    })?;
+    (frame.len().div_ceil(BLOCK) < input.len().div_ceil(BLOCK)).then_some(frame)
+}
+
+/// A file that is being packed while it arrives.
+struct Packer {
+    level: i32,
+    len: usize,
+    frames: Vec<u8>,
+    ends: Vec<u32>,
+}
+
+impl Packer {
+    /// Starts with the first bytes of a file; `None` when its first cluster does not shrink by an eighth: then it is
+    /// compressed already.
+    fn new(start: &[u8], level: i32) -> Option<Self> {
+        let first = start.get(..CLUSTER.min(start.len()))?;
+        let packed = frame(first, level)?;
+        (packed.len() <= first.len() - first.len() / 8).then(|| Packer {
+            level,
+            len: 0,
+            frames: Vec::new(),
+            ends: Vec::new(),
+        })
+    }
+
+    /// Takes the next bytes: a whole number of clusters, but for the last time.
+    fn push(&mut self, bytes: &[u8]) -> Option<()> {
+        let frames: Vec<Option<Vec<u8>>> =
+            bytes.par_chunks(CLUSTER).map(|input| frame(input, self.level)).collect();
+        for (input, frame) in bytes.chunks(CLUSTER).zip(&frames) {
+            self.frames.extend_from_slice(frame.as_deref().unwrap_or(input));
+            self.ends.push(u32::try_from(self.frames.len()).ok()?);
+        }
+        self.len += bytes.len();
+        Some(())
+    }
+
+    fn finish(mut self) -> Option<Clusters> {
+        self.frames.shrink_to_fit();
+        Clusters::new(self.len, Blob::new(self.frames), self.ends.into()).ok()
+    }
+}
+
+fn compress(bytes: &[u8], level: i32) -> Option<Clusters> {
+    let mut packer = Packer::new(bytes, level)?;
+    packer.push(bytes)?;
+    packer.finish()
 }
 
 #[cfg(test)]
@@ -374,6 +464,34 @@ mod tests {
                 let want = &bytes[range.start.min(len)..range.end.min(len)];
                 assert_eq!(content.read_range(range.start as u64..range.end as u64).unwrap(), want);
             }
+        }
+    }
+
+    #[test]
+    fn packing_from_a_stream_gives_what_packing_from_memory_gives() {
+        for bytes in
+            [text(0), text(1000), text(WINDOW - 1), text(WINDOW), text(2 * WINDOW + 5), noise(WINDOW + 5)]
+        {
+            let whole = Content::pack(&bytes, Packing::Zstd(3));
+            let stream = Content::pack_from(&mut &bytes[..], bytes.len() as u64, Packing::Zstd(3)).unwrap();
+            assert_eq!(stream.sha256(), whole.sha256());
+            match (stream.form(), whole.form()) {
+                (Form::Raw(a), Form::Raw(b)) => assert!(a[..] == b[..]),
+                (Form::Clusters(a), Form::Clusters(b)) => {
+                    assert!(a.frames_blob()[..] == b.frames_blob()[..]);
+                    assert_eq!(a.ends(), b.ends());
+                }
+                _ => panic!("{} bytes are packed in two ways", bytes.len()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_that_ends_too_soon_is_an_error() {
+        for len in [10, WINDOW + 10] {
+            let bytes = text(len - 1);
+            let error = Content::pack_from(&mut &bytes[..], len as u64, Packing::Zstd(3)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         }
     }
 

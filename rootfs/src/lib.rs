@@ -12,7 +12,12 @@
 //! Host paths, processes, the network, the environment and the clock: all of it comes in by argument.
 
 pub mod content;
+pub mod deb;
+pub mod elf;
+pub mod erofs;
+pub mod fixup;
 pub mod layer;
+pub mod merge;
 pub mod npm;
 pub mod path;
 pub mod tree;

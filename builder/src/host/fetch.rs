@@ -1,0 +1,282 @@
+//! Yields files from mirrors into the store, many at once, each checked as it arrives.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rootfs::content::Sha256Digest;
+
+use super::mirror::Mirrors;
+use super::progress::Progress;
+use super::store::{self, Expected, InsertError, Store};
+use crate::lock::{ArchiveKind, Blob};
+
+/// Files that are fetched at once.
+const AT_ONCE: usize = 8;
+/// How long a mirror may take to connect or to answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A mirror that is slower than this many bytes a second has stalled.
+const SLOWEST: u64 = 20_000;
+
+/// Why a file cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No mirror has it.
+    #[error("no mirror gives {label}{}", tried(.attempts))]
+    Nowhere {
+        /// Name and version.
+        label: String,
+        /// Each place that was tried, and what came of it.
+        attempts: Vec<(String, String)>,
+    },
+    /// It is not here and the network must not be used.
+    #[error("{label} is not in the store, and the network is not to be used{}", others(*.more))]
+    Offline {
+        /// Name and version.
+        label: String,
+        /// How many more files are missing.
+        more: usize,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+fn tried(attempts: &[(String, String)]) -> String {
+    attempts.iter().map(|(place, outcome)| format!("\n  {place}: {outcome}")).collect()
+}
+
+fn others(more: usize) -> String {
+    if more == 0 { String::new() } else { format!(" (nor are {more} more files)") }
+}
+
+/// Whether the network may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// It may.
+    Allowed,
+    /// Never.
+    Offline,
+}
+
+/// Fetches from mirrors into a store.
+#[derive(Debug)]
+pub struct Fetcher<'a> {
+    store: &'a Store,
+    mirrors: &'a Mirrors,
+    network: Network,
+    agent: ureq::Agent,
+}
+
+impl<'a> Fetcher<'a> {
+    /// A fetcher; nothing is asked yet.
+    pub fn new(store: &'a Store, mirrors: &'a Mirrors, network: Network) -> Self {
+        let tls = ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build();
+        let agent = ureq::Agent::config_builder()
+            .tls_config(tls)
+            .timeout_connect(Some(PATIENCE))
+            .timeout_recv_response(Some(PATIENCE))
+            .user_agent(concat!("proofmark/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .into();
+        Fetcher { store, mirrors, network, agent }
+    }
+
+    /// The store that is filled.
+    pub fn store(&self) -> &Store {
+        self.store
+    }
+
+    /// The mirrors that are asked.
+    pub fn mirrors(&self) -> &Mirrors {
+        self.mirrors
+    }
+
+    /// Brings all of `blobs` into the store; gives how many had to be fetched, and their bytes.
+    ///
+    /// # Errors
+    /// [`Error`] of the first file that cannot be had. What was fetched by then stays.
+    pub fn ensure(&self, blobs: &[Blob], progress: Progress) -> Result<(usize, u64), Error> {
+        let mut missing: Vec<&Blob> =
+            blobs.iter().filter(|blob| !self.store.has(&blob.sha256, blob.size)).collect();
+        missing.sort_by_key(|blob| (blob.sha256, std::cmp::Reverse(blob.size)));
+        missing.dedup_by_key(|blob| blob.sha256);
+        missing.sort_by_key(|blob| std::cmp::Reverse(blob.size));
+        let Some(first) = missing.first() else { return Ok((0, 0)) };
+        let local = self.mirrors.places(first).iter().any(|place| is_local(place));
+        if self.network == Network::Offline && !local {
+            return Err(Error::Offline { label: first.label.clone(), more: missing.len() - 1 });
+        }
+        let total = missing.iter().map(|blob| blob.size).sum();
+        let stage = progress.stage("fetch", total);
+        let count = missing.len();
+        let queue = Mutex::new(VecDeque::from(missing));
+        let failure: Mutex<Option<Error>> = Mutex::new(None);
+        let take = || {
+            let failed = failure.lock().map_or(true, |failure| failure.is_some());
+            if failed { None } else { queue.lock().ok()?.pop_front() }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..AT_ONCE.min(count) {
+                scope.spawn(|| {
+                    while let Some(blob) = take() {
+                        let places = self.mirrors.places(blob);
+                        let expected = Expected::Sha256(blob.sha256, blob.size);
+                        let got =
+                            self.try_all(&places, &expected, &blob.label, &|bytes| stage.advance(bytes));
+                        if let (Err(error), Ok(mut failure)) = (got, failure.lock()) {
+                            failure.get_or_insert(error);
+                        }
+                    }
+                });
+            }
+        });
+        if let Some(error) = failure.into_inner().unwrap_or(None) {
+            return Err(error);
+        }
+        stage.done(&format!("{count} files, {}", super::progress::size(total)));
+        Ok((count, total))
+    }
+
+    /// Brings one file of an archive, of which less is known, into the store.
+    ///
+    /// # Errors
+    /// [`Error`] when no mirror gives what is expected.
+    pub fn one(
+        &self,
+        archive: ArchiveKind,
+        path: &str,
+        snapshot: &str,
+        expected: &Expected,
+        label: &str,
+    ) -> Result<(Sha256Digest, u64), Error> {
+        match expected {
+            Expected::Sha256(digest, size) if self.store.has(digest, *size) => return Ok((*digest, *size)),
+            Expected::Sha512(digest, _) => {
+                if let Some(found) = self.store.find_sha512(digest) {
+                    return Ok(found);
+                }
+            }
+            _ => {}
+        }
+        let bases = self.mirrors.bases(archive, snapshot);
+        let places: Vec<String> = bases.iter().map(|base| format!("{base}/{path}")).collect();
+        self.try_all(&places, expected, label, &|_| {})
+    }
+
+    /// What each mirror has of a file of which nothing is known beforehand: the places, and the file once it is in
+    /// the store. Used for signed files, of which the caller takes the first that verifies.
+    pub fn each(
+        &self,
+        archive: ArchiveKind,
+        path: &str,
+        snapshot: &str,
+        at_most: u64,
+    ) -> Vec<(String, Result<(Sha256Digest, u64), Error>)> {
+        let bases = self.mirrors.bases(archive, snapshot);
+        bases
+            .into_iter()
+            .map(|base| format!("{base}/{path}"))
+            .map(|place| {
+                let got =
+                    self.try_all(std::slice::from_ref(&place), &Expected::AtMost(at_most), path, &|_| {});
+                (place, got)
+            })
+            .collect()
+    }
+
+    fn try_all(
+        &self,
+        places: &[String],
+        expected: &Expected,
+        label: &str,
+        progress: &dyn Fn(u64),
+    ) -> Result<(Sha256Digest, u64), Error> {
+        let mut attempts = Vec::new();
+        for place in places {
+            let outcome = if is_local(place) {
+                File::open(place)
+                    .map_err(|error| error.to_string())
+                    .and_then(|mut file| self.take(&mut file, expected, progress))
+            } else if self.network == Network::Offline {
+                Err("not asked: offline".to_owned())
+            } else {
+                self.get(place, expected, progress)
+            };
+            match outcome {
+                Ok(Ok(found)) => return Ok(found),
+                Ok(Err(store)) => return Err(store.into()),
+                Err(outcome) => attempts.push((place.clone(), outcome)),
+            }
+        }
+        Err(Error::Nowhere { label: label.to_owned(), attempts })
+    }
+
+    /// Takes a file into the store. Outer error: the source is to blame; inner: the store is.
+    fn take(
+        &self,
+        reader: &mut dyn Read,
+        expected: &Expected,
+        progress: &dyn Fn(u64),
+    ) -> Result<Result<(Sha256Digest, u64), store::Error>, String> {
+        match self.store.insert(reader, expected, progress) {
+            Ok(found) => Ok(Ok(found)),
+            Err(InsertError::Store(error)) => Ok(Err(error)),
+            Err(other) => Err(other.to_string()),
+        }
+    }
+
+    fn get(
+        &self,
+        url: &str,
+        expected: &Expected,
+        progress: &dyn Fn(u64),
+    ) -> Result<Result<(Sha256Digest, u64), store::Error>, String> {
+        let limit = match expected {
+            Expected::Sha256(_, size) | Expected::Sha512(_, size) | Expected::AtMost(size) => *size,
+        };
+        let patience = PATIENCE + Duration::from_secs(limit / SLOWEST);
+        let request = self.agent.get(url).config().timeout_recv_body(Some(patience)).build();
+        let mut response = request.call().map_err(|error| error.to_string())?;
+        let announced = response.body().content_length();
+        if let (Expected::Sha256(_, size), Some(announced)) = (expected, announced)
+            && announced != *size
+        {
+            return Err(format!("expected {size} bytes, found {announced} announced"));
+        }
+        let mut reader = Stalls {
+            inner: response.body_mut().with_config().limit(u64::MAX).reader(),
+            since: None,
+            bytes: 0,
+        };
+        self.take(&mut reader, expected, progress)
+    }
+}
+
+fn is_local(place: &str) -> bool {
+    !place.contains("://") && Path::new(place).is_absolute() || place.starts_with('.')
+}
+
+/// A reader that gives up on a source that has become too slow.
+struct Stalls<R> {
+    inner: R,
+    since: Option<std::time::Instant>,
+    bytes: u64,
+}
+
+impl<R: Read> Read for Stalls<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let since = *self.since.get_or_insert_with(std::time::Instant::now);
+        let count = self.inner.read(buffer)?;
+        self.bytes += count as u64;
+        let elapsed = since.elapsed();
+        if count > 0 && elapsed > PATIENCE && self.bytes < SLOWEST * elapsed.as_secs() {
+            let message = format!("stalled: {} bytes in {} s", self.bytes, elapsed.as_secs());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+        }
+        Ok(count)
+    }
+}

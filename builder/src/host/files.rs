@@ -1,0 +1,135 @@
+//! Yields files and folders that are whole or absent: written beside, synced, renamed.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+/// Writes `bytes` to `path`: whoever reads it sees the old content or the new one.
+///
+/// # Errors
+/// What the file system says.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = folder_of(path);
+    fs::create_dir_all(folder)?;
+    let mut file = tempfile::Builder::new().prefix(".proofmark-").tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    // A temporary file is private; a result is as public as the umask lets it be.
+    fs::set_permissions(file.path(), permissions())?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+fn permissions() -> fs::Permissions {
+    use std::os::unix::fs::PermissionsExt;
+    fs::Permissions::from_mode(0o644)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A folder that comes into being under its own name only when it is whole.
+#[derive(Debug)]
+pub struct NewFolder {
+    temporary: tempfile::TempDir,
+    target: PathBuf,
+}
+
+impl NewFolder {
+    /// Begins a folder that shall be `target`; a folder of that name stays as it is until [`NewFolder::finish`].
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn begin(target: &Path) -> io::Result<Self> {
+        let folder = folder_of(target);
+        fs::create_dir_all(folder)?;
+        sweep(folder);
+        let name = format!(".proofmark-new-{}-", std::process::id());
+        let temporary = tempfile::Builder::new().prefix(&name).tempdir_in(folder)?;
+        Ok(NewFolder { temporary, target: target.to_owned() })
+    }
+
+    /// Where to write.
+    pub fn path(&self) -> &Path {
+        self.temporary.path()
+    }
+
+    /// Puts the folder under its name, in one step; what had the name is gone afterwards. Files in it are expected to
+    /// be synced.
+    ///
+    /// # Errors
+    /// What the file system says; then the old folder is still there.
+    pub fn finish(self) -> io::Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(self.path(), fs::Permissions::from_mode(0o755))?;
+        fs::File::open(self.path())?.sync_all()?;
+        let exchanged = renameat_with(CWD, self.path(), CWD, &self.target, RenameFlags::EXCHANGE);
+        match exchanged {
+            // The old folder has the temporary name now, and goes when `self.temporary` does.
+            Ok(()) => {}
+            Err(rustix::io::Errno::NOENT) => {
+                fs::rename(self.path(), &self.target)?;
+                // Nothing of that name is left to delete.
+                let _ = self.temporary.keep();
+            }
+            Err(error) => return Err(error.into()),
+        }
+        fs::File::open(folder_of(&self.target))?.sync_all()
+    }
+}
+
+/// Deletes what killed runs left behind: temporary folders of processes that are gone.
+fn sweep(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix(".proofmark-new-"));
+        let process =
+            process.and_then(|rest| rest.split('-').next()).and_then(|number| number.parse::<u32>().ok());
+        if process.is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists()) {
+            // Left over is untidy, not wrong: a failure to tidy up is no failure of this run.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_appears_whole_and_takes_the_place_of_the_old_one() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("out");
+        for round in ["one", "two"] {
+            let new = NewFolder::begin(&target).unwrap();
+            fs::write(new.path().join(round), round).unwrap();
+            assert!(!target.join(round).exists());
+            new.finish().unwrap();
+            let names: Vec<_> =
+                fs::read_dir(&target).unwrap().flatten().map(|entry| entry.file_name()).collect();
+            assert_eq!(names, [round]);
+        }
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_that_is_not_finished_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        drop(NewFolder::begin(&root.path().join("out")).unwrap());
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_swept_away() {
+        let root = tempfile::tempdir().unwrap();
+        // Process numbers end at 4 Mi on Linux (PID_MAX_LIMIT).
+        let left = root.path().join(".proofmark-new-99999999-x");
+        fs::create_dir(&left).unwrap();
+        drop(NewFolder::begin(&root.path().join("out")).unwrap());
+        assert!(!left.exists());
+    }
+}

@@ -1,0 +1,7 @@
+//! Every effect on the world, one file per power.
+
+pub mod fetch;
+pub mod files;
+pub mod mirror;
+pub mod progress;
+pub mod store;

@@ -1,0 +1,107 @@
+//! Yields honest progress on standard error: bars on a terminal, plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Bars that move.
+    Terminal,
+    /// A line for each stage.
+    Lines,
+    /// Not at all.
+    Silent,
+}
+
+/// A stage of work that is under way.
+#[derive(Debug)]
+pub struct Stage {
+    what: String,
+    bar: ProgressBar,
+    progress: Progress,
+    started: Instant,
+}
+
+impl Progress {
+    /// Bars when standard error is a terminal, lines otherwise; nothing when `quiet`.
+    pub fn detect(quiet: Option<()>) -> Self {
+        match quiet {
+            Some(()) => Progress::Silent,
+            None if std::io::stderr().is_terminal() => Progress::Terminal,
+            None => Progress::Lines,
+        }
+    }
+
+    /// Begins a stage of `total` bytes; 0 when that is not known.
+    pub fn stage(self, what: &str, total: u64) -> Stage {
+        let bar = match self {
+            Progress::Terminal => ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()),
+            _ => ProgressBar::hidden(),
+        };
+        let style = if total > 0 {
+            bar.set_length(total);
+            "{msg:<28} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}"
+        } else {
+            "{msg:<28} {spinner} {elapsed}"
+        };
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
+        bar.set_message(what.to_owned());
+        if self == Progress::Terminal {
+            bar.enable_steady_tick(Duration::from_millis(100));
+        }
+        Stage { what: what.to_owned(), bar, progress: self, started: Instant::now() }
+    }
+
+    /// Says one line.
+    pub fn note(self, line: &str) {
+        if self != Progress::Silent {
+            eprintln!("{line}");
+        }
+    }
+}
+
+impl Stage {
+    /// So many bytes more are done.
+    pub fn advance(&self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+
+    /// The stage is done; `result` says what came of it. Gives how long it took.
+    pub fn done(self, result: &str) -> Duration {
+        let took = self.started.elapsed();
+        self.bar.finish_and_clear();
+        if self.progress != Progress::Silent {
+            eprintln!("{:<28} {:>7.2} s  {result}", self.what, took.as_secs_f64());
+        }
+        took
+    }
+}
+
+/// A size for people, as `12.3 MiB`.
+pub fn size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "KiB", "MiB"] {
+        if value < 1024.0 {
+            return if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.2} GiB")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn sizes_are_short() {
+        for (bytes, text) in
+            [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (180 << 20, "180.0 MiB"), (3 << 30, "3.00 GiB")]
+        {
+            assert_eq!(super::size(bytes), text);
+        }
+    }
+}

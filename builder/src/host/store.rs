@@ -1,0 +1,321 @@
+//! Yields fetched files by their digest, and what was derived from them.
+//!
+//! # Shape
+//! ```text
+//! STORE/blobs/sha256/ab/abcd…      a fetched file
+//! STORE/sri/sha512/ab/abcd…        its SHA-256, by its SHA-512: npm's locks name the latter
+//! STORE/derived/<kind>/ab/abcd…    made from blobs; may be deleted at any time
+//! ```
+//!
+//! # Not here
+//! Fetching: `host::fetch`.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use rootfs::content::{Blob, Sha256Digest};
+use sha2::{Digest, Sha256, Sha512};
+
+/// Why the store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file system refuses.
+    #[error("cannot {deed} {}", path.display())]
+    Io {
+        /// What was to be done.
+        deed: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the file system says.
+        source: io::Error,
+    },
+    /// A file is not what its name says. It is gone now.
+    #[error("{label} was damaged in the store: expected SHA-256 {expected}, found {found}; it is removed")]
+    Damaged {
+        /// What it was.
+        label: String,
+        /// The digest that it had to have.
+        expected: Sha256Digest,
+        /// The digest that it had.
+        found: Sha256Digest,
+    },
+}
+
+/// Why a file cannot be taken into the store.
+#[derive(Debug, thiserror::Error)]
+pub enum InsertError {
+    /// It has another size.
+    #[error("expected {expected} bytes, found {}{found}", if *.more { "more than " } else { "" })]
+    Size {
+        /// The size that it had to have.
+        expected: u64,
+        /// The size that it had.
+        found: u64,
+        /// Whether there was more to come.
+        more: bool,
+    },
+    /// It has another digest.
+    #[error("expected {expected}, found {found}")]
+    Digest {
+        /// The digest that it had to have.
+        expected: String,
+        /// The digest that it had.
+        found: String,
+    },
+    /// Its source failed.
+    #[error("{0}")]
+    Source(io::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+/// What is known of a file before it arrives.
+#[derive(Debug, Clone)]
+pub enum Expected {
+    /// Its SHA-256 and size.
+    Sha256(Sha256Digest, u64),
+    /// Its SHA-512, and a size that it does not exceed.
+    Sha512([u8; 64], u64),
+    /// Only a size that it does not exceed: something signed, to be verified by the caller.
+    AtMost(u64),
+}
+
+/// A folder of files by their digest.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// Opens the store in `root`, and makes it when it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open(root: &Path) -> Result<Self, Error> {
+        for part in ["blobs/sha256", "sri/sha512", "derived", "temporary"] {
+            let path = root.join(part);
+            fs::create_dir_all(&path).map_err(|source| Error::Io { deed: "make", path, source })?;
+        }
+        Ok(Store { root: root.to_owned() })
+    }
+
+    /// Where the store lies.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn place(&self, kind: &str, hex: &str) -> PathBuf {
+        self.root.join(kind).join(hex.get(..2).unwrap_or("")).join(hex)
+    }
+
+    /// Where the file with this digest lies, or would lie.
+    pub fn path(&self, digest: &Sha256Digest) -> PathBuf {
+        self.place("blobs/sha256", &digest.to_string())
+    }
+
+    /// Whether a file of this digest and size is here. Its bytes are checked when they are read.
+    pub fn has(&self, digest: &Sha256Digest, size: u64) -> bool {
+        fs::metadata(self.path(digest)).is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
+    }
+
+    /// The SHA-256 and size of the file with this SHA-512, when it is here.
+    pub fn find_sha512(&self, digest: &[u8; 64]) -> Option<(Sha256Digest, u64)> {
+        let text = fs::read_to_string(self.place("sri/sha512", &hex::encode(digest))).ok()?;
+        let sha256 = Sha256Digest::parse(text.trim())?;
+        let size = fs::metadata(self.path(&sha256)).ok()?.len();
+        Some((sha256, size))
+    }
+
+    /// The bytes of a file. `label` is for messages.
+    ///
+    /// # Errors
+    /// [`Error::Io`], and [`Error::Damaged`] when it is not what its name says: then it is removed.
+    pub fn read(&self, digest: &Sha256Digest, label: &str) -> Result<Blob, Error> {
+        let path = self.path(digest);
+        let bytes =
+            fs::read(&path).map_err(|source| Error::Io { deed: "read", path: path.clone(), source })?;
+        let found = Sha256Digest::of(&bytes);
+        if found != *digest {
+            // Whoever comes next fetches it again.
+            fs::remove_file(&path).map_err(|source| Error::Io { deed: "remove", path, source })?;
+            return Err(Error::Damaged { label: label.to_owned(), expected: *digest, found });
+        }
+        Ok(Blob::new(bytes))
+    }
+
+    /// Takes what `reader` gives into the store, if it is what was expected; tells `progress` of each part's length.
+    ///
+    /// # Errors
+    /// [`InsertError`]; then nothing was taken.
+    pub fn insert(
+        &self,
+        reader: &mut dyn Read,
+        expected: &Expected,
+        progress: &dyn Fn(u64),
+    ) -> Result<(Sha256Digest, u64), InsertError> {
+        let folder = self.root.join("temporary");
+        let io = |deed, path: &Path, source| Error::Io { deed, path: path.to_owned(), source };
+        let mut file = tempfile::Builder::new()
+            .tempfile_in(&folder)
+            .map_err(|source| io("write in", &folder, source))?;
+        let limit = match expected {
+            Expected::Sha256(_, size) | Expected::Sha512(_, size) | Expected::AtMost(size) => *size,
+        };
+        let (mut sha256, mut sha512) = (Sha256::new(), Sha512::new());
+        let mut buffer = vec![0; 128 * 1024];
+        let mut size = 0u64;
+        loop {
+            let count = match reader.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(InsertError::Source(error)),
+            };
+            size += count as u64;
+            if size > limit {
+                return Err(InsertError::Size { expected: limit, found: limit, more: true });
+            }
+            let part = buffer.get(..count).unwrap_or(&[]);
+            sha256.update(part);
+            if matches!(expected, Expected::Sha512(..)) {
+                sha512.update(part);
+            }
+            file.write_all(part).map_err(|source| io("write", file.path(), source))?;
+            progress(count as u64);
+        }
+        let digest = Sha256Digest(sha256.finalize().into());
+        match expected {
+            Expected::Sha256(_, expected) if size != *expected => {
+                return Err(InsertError::Size { expected: *expected, found: size, more: false });
+            }
+            Expected::Sha256(expected, _) if digest != *expected => {
+                let (expected, found) = (format!("SHA-256 {expected}"), digest.to_string());
+                return Err(InsertError::Digest { expected, found });
+            }
+            Expected::Sha512(expected, _) => {
+                let found: [u8; 64] = sha512.finalize().into();
+                if found != *expected {
+                    let expected = format!("SHA-512 {}", hex::encode(expected));
+                    return Err(InsertError::Digest { expected, found: hex::encode(found) });
+                }
+                let path = self.place("sri/sha512", &hex::encode(found));
+                super::files::write(&path, digest.to_string().as_bytes())
+                    .map_err(|source| io("write", &path, source))?;
+            }
+            _ => {}
+        }
+        let path = self.path(&digest);
+        let folder = path.parent().unwrap_or(&self.root);
+        fs::create_dir_all(folder).map_err(|source| io("make", folder, source))?;
+        file.as_file().sync_all().map_err(|source| io("write", &path, source))?;
+        file.persist(&path).map_err(|error| io("write", &path, error.error))?;
+        Ok((digest, size))
+    }
+
+    /// What was derived under this key, when it is here.
+    pub fn derived(&self, kind: &str, key: &Sha256Digest) -> Option<Vec<u8>> {
+        fs::read(self.place(&format!("derived/{kind}"), &key.to_string())).ok()
+    }
+
+    /// Keeps what was derived under this key. A cache that cannot be written is only a slower one: failure is silent.
+    pub fn keep_derived(&self, kind: &str, key: &Sha256Digest, bytes: &[u8]) {
+        let path = self.place(&format!("derived/{kind}"), &key.to_string());
+        let kept = || -> io::Result<()> {
+            let folder = path.parent().unwrap_or(&self.root);
+            fs::create_dir_all(folder)?;
+            let mut file = tempfile::Builder::new().tempfile_in(self.root.join("temporary"))?;
+            file.write_all(bytes)?;
+            file.persist(&path).map_err(|error| error.error)?;
+            Ok(())
+        };
+        let _ = kept();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        (folder, store)
+    }
+
+    fn files(store: &Store) -> usize {
+        let count = |path: PathBuf| fs::read_dir(path).unwrap().count();
+        count(store.root().join("blobs/sha256")) + count(store.root().join("temporary"))
+    }
+
+    fn insert(store: &Store, bytes: &[u8], expected: Expected) -> Result<(Sha256Digest, u64), InsertError> {
+        store.insert(&mut &bytes[..], &expected, &|_| {})
+    }
+
+    #[test]
+    fn what_is_expected_is_taken_and_read_back() {
+        let (_folder, store) = store();
+        let digest = Sha256Digest::of(b"hello");
+        assert!(!store.has(&digest, 5));
+        insert(&store, b"hello", Expected::Sha256(digest, 5)).unwrap();
+        assert!(store.has(&digest, 5));
+        assert_eq!(&*store.read(&digest, "hello").unwrap(), b"hello");
+        let sha512: [u8; 64] = Sha512::digest(b"world").into();
+        assert_eq!(store.find_sha512(&sha512), None);
+        insert(&store, b"world", Expected::Sha512(sha512, 100)).unwrap();
+        assert_eq!(store.find_sha512(&sha512), Some((Sha256Digest::of(b"world"), 5)));
+    }
+
+    #[test]
+    fn what_is_not_expected_leaves_no_trace() {
+        let (_folder, store) = store();
+        let digest = Sha256Digest::of(b"hello");
+        for (bytes, expected, part) in [
+            (&b"hell"[..], Expected::Sha256(digest, 5), "expected 5 bytes, found 4"),
+            (b"hello!", Expected::Sha256(digest, 5), "expected 5 bytes, found more than 5"),
+            (b"hallo", Expected::Sha256(digest, 5), "expected SHA-256"),
+            (b"hello", Expected::Sha512([0; 64], 5), "expected SHA-512"),
+            (b"hello", Expected::AtMost(4), "more than 4"),
+        ] {
+            let error = insert(&store, bytes, expected).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+            assert_eq!(files(&store), 0);
+        }
+    }
+
+    #[test]
+    fn a_source_that_breaks_leaves_no_trace() {
+        struct Breaks;
+        impl Read for Breaks {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("line is dead"))
+            }
+        }
+        let (_folder, store) = store();
+        let error = store.insert(&mut Breaks, &Expected::AtMost(9), &|_| {}).unwrap_err();
+        assert_eq!(error.to_string(), "line is dead");
+        assert_eq!(files(&store), 0);
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_and_removed() {
+        let (_folder, store) = store();
+        let digest = Sha256Digest::of(b"hello");
+        insert(&store, b"hello", Expected::Sha256(digest, 5)).unwrap();
+        fs::write(store.path(&digest), b"hallo").unwrap();
+        assert!(matches!(store.read(&digest, "x 1"), Err(Error::Damaged { label, .. }) if label == "x 1"));
+        assert!(!store.has(&digest, 5));
+        fs::write(store.path(&digest), b"hell").unwrap();
+        assert!(!store.has(&digest, 5));
+    }
+
+    #[test]
+    fn derived_files_come_back_under_their_key() {
+        let (_folder, store) = store();
+        let key = Sha256Digest::of(b"key");
+        assert_eq!(store.derived("layer", &key), None);
+        store.keep_derived("layer", &key, b"value");
+        assert_eq!(store.derived("layer", &key).unwrap(), b"value");
+    }
+}

@@ -1,0 +1,890 @@
+//! A suite's index table, from a clearsigned `InRelease` file that a pinned key signed.
+//!
+//! # Shape
+//! ```text
+//! -----BEGIN PGP SIGNED MESSAGE-----
+//! Hash: SHA256                        (only Hash headers)
+//!                                     (empty line)
+//! Origin: Debian                      (one deb822 stanza; lines that begin with `-` are escaped as `- -`)
+//! SHA256:
+//!  <64 hex digits> <bytes> <path below the suite's folder>
+//! -----BEGIN PGP SIGNATURE-----
+//! ...                                 (one or more signature packets)
+//! -----END PGP SIGNATURE-----
+//! ```
+//! What is parsed is the text as it was hashed: unescaped, without white space at line ends.
+//!
+//! # Source
+//! RFC 9580 section 7 (cleartext signatures); Debian repository format, "Release files"; Debian's three trixie
+//! suites as they stood in November 2026.
+//!
+//! # Not here
+//! Which keys are pinned ([`super::keys`]); fetching; what an index says ([`super::packages`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
+
+use pgp::armor::Dearmor;
+use pgp::packet::{Packet, PacketParser, Signature, SignatureType, SignatureVersion};
+use sha2::{Digest, Sha256};
+
+use super::control::{self, ControlError, Stanza};
+use super::keys::{self, Fingerprint, KeyFault, Keyring, UnixTime};
+use super::packages::{is_safe_path, read_sha256, read_size};
+
+/// How far a date may lie ahead of the given time, in seconds; clocks differ.
+pub const MAX_AHEAD: u64 = 600;
+
+/// The most signatures that are looked at; Debian's files carry up to three.
+const MAX_SIGNATURES: usize = 16;
+
+/// An `InRelease` file that is not to be believed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages name the fields")]
+pub enum InReleaseError {
+    /// The file does not begin with the cleartext header.
+    #[error("the file is not signed: it does not begin with `{BEGIN_MESSAGE}`")]
+    Unsigned,
+    /// The cleartext frame is broken.
+    #[error("line {line}: {what}")]
+    Frame { line: usize, what: &'static str },
+    /// Something stands after the signature.
+    #[error("line {line} stands outside the signed text")]
+    Outside { line: usize },
+    /// The signature block is not OpenPGP.
+    #[error("the signature block cannot be read: {0}")]
+    SignatureBlock(String),
+    /// Nobody who is pinned signed.
+    #[error("none of the signers is pinned: {}", .0.join(", "))]
+    NoPinnedSigner(Vec<String>),
+    /// A pinned key is said to have signed, and did not sign this text.
+    #[error("the signature by {0} does not fit the text")]
+    BadSignature(Fingerprint),
+    /// The signature is genuine, but by a key that may not sign.
+    #[error("the signing key {signer} {fault}")]
+    Key { signer: Fingerprint, fault: KeyFault },
+    /// The signature's digest is broken.
+    #[error("the signature by {signer} uses the weak hash {hash}")]
+    WeakHash { signer: Fingerprint, hash: String },
+    /// The signature is not for text, expired, from the future, or has a critical part that is unknown.
+    #[error("the signature by {0} is expired, not yet valid or of an unknown kind")]
+    NotCurrent(Fingerprint),
+    /// The signed text is not deb822.
+    #[error("the signed text is malformed")]
+    Control(#[from] ControlError),
+    /// The signed text is not exactly one stanza.
+    #[error("the signed text has {0} stanzas, expected 1")]
+    Stanzas(usize),
+    /// A field that must be there.
+    #[error("the field `{0}` is missing")]
+    Missing(&'static str),
+    /// A field that cannot be read.
+    #[error("the field `{field}` holds `{found}`")]
+    Field { field: &'static str, found: String },
+    /// Another suite than asked for.
+    #[error("this is suite `{suite}`, codename `{codename}`, expected `{expected}`")]
+    WrongSuite { suite: String, codename: String, expected: String },
+    /// An architecture that the suite has not.
+    #[error("the suite is for {}, expected `{expected}`", .found.join(", "))]
+    WrongArchitecture { found: Vec<String>, expected: String },
+    /// The suite's promise of freshness is over.
+    #[error("valid until {}, and it is {}", .valid_until.0, .now.0)]
+    Expired { valid_until: UnixTime, now: UnixTime },
+    /// The file is from the future.
+    #[error("dated {}, and it is {}", .date.0, .now.0)]
+    Future { date: UnixTime, now: UnixTime },
+    /// The file is older than one seen before.
+    #[error("dated {}, older than the {} seen before", .date.0, .previous.0)]
+    RolledBack { date: UnixTime, previous: UnixTime },
+    /// No SHA-256 table at all.
+    #[error("the indexes are listed only by weak hashes")]
+    OnlyWeakTables,
+    /// An index that only MD5 or SHA-1 vouch for.
+    #[error("the index `{0}` is listed only by a weak hash")]
+    WeakIndex(String),
+    /// An index that the suite does not have.
+    #[error("the suite has no index `{0}`")]
+    NoIndex(String),
+    /// One path with two digests.
+    #[error("the index `{0}` is listed twice, differently")]
+    TwoDigests(String),
+}
+
+/// A value that passed its verifier; nothing else can make one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified<T>(T);
+
+impl<T> Deref for Verified<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> Verified<T> {
+    /// Gives the value up, and with it the proof.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+/// What the caller asked the mirror for.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'e> {
+    /// The codename or the suite's name, as in the URL: `trixie`, `trixie-security`.
+    pub suite: &'e str,
+    /// The architecture, for example `amd64`.
+    pub architecture: &'e str,
+    /// The present; for a dated snapshot, the snapshot's time.
+    pub now: UnixTime,
+    /// The date of the newest file seen for this suite, if any.
+    pub previous: Option<UnixTime>,
+}
+
+/// The size and digest of one index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// The size in bytes.
+    pub size: u64,
+    /// The digest.
+    pub sha256: [u8; 32],
+}
+
+/// A suite as its signers describe it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InRelease {
+    /// The digest of the whole file, signatures included.
+    pub sha256: [u8; 32],
+    /// The primary fingerprints of the pinned keys with a good signature, sorted.
+    pub signers: Vec<Fingerprint>,
+    /// `Suite`, for example `stable`.
+    pub suite: String,
+    /// `Codename`, for example `trixie`.
+    pub codename: String,
+    /// `Date`.
+    pub date: UnixTime,
+    /// `Date` as written, for the lock.
+    pub date_text: String,
+    /// `Valid-Until`, which Debian's main archive does not set.
+    pub valid_until: Option<UnixTime>,
+    /// Whether indexes may be fetched as `by-hash/SHA256/<digest>` beside their path.
+    pub acquire_by_hash: bool,
+    /// The components that the suite names, for example `main`.
+    pub components: Vec<String>,
+    /// Path below the suite's folder to size and digest.
+    pub indexes: BTreeMap<String, IndexEntry>,
+    /// Paths that only weak digests vouch for.
+    pub weak_indexes: BTreeSet<String>,
+}
+
+impl InRelease {
+    /// Finds an index by its path below the suite's folder, for example `main/binary-amd64/Packages.xz`.
+    pub fn index(&self, path: &str) -> Result<IndexEntry, InReleaseError> {
+        match self.indexes.get(path) {
+            Some(entry) => Ok(*entry),
+            None if self.weak_indexes.contains(path) => Err(InReleaseError::WeakIndex(path.into())),
+            None => Err(InReleaseError::NoIndex(path.into())),
+        }
+    }
+}
+
+/// Verifies signatures first, then what the signed text says against what was asked for.
+pub fn verify(
+    bytes: &[u8],
+    keyring: &Keyring,
+    expected: &Expected<'_>,
+) -> Result<Verified<InRelease>, InReleaseError> {
+    let frame = Frame::read(bytes)?;
+    let canonical = frame.lines.join("\r\n");
+    let signers = good_signers(&frame.signatures, canonical.as_bytes(), keyring, expected.now)?;
+    let text = frame.lines.join("\n");
+    let stanzas = control::stanzas(text.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let [stanza] = stanzas.as_slice() else { return Err(InReleaseError::Stanzas(stanzas.len())) };
+    let release = read_release(stanza, signers, Sha256::digest(bytes).into())?;
+    check(&release, stanza, expected)?;
+    Ok(Verified(release))
+}
+
+const BEGIN_MESSAGE: &str = "-----BEGIN PGP SIGNED MESSAGE-----";
+const BEGIN_SIGNATURE: &str = "-----BEGIN PGP SIGNATURE-----";
+const END_SIGNATURE: &str = "-----END PGP SIGNATURE-----";
+
+/// A clearsigned file taken apart, its text as it was hashed but for the line ends.
+struct Frame {
+    lines: Vec<String>,
+    signatures: Vec<Signature>,
+}
+
+impl Frame {
+    fn read(bytes: &[u8]) -> Result<Self, InReleaseError> {
+        let text = std::str::from_utf8(bytes)
+            .map_err(|error| ControlError::NotUtf8 { offset: error.valid_up_to() })?;
+        let mut lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).zip(1..);
+        let frame = |line, what| InReleaseError::Frame { line, what };
+        if lines.next().is_none_or(|(line, _)| line.trim_end_matches([' ', '\t']) != BEGIN_MESSAGE) {
+            return Err(InReleaseError::Unsigned);
+        }
+        loop {
+            match lines.next() {
+                Some((line, _)) if line.trim_end_matches([' ', '\t']).is_empty() => break,
+                Some((line, _)) if line.starts_with("Hash: ") => {}
+                Some((_, number)) => return Err(frame(number, "expected a Hash header or an empty line")),
+                None => return Err(frame(1, "the file ends in its headers")),
+            }
+        }
+        let mut signed = Vec::new();
+        let begin = loop {
+            let Some((line, number)) = lines.next() else {
+                return Err(frame(signed.len(), "the file ends before its signature"));
+            };
+            if line.trim_end_matches([' ', '\t']) == BEGIN_SIGNATURE {
+                break number;
+            }
+            if line.contains('\r') {
+                return Err(frame(number, "a carriage return inside a line"));
+            }
+            let unescaped = match line.strip_prefix("- ") {
+                Some(unescaped) => unescaped,
+                None if line.starts_with('-') => return Err(frame(number, "an unescaped hyphen")),
+                None => line,
+            };
+            signed.push(unescaped.trim_end_matches([' ', '\t']).to_owned());
+        };
+        let mut block = format!("{BEGIN_SIGNATURE}\n");
+        loop {
+            let Some((line, _)) = lines.next() else {
+                return Err(frame(begin, "the signature block has no end"));
+            };
+            let line = line.trim_end_matches([' ', '\t']);
+            block.push_str(line);
+            block.push('\n');
+            if line == END_SIGNATURE {
+                break;
+            }
+            if line.starts_with('-') {
+                return Err(frame(begin, "the signature block has a second frame"));
+            }
+        }
+        if let Some((_, line)) = lines.find(|(line, _)| !line.trim().is_empty()) {
+            return Err(InReleaseError::Outside { line });
+        }
+        Ok(Frame { lines: signed, signatures: read_signatures(&block)? })
+    }
+}
+
+fn read_signatures(block: &str) -> Result<Vec<Signature>, InReleaseError> {
+    let mut dearmor = Dearmor::new(block.as_bytes());
+    dearmor.read_header().map_err(|error| InReleaseError::SignatureBlock(error.to_string()))?;
+    let mut signatures = Vec::new();
+    for packet in PacketParser::new(std::io::BufReader::new(dearmor)) {
+        match packet {
+            Ok(Packet::Signature(signature)) if signatures.len() < MAX_SIGNATURES => {
+                signatures.push(signature)
+            }
+            Ok(Packet::Signature(_)) => {
+                return Err(InReleaseError::SignatureBlock("too many signatures".into()));
+            }
+            Ok(_) => return Err(InReleaseError::SignatureBlock("a packet that is no signature".into())),
+            Err(error) => return Err(InReleaseError::SignatureBlock(error.to_string())),
+        }
+    }
+    Ok(signatures)
+}
+
+/// Collects the pinned signers; one forged signature spoils all, an unknown or outdated signer does not.
+fn good_signers(
+    signatures: &[Signature],
+    canonical: &[u8],
+    keyring: &Keyring,
+    now: UnixTime,
+) -> Result<Vec<Fingerprint>, InReleaseError> {
+    let mut good = BTreeSet::new();
+    let mut unknown = Vec::new();
+    let mut refused = None;
+    for signature in signatures {
+        let Some(checked) = keyring.check(signature, canonical, now) else {
+            unknown.push(claimed_signer(signature));
+            continue;
+        };
+        let signer = checked.primary;
+        let kind = matches!(signature.typ(), Some(SignatureType::Text | SignatureType::Binary))
+            && matches!(signature.version(), SignatureVersion::V4);
+        let fault = if !keys::is_strong(signature.hash_alg()) {
+            let hash = signature.hash_alg().map_or_else(|| "unknown".into(), |hash| hash.to_string());
+            InReleaseError::WeakHash { signer, hash }
+        } else if !checked.genuine {
+            return Err(InReleaseError::BadSignature(signer));
+        } else if let Err(fault) = checked.usable {
+            InReleaseError::Key { signer, fault }
+        } else if !kind || !keys::is_current(signature, now) {
+            InReleaseError::NotCurrent(signer)
+        } else {
+            good.insert(signer);
+            continue;
+        };
+        refused.get_or_insert(fault);
+    }
+    match refused {
+        _ if !good.is_empty() => Ok(good.into_iter().collect()),
+        Some(fault) => Err(fault),
+        None => Err(InReleaseError::NoPinnedSigner(unknown)),
+    }
+}
+
+fn claimed_signer(signature: &Signature) -> String {
+    let fingerprint =
+        signature.issuer_fingerprint().first().map(|claimed| hex::encode_upper(claimed.as_bytes()));
+    fingerprint
+        .or_else(|| signature.issuer_key_id().first().map(|id| id.to_string().to_uppercase()))
+        .unwrap_or_else(|| "nobody".into())
+}
+
+fn read_release(
+    stanza: &Stanza<'_>,
+    signers: Vec<Fingerprint>,
+    sha256: [u8; 32],
+) -> Result<InRelease, InReleaseError> {
+    let need = |field| stanza.value(field).ok_or(InReleaseError::Missing(field));
+    let bad = |field, found: &str| InReleaseError::Field { field, found: found.into() };
+    let date_text = need("Date")?;
+    let date = read_date(date_text).ok_or_else(|| bad("Date", date_text))?;
+    let valid_until = match stanza.value("Valid-Until") {
+        None => None,
+        Some(text) => Some(read_date(text).ok_or_else(|| bad("Valid-Until", text))?),
+    };
+    let acquire_by_hash = match stanza.value("Acquire-By-Hash") {
+        None | Some("no") => false,
+        Some("yes") => true,
+        Some(other) => return Err(bad("Acquire-By-Hash", other)),
+    };
+    let mut indexes = BTreeMap::new();
+    let table = stanza.field("SHA256").ok_or(InReleaseError::OnlyWeakTables)?;
+    for line in table.lines().filter(|line| !line.is_empty()) {
+        let mut words = line.split_ascii_whitespace();
+        let (digest, size, path, rest) = (words.next(), words.next(), words.next(), words.next());
+        let entry = digest.and_then(read_sha256).zip(size.and_then(read_size));
+        let (Some((sha256, size)), Some(path), None) = (entry, path.filter(|path| is_safe_path(path)), rest)
+        else {
+            return Err(bad("SHA256", line));
+        };
+        let entry = IndexEntry { size, sha256 };
+        if indexes.insert(path.to_owned(), entry).is_some_and(|other| other != entry) {
+            return Err(InReleaseError::TwoDigests(path.into()));
+        }
+    }
+    let weak = ["MD5Sum", "SHA1"].into_iter().filter_map(|field| stanza.field(field));
+    let weak = weak.flat_map(|field| field.lines()).filter_map(|line| line.split_ascii_whitespace().nth(2));
+    let weak_indexes = weak.filter(|path| !indexes.contains_key(*path)).map(str::to_owned).collect();
+    Ok(InRelease {
+        sha256,
+        signers,
+        suite: stanza.value("Suite").unwrap_or_default().into(),
+        codename: need("Codename")?.into(),
+        date,
+        date_text: date_text.into(),
+        valid_until,
+        acquire_by_hash,
+        components: need("Components")?.split_ascii_whitespace().map(str::to_owned).collect(),
+        indexes,
+        weak_indexes,
+    })
+}
+
+fn check(release: &InRelease, stanza: &Stanza<'_>, expected: &Expected<'_>) -> Result<(), InReleaseError> {
+    let InRelease { suite, codename, date, .. } = release;
+    if expected.suite != suite && expected.suite != codename {
+        return Err(InReleaseError::WrongSuite {
+            suite: suite.clone(),
+            codename: codename.clone(),
+            expected: expected.suite.into(),
+        });
+    }
+    let architectures = stanza.value("Architectures").ok_or(InReleaseError::Missing("Architectures"))?;
+    if !architectures.split_ascii_whitespace().any(|found| found == expected.architecture) {
+        return Err(InReleaseError::WrongArchitecture {
+            found: architectures.split_ascii_whitespace().map(str::to_owned).collect(),
+            expected: expected.architecture.into(),
+        });
+    }
+    let now = expected.now;
+    if date.0 > now.0.saturating_add(MAX_AHEAD) {
+        return Err(InReleaseError::Future { date: *date, now });
+    }
+    if let Some(valid_until) = release.valid_until.filter(|valid_until| *valid_until < now) {
+        return Err(InReleaseError::Expired { valid_until, now });
+    }
+    match expected.previous {
+        Some(previous) if *date < previous => Err(InReleaseError::RolledBack { date: *date, previous }),
+        _ => Ok(()),
+    }
+}
+
+/// Reads a date as Release files write it, `Sat, 12 Sep 2026 07:55:41 UTC`; other zones than UTC are refused.
+pub fn read_date(text: &str) -> Option<UnixTime> {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    let words: Vec<&str> = text.split_ascii_whitespace().collect();
+    let [weekday, day, month, year, clock, zone] = words.as_slice() else { return None };
+    if !matches!(*zone, "UTC" | "GMT" | "+0000") {
+        return None;
+    }
+    let number = |text: &str, from: u64, to: u64| -> Option<u64> {
+        let value = read_size(text).filter(|_| text.len() <= 4)?;
+        (from..=to).contains(&value).then_some(value)
+    };
+    let month = u64::try_from(MONTHS.iter().position(|name| name == month)?).ok()? + 1;
+    let year = number(year, 1970, 9999)?;
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let length = match month {
+        2 if leap => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    let day = number(day, 1, length)?;
+    let clock: Vec<&str> = clock.split(':').collect();
+    let [hour, minute, second] = clock.as_slice() else { return None };
+    let seconds = number(hour, 0, 23)? * 3600 + number(minute, 0, 59)? * 60 + number(second, 0, 60)?;
+    // Days from the civil date: years begin in March, so that the leap day is the last (Hinnant).
+    let (shifted_year, shifted_month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (era, of_era) = (shifted_year / 400, shifted_year % 400);
+    let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;
+    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + day_of_year - 719_468;
+    let named = DAYS.get(usize::try_from(days % 7).ok()?)?;
+    (weekday.strip_suffix(',') == Some(*named)).then_some(UnixTime(days * 86_400 + seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use pgp::composed::{
+        ArmorOptions, CleartextSignedMessage, KeyType, SecretKeyParamsBuilder, SignedPublicKey,
+        SignedSecretKey,
+    };
+    use pgp::crypto::hash::HashAlgorithm;
+    use pgp::packet::{KeyFlags, SignatureConfig, Subpacket, SubpacketData};
+    use pgp::types::{Duration, KeyDetails, Password, SignedUser, Tag, Timestamp};
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    /// 2026-11-21T00:00:00 UTC, a Saturday.
+    const DATE: u64 = 1_795_219_200;
+    const NOW: UnixTime = UnixTime(DATE + 3600);
+    const DIGEST: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn text() -> String {
+        format!(
+            "Origin: Debian\nSuite: stable-security\nCodename: trixie-security\nDate: Sat, 21 Nov 2026 00:00:00 UTC\n\
+             Valid-Until: Sat, 28 Nov 2026 00:00:00 UTC\nAcquire-By-Hash: yes\nArchitectures: all amd64\n\
+             Components: main contrib\nMD5Sum:\n d41d8cd98f00b204e9800998ecf8427e 0 main/only-md5\n\
+             SHA256:\n {DIGEST}        0 main/binary-amd64/Packages\n {DIGEST}       20 main/binary-amd64/Packages.xz"
+        )
+    }
+
+    const EXPECTED: Expected<'static> =
+        Expected { suite: "trixie-security", architecture: "amd64", now: NOW, previous: None };
+
+    fn subpackets(created: u64, key: &impl KeyDetails, more: Vec<SubpacketData>) -> Vec<Subpacket> {
+        let created =
+            SubpacketData::SignatureCreationTime(Timestamp::from_secs(u32::try_from(created).unwrap()));
+        let all = [created, SubpacketData::IssuerFingerprint(key.fingerprint())].into_iter().chain(more);
+        all.map(|data| Subpacket::regular(data).unwrap()).collect()
+    }
+
+    /// A key from a seed, made ten days before `DATE`, that lives for `days` (0: for ever).
+    fn key(seed: u64, days: u32, certificate_hash: HashAlgorithm) -> (SignedSecretKey, SignedPublicKey) {
+        let made = DATE - 864_000;
+        let mut builder = SecretKeyParamsBuilder::default();
+        builder
+            .key_type(KeyType::Ed25519Legacy)
+            .can_certify(true)
+            .can_sign(true)
+            .created_at(Timestamp::from_secs(u32::try_from(made).unwrap()))
+            .primary_user_id(format!("Key {seed} <{seed}@example.org>"));
+        let secret = builder.build().unwrap().generate(StdRng::seed_from_u64(seed)).unwrap();
+        let public = secret.primary_key.public_key();
+        let id = secret.details.users[0].id.clone();
+        let mut config =
+            SignatureConfig::v4(SignatureType::CertPositive, public.algorithm(), certificate_hash);
+        let mut flags = KeyFlags::default();
+        flags.set_sign(true);
+        flags.set_certify(true);
+        let expiry = SubpacketData::KeyExpirationTime(Duration::from_secs(days * 86_400));
+        config.hashed_subpackets = subpackets(made, public, vec![SubpacketData::KeyFlags(flags), expiry]);
+        let signature = config
+            .sign_certification(&secret.primary_key, public, &Password::empty(), Tag::UserId, &id)
+            .unwrap();
+        let mut certificate = SignedPublicKey::from(secret.clone());
+        certificate.details.users = vec![SignedUser::new(id, vec![signature])];
+        (secret, certificate)
+    }
+
+    fn ring(certificates: &[&SignedPublicKey]) -> Keyring {
+        let armored: Vec<Vec<u8>> =
+            certificates.iter().map(|c| c.to_armored_bytes(ArmorOptions::default()).unwrap()).collect();
+        Keyring::read(&armored.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap()
+    }
+
+    /// Clearsigns `text` by each key at `created`, with `more` in the signatures.
+    fn sign_with(
+        text: &str,
+        keys: &[&SignedSecretKey],
+        created: u64,
+        hash: HashAlgorithm,
+        more: &[SubpacketData],
+    ) -> String {
+        let message = CleartextSignedMessage::new_many(text, |text| {
+            keys.iter()
+                .map(|key| {
+                    let public = key.primary_key.public_key();
+                    let mut config = SignatureConfig::v4(SignatureType::Text, public.algorithm(), hash);
+                    config.hashed_subpackets = subpackets(created, public, more.to_vec());
+                    config.sign(&key.primary_key, &Password::empty(), text.as_bytes())
+                })
+                .collect()
+        });
+        message.unwrap().to_armored_string(ArmorOptions::default()).unwrap()
+    }
+
+    fn sign(text: &str, keys: &[&SignedSecretKey]) -> String {
+        sign_with(text, keys, DATE, HashAlgorithm::Sha256, &[])
+    }
+
+    /// Signs `text` with a good key and verifies it under `expected`.
+    fn outcome(text: &str, expected: &Expected<'_>) -> Result<Verified<InRelease>, InReleaseError> {
+        let (secret, public) = key(1, 0, HashAlgorithm::Sha256);
+        verify(sign(text, &[&secret]).as_bytes(), &ring(&[&public]), expected)
+    }
+
+    #[test]
+    fn a_good_file_yields_its_table_and_signer() {
+        let (secret, public) = key(1, 0, HashAlgorithm::Sha256);
+        let file = sign(&text(), &[&secret]);
+        let release = verify(file.as_bytes(), &ring(&[&public]), &EXPECTED).unwrap();
+        let own: [u8; 20] = public.fingerprint().as_bytes().try_into().unwrap();
+        assert_eq!(release.signers, [Fingerprint(own)]);
+        assert_eq!(
+            (release.suite.as_str(), release.codename.as_str()),
+            ("stable-security", "trixie-security")
+        );
+        assert_eq!((release.date, release.valid_until), (UnixTime(DATE), Some(UnixTime(DATE + 7 * 86_400))));
+        assert!(release.acquire_by_hash);
+        assert_eq!(release.components, ["main", "contrib"]);
+        let entry = release.index("main/binary-amd64/Packages.xz").unwrap();
+        assert_eq!((entry.size, hex::encode(entry.sha256)), (20, DIGEST.to_owned()));
+        assert_eq!(release.sha256, <[u8; 32]>::from(Sha256::digest(file.as_bytes())));
+    }
+
+    #[test]
+    fn escaped_lines_and_other_line_ends_do_not_matter() {
+        let (secret, public) = key(1, 0, HashAlgorithm::Sha256);
+        let odd =
+            text().replace("Origin: Debian", "Origin: Debian\nDescription: x\n - from here\n -----BEGIN");
+        let file = sign(&odd.replace("\n - from", "\n\t- from"), &[&secret]);
+        assert!(verify(file.as_bytes(), &ring(&[&public]), &EXPECTED).is_ok());
+        let crlf = file.replace('\n', "\r\n");
+        assert!(verify(crlf.as_bytes(), &ring(&[&public]), &EXPECTED).is_ok());
+        let trailing = file.replace("Suite: stable-security\n", "Suite: stable-security \t\n");
+        assert_eq!(
+            verify(trailing.as_bytes(), &ring(&[&public]), &EXPECTED).unwrap().suite,
+            "stable-security"
+        );
+        // A line that begins with a hyphen is escaped by the signer; here as a field it is then no deb822.
+        let dashed = sign(&format!("-{}", text()), &[&secret]);
+        assert!(dashed.contains("\n- -Origin"));
+        let error = verify(dashed.as_bytes(), &ring(&[&public]), &EXPECTED).unwrap_err();
+        assert!(matches!(error, InReleaseError::Control(ControlError::NoName { line: 1, .. })), "{error}");
+    }
+
+    #[test]
+    fn an_unsigned_file_is_refused() {
+        let (_, public) = key(1, 0, HashAlgorithm::Sha256);
+        for file in [text(), String::new(), format!("\n{BEGIN_MESSAGE}\n")] {
+            let error = verify(file.as_bytes(), &ring(&[&public]), &EXPECTED).unwrap_err();
+            assert!(matches!(error, InReleaseError::Unsigned), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_a_pinned_signer_is_refused() {
+        let (secret, _) = key(1, 0, HashAlgorithm::Sha256);
+        let (_, other) = key(2, 0, HashAlgorithm::Sha256);
+        let error = verify(sign(&text(), &[&secret]).as_bytes(), &ring(&[&other]), &EXPECTED).unwrap_err();
+        assert!(matches!(&error, InReleaseError::NoPinnedSigner(signers) if signers.len() == 1), "{error}");
+        let file = sign(&text(), &[&secret]);
+        let (head, _) = file.split_once(BEGIN_SIGNATURE).unwrap();
+        let empty = format!("{head}{BEGIN_SIGNATURE}\n\n{END_SIGNATURE}\n");
+        assert!(verify(empty.as_bytes(), &ring(&[&other]), &EXPECTED).is_err());
+    }
+
+    #[test]
+    fn an_unknown_signer_beside_a_pinned_one_is_ignored() {
+        let (first, _) = key(1, 0, HashAlgorithm::Sha256);
+        let (second, pinned) = key(2, 0, HashAlgorithm::Sha256);
+        let file = sign(&text(), &[&first, &second]);
+        assert_eq!(verify(file.as_bytes(), &ring(&[&pinned]), &EXPECTED).unwrap().signers.len(), 1);
+    }
+
+    #[test]
+    fn a_tampered_text_is_refused() {
+        let (secret, public) = key(1, 0, HashAlgorithm::Sha256);
+        let file = sign(&text(), &[&secret]);
+        for (from, to) in
+            [("Packages\n", "Packagez\n"), ("amd64", "arm64"), ("SHA256:\n", "SHA256:\n\n"), (" 20 ", " 21 ")]
+        {
+            let tampered = file.replace(from, to);
+            assert_ne!(tampered, file);
+            let error = verify(tampered.as_bytes(), &ring(&[&public]), &EXPECTED).unwrap_err();
+            assert!(matches!(error, InReleaseError::BadSignature(_)), "{from}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_forged_signature_spoils_a_good_one() {
+        let (first, one) = key(1, 0, HashAlgorithm::Sha256);
+        let (second, two) = key(2, 0, HashAlgorithm::Sha256);
+        let good = sign(&text(), &[&first, &second]);
+        assert_eq!(verify(good.as_bytes(), &ring(&[&one, &two]), &EXPECTED).unwrap().signers.len(), 2);
+        // A signature of the second key over another text, put beside the first's good one.
+        let other = CleartextSignedMessage::from_string(&sign("x", &[&second])).unwrap().0;
+        let own = CleartextSignedMessage::from_string(&sign(&text(), &[&first])).unwrap().0;
+        let both = [own.signatures(), other.signatures()].concat();
+        let mixed = CleartextSignedMessage::new_many(&text(), |_| Ok(both)).unwrap();
+        let mixed = mixed.to_armored_string(ArmorOptions::default()).unwrap();
+        let error = verify(mixed.as_bytes(), &ring(&[&one, &two]), &EXPECTED).unwrap_err();
+        assert!(matches!(error, InReleaseError::BadSignature(_)), "{error}");
+    }
+
+    #[test]
+    fn text_outside_the_signed_block_is_refused() {
+        let (secret, public) = key(1, 0, HashAlgorithm::Sha256);
+        let file = sign(&text(), &[&secret]);
+        let before =
+            verify(format!("Suite: x\n{file}").as_bytes(), &ring(&[&public]), &EXPECTED).unwrap_err();
+        assert!(matches!(before, InReleaseError::Unsigned), "{before}");
+        let after =
+            verify(format!("{file}\nSuite: x\n").as_bytes(), &ring(&[&public]), &EXPECTED).unwrap_err();
+        assert!(matches!(after, InReleaseError::Outside { .. }), "{after}");
+        let twice = verify(format!("{file}{file}").as_bytes(), &ring(&[&public]), &EXPECTED).unwrap_err();
+        assert!(matches!(twice, InReleaseError::Outside { .. }), "{twice}");
+        let header = file.replacen("Hash: SHA256\n", "Hash: SHA256\nSuite: x\n", 1);
+        let header = verify(header.as_bytes(), &ring(&[&public]), &EXPECTED).unwrap_err();
+        assert!(matches!(header, InReleaseError::Frame { line: 3, .. }), "{header}");
+        let early = file.replacen("Suite:", "-----END PGP SIGNATURE-----\nSuite:", 1);
+        let early = verify(early.as_bytes(), &ring(&[&public]), &EXPECTED).unwrap_err();
+        assert!(matches!(early, InReleaseError::Frame { .. }), "{early}");
+        let blank = verify(format!("{file}\n \n").as_bytes(), &ring(&[&public]), &EXPECTED);
+        assert!(blank.is_ok());
+    }
+
+    #[test]
+    fn a_truncated_file_is_refused_at_every_length() {
+        let (secret, public) = key(1, 0, HashAlgorithm::Sha256);
+        let file = sign(&text(), &[&secret]);
+        let ring = ring(&[&public]);
+        for end in (0..file.trim_end().len()).step_by(7) {
+            assert!(verify(&file.as_bytes()[..end], &ring, &EXPECTED).is_err(), "{end}");
+        }
+    }
+
+    #[test]
+    fn an_expired_key_is_refused() {
+        let (secret, public) = key(1, 10, HashAlgorithm::Sha256);
+        let file = sign_with(&text(), &[&secret], DATE - 10, HashAlgorithm::Sha256, &[]);
+        let just = Expected { now: UnixTime(DATE - 1), ..EXPECTED };
+        assert!(verify(file.as_bytes(), &ring(&[&public]), &just).is_ok());
+        let error = verify(file.as_bytes(), &ring(&[&public]), &EXPECTED).unwrap_err();
+        let expired = KeyFault::Expired(UnixTime(DATE));
+        assert!(matches!(&error, InReleaseError::Key { fault, .. } if *fault == expired), "{error}");
+    }
+
+    #[test]
+    fn a_key_from_the_future_is_refused() {
+        let (secret, public) = key(1, 0, HashAlgorithm::Sha256);
+        let early = Expected { now: UnixTime(DATE - 900_000), ..EXPECTED };
+        let error = verify(sign(&text(), &[&secret]).as_bytes(), &ring(&[&public]), &early).unwrap_err();
+        assert!(matches!(error, InReleaseError::Key { .. }), "{error}");
+    }
+
+    #[test]
+    fn an_expired_signature_is_refused() {
+        let (secret, public) = key(1, 0, HashAlgorithm::Sha256);
+        let expiry = [SubpacketData::SignatureExpirationTime(Duration::from_secs(600))];
+        let file = sign_with(&text(), &[&secret], DATE, HashAlgorithm::Sha256, &expiry);
+        let error = verify(file.as_bytes(), &ring(&[&public]), &EXPECTED).unwrap_err();
+        assert!(matches!(error, InReleaseError::NotCurrent(_)), "{error}");
+        let soon = Expected { now: UnixTime(DATE + 599), ..EXPECTED };
+        assert!(verify(file.as_bytes(), &ring(&[&public]), &soon).is_ok());
+        let future = sign_with(&text(), &[&secret], NOW.0 + 601, HashAlgorithm::Sha256, &[]);
+        let error = verify(future.as_bytes(), &ring(&[&public]), &EXPECTED).unwrap_err();
+        assert!(matches!(error, InReleaseError::NotCurrent(_)), "{error}");
+    }
+
+    #[test]
+    fn a_revoked_key_is_refused() {
+        let (secret, mut public) = key(1, 0, HashAlgorithm::Sha256);
+        let own = secret.primary_key.public_key();
+        let mut config =
+            SignatureConfig::v4(SignatureType::KeyRevocation, own.algorithm(), HashAlgorithm::Sha256);
+        config.hashed_subpackets = subpackets(DATE, own, Vec::new());
+        let revocation = config.sign_key(&secret.primary_key, &Password::empty(), own).unwrap();
+        public.details.revocation_signatures.push(revocation);
+        let error = verify(sign(&text(), &[&secret]).as_bytes(), &ring(&[&public]), &EXPECTED).unwrap_err();
+        assert!(matches!(error, InReleaseError::Key { fault: KeyFault::Revoked, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_key_whose_self_signature_is_weak_or_absent_is_refused() {
+        let (secret, mut public) = key(1, 0, HashAlgorithm::Sha256);
+        public.details.users[0].signatures =
+            key(2, 0, HashAlgorithm::Sha256).1.details.users[0].signatures.clone();
+        let error = verify(sign(&text(), &[&secret]).as_bytes(), &ring(&[&public]), &EXPECTED).unwrap_err();
+        assert!(matches!(error, InReleaseError::Key { fault: KeyFault::MayNotSign, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_signature_with_a_weak_hash_is_refused() {
+        let (secret, public) = key(1, 0, HashAlgorithm::Sha256);
+        for hash in [HashAlgorithm::Sha1, HashAlgorithm::Md5] {
+            // rpgp does not make such signatures with this kind of key; what counts is the algorithm's number.
+            let strong = CleartextSignedMessage::from_string(&sign(&text(), &[&secret])).unwrap().0;
+            let made = &strong.signatures()[0];
+            let mut config = made.config().unwrap().clone();
+            config.hash_alg = hash;
+            let value = made.signed_hash_value().unwrap();
+            let weak = Signature::from_config(config, value, made.signature().unwrap().clone()).unwrap();
+            let file = CleartextSignedMessage::new_many(&text(), |_| Ok(vec![weak])).unwrap();
+            let file = file.to_armored_string(ArmorOptions::default()).unwrap();
+            let error = verify(file.as_bytes(), &ring(&[&public]), &EXPECTED).unwrap_err();
+            assert!(matches!(error, InReleaseError::WeakHash { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_index_that_only_weak_hashes_list_is_refused() {
+        let release = outcome(&text(), &EXPECTED).unwrap();
+        assert!(matches!(release.index("main/only-md5"), Err(InReleaseError::WeakIndex(_))));
+        assert!(matches!(release.index("main/none"), Err(InReleaseError::NoIndex(_))));
+        let error = outcome(&text().replace("SHA256:", "SHA1:"), &EXPECTED).unwrap_err();
+        assert!(matches!(error, InReleaseError::OnlyWeakTables), "{error}");
+    }
+
+    #[test]
+    fn a_file_past_its_time_is_refused() {
+        let last = UnixTime(DATE + 7 * 86_400);
+        assert!(outcome(&text(), &Expected { now: last, ..EXPECTED }).is_ok());
+        let error = outcome(&text(), &Expected { now: UnixTime(last.0 + 1), ..EXPECTED }).unwrap_err();
+        assert!(matches!(error, InReleaseError::Expired { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_file_from_the_future_is_refused() {
+        let late = text().replace("21 Nov 2026 00:00:00", "21 Nov 2026 01:10:00");
+        assert!(outcome(&late, &EXPECTED).is_ok());
+        let late = text().replace("21 Nov 2026 00:00:00", "21 Nov 2026 01:10:01");
+        let error = outcome(&late, &EXPECTED).unwrap_err();
+        assert!(matches!(error, InReleaseError::Future { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_rolled_back_date_is_refused() {
+        assert!(outcome(&text(), &Expected { previous: Some(UnixTime(DATE)), ..EXPECTED }).is_ok());
+        let error =
+            outcome(&text(), &Expected { previous: Some(UnixTime(DATE + 1)), ..EXPECTED }).unwrap_err();
+        assert!(matches!(error, InReleaseError::RolledBack { .. }), "{error}");
+    }
+
+    #[test]
+    fn another_suite_or_architecture_is_refused() {
+        assert!(outcome(&text(), &Expected { suite: "stable-security", ..EXPECTED }).is_ok());
+        let error = outcome(&text(), &Expected { suite: "trixie", ..EXPECTED }).unwrap_err();
+        assert!(matches!(error, InReleaseError::WrongSuite { .. }), "{error}");
+        let error = outcome(&text(), &Expected { architecture: "riscv64", ..EXPECTED }).unwrap_err();
+        assert!(matches!(error, InReleaseError::WrongArchitecture { .. }), "{error}");
+    }
+
+    #[test]
+    fn malformed_tables_are_refused() {
+        for (from, to) in [
+            ("main/binary-amd64/Packages.xz", "../Packages.xz"),
+            ("main/binary-amd64/Packages.xz", "/Packages.xz"),
+            (" 20 ", " -1 "),
+            (" 20 ", " "),
+            (" 20 ", " 20 20 "),
+            ("e3b0", "E3B0"),
+            ("e3b0", "e3b"),
+        ] {
+            let error = outcome(&text().replace(from, to), &EXPECTED).unwrap_err();
+            assert!(matches!(error, InReleaseError::Field { field: "SHA256", .. }), "{to}: {error}");
+        }
+        let twice = text().replace("Packages.xz", "Packages");
+        assert!(matches!(outcome(&twice, &EXPECTED), Err(InReleaseError::TwoDigests(_))));
+        let two = text().replace("Origin: Debian", "Origin: Debian\n\nOrigin: Debian");
+        assert!(matches!(outcome(&two, &EXPECTED), Err(InReleaseError::Stanzas(2))));
+        for field in ["Date", "Codename", "Architectures", "Components"] {
+            let error = outcome(&text().replace(&format!("{field}:"), "Other:"), &EXPECTED).unwrap_err();
+            assert!(matches!(error, InReleaseError::Missing(missing) if missing == field), "{error}");
+        }
+        let error = outcome(&text().replace("By-Hash: yes", "By-Hash: 1"), &EXPECTED).unwrap_err();
+        assert!(matches!(error, InReleaseError::Field { field: "Acquire-By-Hash", .. }), "{error}");
+    }
+
+    #[test]
+    fn dates_are_read_and_nonsense_is_refused() {
+        for (text, seconds) in [
+            ("Thu, 01 Jan 1970 00:00:00 UTC", 0),
+            ("Tue, 29 Feb 2000 12:00:00 UTC", 951_825_600),
+            ("Sat, 21 Nov 2026 00:00:00 UTC", DATE),
+            ("Sat,  5 Sep 2026 07:55:41 +0000", 1_788_594_941),
+        ] {
+            assert_eq!(read_date(text), Some(UnixTime(seconds)), "{text}");
+        }
+        for text in [
+            "",
+            "Sat, 21 Nov 2026 00:00:00",
+            "Sun, 21 Nov 2026 00:00:00 UTC",
+            "Sat, 21 Nov 2026 00:00:00 CET",
+            "Sat, 31 Nov 2026 00:00:00 UTC",
+            "Mon, 29 Feb 2027 00:00:00 UTC",
+            "Sat, 21 Nov 2026 24:00:00 UTC",
+            "Sat, 21 nov 2026 00:00:00 UTC",
+            "Sat 21 Nov 2026 00:00:00 UTC",
+            "Sat, 21 Nov 20260 00:00:00 UTC",
+            "Sat, -1 Nov 2026 00:00:00 UTC",
+            "Sat, 21 Nov 2026 0:0 UTC",
+        ] {
+            assert_eq!(read_date(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_pinned_keys_are_those_of_the_readme() {
+        let readme = include_str!("../../keys/debian/README.md");
+        let ring = Keyring::debian().unwrap();
+        let all: Vec<String> = ring.fingerprints().map(|fingerprint| fingerprint.to_string()).collect();
+        assert_eq!(all.len(), 6);
+        for fingerprint in all {
+            assert!(readme.contains(&fingerprint), "{fingerprint}");
+        }
+        assert!(matches!(Keyring::read(&[]), Err(keys::KeyringError::Empty)));
+        assert!(matches!(Keyring::read(&[b"x"]), Err(keys::KeyringError::Unreadable { index: 0, .. })));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_change_of_a_byte_is_refused_or_harmless(place in 0usize..2000, byte in 0u8..128) {
+            let (secret, public) = key(1, 0, HashAlgorithm::Sha256);
+            let mut file = sign(&text(), &[&secret]).into_bytes();
+            let place = place % file.len();
+            file[place] = byte;
+            let good = verify(sign(&text(), &[&secret]).as_bytes(), &ring(&[&public]), &EXPECTED).unwrap().into_inner();
+            if let Ok(release) = verify(&file, &ring(&[&public]), &EXPECTED) {
+                let release = InRelease { sha256: good.sha256, ..release.into_inner() };
+                proptest::prop_assert_eq!(release, good);
+            }
+        }
+    }
+}

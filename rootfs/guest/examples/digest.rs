@@ -1,0 +1,7 @@
+//! Prints the SHA-256 of the init's binary, as `sha256sum` does.
+
+use sha2::Digest as _;
+
+fn main() {
+    println!("{}  proofmark-init", hex::encode(sha2::Sha256::digest(proofmark_guest::INIT)));
+}

@@ -1,0 +1,833 @@
+//! Yields the links that enable, alias and mask systemd units, from an explicit list: whatever is not named is off.
+//!
+//! # Shape
+//! ```text
+//! [Install] WantedBy=a.target      /etc/systemd/system/a.target.wants/NAME    -> /usr/lib/systemd/system/NAME
+//!           RequiredBy=, UpheldBy= …/a.target.requires/NAME, …/a.target.upholds/NAME
+//!           Alias=b.service        /etc/systemd/system/b.service              -> /usr/lib/systemd/system/NAME
+//!           Also=c.socket          the same for c.socket
+//! x@i.service                      link name x@i.service, target …/x@.service
+//! mask                             /etc/systemd/system/NAME                   -> /dev/null
+//! ```
+//! `00-proofmark.preset` says the same to systemctl(1): the enabled units, then `disable *`. Links that a package
+//! brings in /etc/systemd are taken away; links in /usr/lib/systemd are the package's own wiring and stay.
+//!
+//! # Source
+//! systemd.unit(5), "[Install] section options"; systemd.preset(5); systemd 257 `src/shared/install.c`
+//! (`install_info_symlink_alias`, `install_info_symlink_wants`). As there, `[Install]` of drop-ins is not read.
+//!
+//! # Not here
+//! What a unit does; units made by generators at boot.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::{systemd_conf, write};
+use crate::path::TreePath;
+use crate::tree::{self, Kind, Node, Origin, Tree};
+
+const NAME: &str = "units";
+
+/// The endings of unit names (systemd.unit(5)).
+const SUFFIXES: [&str; 11] = [
+    "service",
+    "socket",
+    "device",
+    "mount",
+    "automount",
+    "swap",
+    "target",
+    "path",
+    "timer",
+    "slice",
+    "scope",
+];
+
+/// Why units cannot be enabled or masked as asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// No such unit.
+    #[error("unit {name:?} of {origin} does not exist{}", suggest(.near))]
+    Missing {
+        /// The unit.
+        name: String,
+        /// Who wants it.
+        origin: Origin,
+        /// Units with a name like it.
+        near: Vec<String>,
+    },
+    /// The unit has nothing to enable.
+    #[error("unit {name:?} of {origin} is static: {path} has no [Install] section to enable{}", pulled(.wanted_by))]
+    Static {
+        /// The unit.
+        name: String,
+        /// Who wants it.
+        origin: Origin,
+        /// Its file.
+        path: TreePath,
+        /// Units that pull it in already.
+        wanted_by: Vec<String>,
+    },
+    /// The name is another name of a unit.
+    #[error("unit {name:?} of {origin} is an alias: name {real:?} instead")]
+    Alias {
+        /// The alias.
+        name: String,
+        /// Who wants it.
+        origin: Origin,
+        /// The unit that it leads to.
+        real: String,
+    },
+    /// The unit is masked by a package or by the recipe itself.
+    #[error("unit {name:?} of {origin} is masked at {path}")]
+    Masked {
+        /// The unit.
+        name: String,
+        /// Who wants it.
+        origin: Origin,
+        /// The mask.
+        path: TreePath,
+    },
+    /// A template without the instance that it needs.
+    #[error("unit {name:?} of {origin} is a template without DefaultInstance: name an instance of it")]
+    Template {
+        /// The template.
+        name: String,
+        /// Who wants it.
+        origin: Origin,
+    },
+    /// A text that is no unit name.
+    #[error("{name:?} of {origin} is no unit name")]
+    Name {
+        /// The text.
+        name: String,
+        /// Who wants it.
+        origin: Origin,
+    },
+    /// A line of an `[Install]` section that is not understood.
+    #[error("{path}: {problem} in [Install]: {text:?}")]
+    Install {
+        /// The unit's file.
+        path: TreePath,
+        /// What is wrong.
+        problem: &'static str,
+        /// The text that is wrong.
+        text: String,
+    },
+    /// Two units want one link.
+    #[error("{path} would lead to {first} and to {second}")]
+    Conflict {
+        /// The link.
+        path: TreePath,
+        /// Where it leads.
+        first: String,
+        /// Where it should lead too.
+        second: String,
+    },
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    Tree(#[from] tree::Error),
+}
+
+fn suggest(names: &[String]) -> String {
+    if names.is_empty() { String::new() } else { format!(", is it {}?", names.join(" or ")) }
+}
+
+fn pulled(units: &[String]) -> String {
+    if units.is_empty() { String::new() } else { format!("; {} pulls it in already", units.join(", ")) }
+}
+
+/// A unit and who names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unit {
+    /// Its name with its ending, a template's with its instance.
+    pub name: String,
+    /// The recipe's line.
+    pub origin: Origin,
+}
+
+/// What the recipe says of units.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Declared {
+    /// System units to enable.
+    pub enable: Vec<Unit>,
+    /// System units to mask.
+    pub mask: Vec<Unit>,
+    /// Units of users' managers to enable.
+    pub enable_user: Vec<Unit>,
+    /// Units of users' managers to mask.
+    pub mask_user: Vec<Unit>,
+    /// What the machine boots to; `None` leaves what the packages say.
+    pub default_target: Option<Unit>,
+}
+
+/// What was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Every link and where it leads.
+    pub links: BTreeMap<TreePath, String>,
+    /// Units that pull an enabled one in but do not exist in the image, with that one.
+    pub dangling: BTreeSet<(String, String)>,
+}
+
+/// Makes the links, and takes away those that packages bring.
+///
+/// # Errors
+/// [`Error`] for the first unit that cannot be enabled or masked.
+pub fn apply(tree: &mut Tree, declared: &Declared) -> Result<Report, Error> {
+    remove_package_links(tree);
+    let mut report = Report::default();
+    let mut all = BTreeMap::new();
+    for (scope, enable, mask) in
+        [(&SYSTEM, &declared.enable, &declared.mask), (&USER, &declared.enable_user, &declared.mask_user)]
+    {
+        let mut links = Links { tree, scope, links: BTreeMap::new(), dangling: BTreeSet::new() };
+        links.mask(mask)?;
+        links.enable(enable)?;
+        if scope.etc == SYSTEM.etc {
+            links.boot_to(declared.default_target.as_ref())?;
+        }
+        report.dangling.append(&mut links.dangling);
+        all.append(&mut links.links);
+    }
+    for (path, (target, origin)) in all {
+        tree.replace(path.clone(), Node::symlink(&target, origin))?;
+        report.links.insert(path, target);
+    }
+    for (folder, units) in [("system-preset", &declared.enable), ("user-preset", &declared.enable_user)] {
+        let mut text = String::from("# What the recipe enables; everything else is off.\n");
+        text.extend(units.iter().map(|unit| format!("enable {}\n", unit.name)));
+        text.push_str("disable *\n");
+        write::file(tree, &format!("usr/lib/systemd/{folder}/00-proofmark.preset"), 0o644, text, NAME)?;
+    }
+    Ok(report)
+}
+
+/// One of systemd's two managers: where links go, and where units are looked for.
+struct Scope {
+    etc: &'static str,
+    search: &'static [&'static str],
+}
+
+/// systemd 257 `src/libsystemd/sd-path/path-lookup.c`, without what exists only at run time.
+const SYSTEM: Scope = Scope {
+    etc: "etc/systemd/system",
+    search: &["etc/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system"],
+};
+const USER: Scope = Scope {
+    etc: "etc/systemd/user",
+    search: &[
+        "etc/systemd/user",
+        "usr/local/share/systemd/user",
+        "usr/share/systemd/user",
+        "usr/local/lib/systemd/user",
+        "usr/lib/systemd/user",
+    ],
+};
+
+fn remove_package_links(tree: &mut Tree) {
+    let mut gone = Vec::new();
+    for scope in [&SYSTEM, &USER] {
+        for (path, node) in tree.iter().filter(|(path, _)| path.as_str().starts_with(scope.etc)) {
+            let link = matches!(node.kind, Kind::Symlink(_));
+            if link && matches!(node.origin, Origin::Debian { .. }) {
+                gone.push(path.clone());
+            }
+        }
+    }
+    for path in gone {
+        tree.remove(&path);
+    }
+}
+
+/// A unit's name in its parts: `prefix[@instance].suffix`.
+struct Parts<'a> {
+    prefix: &'a str,
+    /// `Some("")` for a template.
+    instance: Option<&'a str>,
+    suffix: &'a str,
+}
+
+/// Splits a unit name; `None` when it is none (systemd `unit_name_is_valid`).
+fn parts(name: &str) -> Option<Parts<'_>> {
+    let (stem, suffix) = name.rsplit_once('.')?;
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
+    let (prefix, instance) = match stem.split_once('@') {
+        Some((prefix, instance)) => (prefix, Some(instance)),
+        None => (stem, None),
+    };
+    let good =
+        name.len() <= 255 && name.bytes().all(valid) && !prefix.is_empty() && SUFFIXES.contains(&suffix);
+    good.then_some(Parts { prefix, instance, suffix })
+}
+
+/// What lies at a unit's name.
+enum Found {
+    File(TreePath),
+    Alias(String),
+    Masked(TreePath),
+    Nothing,
+}
+
+#[derive(Default)]
+struct Install {
+    wanted_by: Vec<String>,
+    required_by: Vec<String>,
+    upheld_by: Vec<String>,
+    alias: Vec<String>,
+    also: Vec<String>,
+    default_instance: Option<String>,
+}
+
+struct Links<'a> {
+    tree: &'a Tree,
+    scope: &'static Scope,
+    links: BTreeMap<TreePath, (String, Origin)>,
+    dangling: BTreeSet<(String, String)>,
+}
+
+impl Links<'_> {
+    fn mask(&mut self, units: &[Unit]) -> Result<(), Error> {
+        for unit in units {
+            if matches!(self.find(&unit.name)?, Found::Nothing) {
+                return Err(self.missing(unit));
+            }
+            self.link(&unit.name, "/dev/null", &unit.origin)?;
+        }
+        Ok(())
+    }
+
+    fn boot_to(&mut self, target: Option<&Unit>) -> Result<(), Error> {
+        let Some(unit) = target else { return Ok(()) };
+        match self.find(&unit.name)? {
+            Found::File(path) => self.link("default.target", &path.to_string(), &unit.origin),
+            Found::Alias(real) => {
+                Err(Error::Alias { name: unit.name.clone(), origin: unit.origin.clone(), real })
+            }
+            Found::Masked(path) => {
+                Err(Error::Masked { name: unit.name.clone(), origin: unit.origin.clone(), path })
+            }
+            Found::Nothing => Err(self.missing(unit)),
+        }
+    }
+
+    fn enable(&mut self, units: &[Unit]) -> Result<(), Error> {
+        let mut todo: VecDeque<(Unit, Asked)> =
+            units.iter().map(|unit| (unit.clone(), Asked::ByName)).collect();
+        let mut done = BTreeSet::new();
+        while let Some((unit, asked)) = todo.pop_front() {
+            if !done.insert(unit.name.clone()) {
+                continue;
+            }
+            let Unit { name, origin } = unit.clone();
+            if parts(&name).is_none() {
+                return Err(Error::Name { name, origin });
+            }
+            let path = match (self.find(&name)?, asked) {
+                (Found::File(path), _) => path,
+                // systemctl leaves a unit of Also= out that is not there.
+                (_, Asked::Also) => continue,
+                (Found::Alias(real), _) => return Err(Error::Alias { name, origin, real }),
+                (Found::Masked(path), _) => return Err(Error::Masked { name, origin, path }),
+                (Found::Nothing, _) => return Err(self.missing(&unit)),
+            };
+            let Some(install) = self.install(&path, &name)? else {
+                if asked == Asked::Also {
+                    continue;
+                }
+                let wanted_by = self.pulled_in_by(&name)?;
+                return Err(Error::Static { name, origin, path, wanted_by });
+            };
+            self.enable_one(&unit, &path, &install)?;
+            for also in install.also {
+                todo.push_back((Unit { name: also, origin: origin.clone() }, Asked::Also));
+            }
+        }
+        Ok(())
+    }
+
+    fn enable_one(&mut self, unit: &Unit, path: &TreePath, install: &Install) -> Result<(), Error> {
+        let Unit { name, origin } = unit;
+        let wrong =
+            |problem, text: &str| Error::Install { path: path.clone(), problem, text: text.to_owned() };
+        let Some(own) = parts(name) else { return Ok(()) };
+        let target = path.to_string();
+        for alias in &install.alias {
+            let Some(other) = parts(alias) else { return Err(wrong("no unit name", alias)) };
+            if other.suffix != own.suffix {
+                return Err(wrong("alias of another type", alias));
+            }
+            // A template's alias takes the instance that is enabled.
+            let alias = match (own.instance, other.instance) {
+                (Some(instance), Some("")) => format!("{}@{instance}.{}", other.prefix, other.suffix),
+                (own, other) if own == other => alias.clone(),
+                _ => return Err(wrong("alias with another instance", alias)),
+            };
+            if alias != *name {
+                self.link(&alias, &target, origin)?;
+            }
+        }
+        let groups = [
+            ("wants", &install.wanted_by),
+            ("requires", &install.required_by),
+            ("upholds", &install.upheld_by),
+        ];
+        for (kind, units) in groups {
+            for by in units {
+                let Some(other) = parts(by) else { return Err(wrong("no unit name", by)) };
+                let link = match (own.instance, &install.default_instance) {
+                    (Some(""), Some(instance)) => format!("{}@{instance}.{}", own.prefix, own.suffix),
+                    (Some(""), None) if other.instance == Some("") => name.clone(),
+                    (Some(""), None) => {
+                        return Err(Error::Template { name: name.clone(), origin: origin.clone() });
+                    }
+                    _ => name.clone(),
+                };
+                if matches!(self.find(by)?, Found::Nothing) {
+                    self.dangling.insert((by.clone(), name.clone()));
+                }
+                self.link(&format!("{by}.{kind}/{link}"), &target, origin)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, name: &str, target: &str, origin: &Origin) -> Result<(), Error> {
+        let path = TreePath::new(self.scope.etc).and_then(|etc| etc.join(name)).map_err(tree::Error::from)?;
+        let there = self.links.get(&path).map(|(target, _)| target.clone());
+        // A file of the recipe or of a package at this very name is not to be lost.
+        let there = there.or_else(|| match self.tree.get(&path).map(|node| &node.kind) {
+            Some(Kind::Symlink(there)) => Some(there.to_string()),
+            Some(kind) => Some(format!("a {}", kind.name())),
+            None => None,
+        });
+        match there {
+            Some(first) if first != target => {
+                if first == "/dev/null" {
+                    return Err(Error::Masked { name: name.to_owned(), origin: origin.clone(), path });
+                }
+                Err(Error::Conflict { path, first, second: target.to_owned() })
+            }
+            _ => {
+                self.links.insert(path, (target.to_owned(), origin.clone()));
+                Ok(())
+            }
+        }
+    }
+
+    /// Looks a unit up; an instance falls back to its template.
+    fn find(&self, name: &str) -> Result<Found, Error> {
+        match (self.find_exact(name)?, parts(name)) {
+            (Found::Nothing, Some(Parts { prefix, instance: Some(instance), suffix }))
+                if !instance.is_empty() =>
+            {
+                self.find_exact(&format!("{prefix}@.{suffix}"))
+            }
+            (found, _) => Ok(found),
+        }
+    }
+
+    fn find_exact(&self, name: &str) -> Result<Found, Error> {
+        if parts(name).is_none() {
+            return Ok(Found::Nothing);
+        }
+        let own = TreePath::new(self.scope.etc).and_then(|etc| etc.join(name)).map_err(tree::Error::from)?;
+        if matches!(self.links.get(&own), Some((target, _)) if target == "/dev/null") {
+            return Ok(Found::Masked(own));
+        }
+        for folder in self.scope.search {
+            let path = TreePath::new(folder).and_then(|path| path.join(name)).map_err(tree::Error::from)?;
+            let Some(node) = self.tree.get(&path) else { continue };
+            return Ok(match &node.kind {
+                Kind::Symlink(target) if &**target == "/dev/null" => Found::Masked(path),
+                Kind::Symlink(_) => match self.tree.resolve(&path) {
+                    Ok(real) if real.name() == name => Found::File(path),
+                    Ok(real) => Found::Alias(real.name().to_owned()),
+                    Err(tree::Error::Missing(_)) => continue,
+                    Err(error) => return Err(error.into()),
+                },
+                Kind::File(content) if content.is_empty() => Found::Masked(path),
+                Kind::File(_) | Kind::HardLink(_) => Found::File(path),
+                _ => continue,
+            });
+        }
+        Ok(Found::Nothing)
+    }
+
+    fn missing(&self, unit: &Unit) -> Error {
+        let mut names = BTreeSet::new();
+        for folder in self.scope.search {
+            if let Ok(folder) = TreePath::new(folder) {
+                names.extend(self.tree.children(&folder).map(|(path, _)| path.name().to_owned()));
+            }
+        }
+        let stem = |name: &str| name.rsplit_once('.').map_or(name, |(stem, _)| stem).to_owned();
+        let mut near: Vec<(usize, String)> = names
+            .into_iter()
+            .filter(|name| parts(name).is_some())
+            .map(|name| {
+                (distance(&unit.name, &name).min(1 + distance(&stem(&unit.name), &stem(&name))), name)
+            })
+            .filter(|(distance, name)| *distance <= 3 && distance * 3 <= stem(name).len().max(3))
+            .collect();
+        near.sort();
+        let near = near.into_iter().map(|(_, name)| name).take(3).collect();
+        Error::Missing { name: unit.name.clone(), origin: unit.origin.clone(), near }
+    }
+
+    fn pulled_in_by(&self, name: &str) -> Result<Vec<String>, Error> {
+        let mut units = BTreeSet::new();
+        for folder in self.scope.search {
+            let folder = TreePath::new(folder).map_err(tree::Error::from)?;
+            for (path, _) in self.tree.below(&folder).filter(|(path, _)| path.name() == name) {
+                let parent = path.parent().map(|parent| parent.name().to_owned()).unwrap_or_default();
+                let unit = parent.rsplit_once('.').filter(|(_, kind)| matches!(*kind, "wants" | "requires"));
+                units.extend(unit.map(|(unit, _)| unit.to_owned()));
+            }
+        }
+        Ok(units.into_iter().collect())
+    }
+
+    /// The `[Install]` section; `None` when it says nothing.
+    fn install(&self, path: &TreePath, name: &str) -> Result<Option<Install>, Error> {
+        let bytes = self.tree.read(path)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let wrong =
+            |problem, text: &str| Error::Install { path: path.clone(), problem, text: text.to_owned() };
+        let mut install = Install::default();
+        let mut said = false;
+        for (key, value) in section(&text, "Install") {
+            let list = match key.as_str() {
+                "WantedBy" => &mut install.wanted_by,
+                "RequiredBy" => &mut install.required_by,
+                "UpheldBy" => &mut install.upheld_by,
+                "Alias" => &mut install.alias,
+                "Also" => &mut install.also,
+                "DefaultInstance" => {
+                    install.default_instance = Some(value).filter(|value| !value.is_empty());
+                    continue;
+                }
+                _ => continue,
+            };
+            if value.is_empty() {
+                list.clear();
+                continue;
+            }
+            said = true;
+            let (words, _) =
+                systemd_conf::words(&value, usize::MAX).map_err(|_| wrong("unclosed quote", &value))?;
+            for word in words {
+                list.push(expand(&word, name).ok_or_else(|| wrong("unsupported specifier", &word))?);
+            }
+        }
+        Ok(said.then_some(install))
+    }
+}
+
+/// Who asks for a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    ByName,
+    Also,
+}
+
+/// Keys and values of one section, continuation lines joined, comments left out.
+fn section(text: &str, wanted: &str) -> Vec<(String, String)> {
+    let mut pairs = Vec::new();
+    let mut inside = false;
+    let mut joined = String::new();
+    for line in text.lines() {
+        let line = line.trim();
+        if line.starts_with(['#', ';']) || (line.is_empty() && joined.is_empty()) {
+            continue;
+        }
+        if let Some(part) = line.strip_suffix('\\') {
+            joined.push_str(part);
+            joined.push(' ');
+            continue;
+        }
+        joined.push_str(line);
+        let whole = std::mem::take(&mut joined);
+        match whole.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(name) => inside = name == wanted,
+            None if inside => pairs.extend(
+                whole.split_once('=').map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned())),
+            ),
+            None => {}
+        }
+    }
+    pairs
+}
+
+/// Resolves the specifiers that follow from the unit's name alone (systemd.unit(5), "Specifiers").
+fn expand(word: &str, name: &str) -> Option<String> {
+    let Parts { prefix, instance, .. } = parts(name)?;
+    let mut out = String::with_capacity(word.len());
+    let mut letters = word.chars();
+    while let Some(letter) = letters.next() {
+        if letter != '%' {
+            out.push(letter);
+            continue;
+        }
+        match letters.next()? {
+            '%' => out.push('%'),
+            'n' => out.push_str(name),
+            'N' => out.push_str(name.rsplit_once('.')?.0),
+            'p' => out.push_str(prefix),
+            'i' => out.push_str(instance.unwrap_or("")),
+            'j' => out.push_str(prefix.rsplit('-').next()?),
+            _ => return None,
+        }
+    }
+    Some(out)
+}
+
+/// Levenshtein's distance in bytes.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        if let Some(first) = row.first_mut() {
+            *first = left;
+        }
+        for (cell, y) in row.iter_mut().skip(1).zip(b.bytes()) {
+            let next = (diagonal + usize::from(x != y)).min(left + 1).min(*cell + 1);
+            diagonal = *cell;
+            *cell = next;
+            left = next;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::Content;
+
+    fn path(text: &str) -> TreePath {
+        TreePath::new(text).unwrap()
+    }
+
+    fn origin() -> Origin {
+        Origin::Recipe { file: "recipe.toml".into(), line: 7 }
+    }
+
+    fn unit(name: &str) -> Unit {
+        Unit { name: name.into(), origin: origin() }
+    }
+
+    fn units(names: &[&str]) -> Vec<Unit> {
+        names.iter().map(|name| unit(name)).collect()
+    }
+
+    fn tree(files: &[(&str, &str)]) -> Tree {
+        let mut tree = Tree::new(Origin::fix_up("test"));
+        for (name, text) in files {
+            let at =
+                if name.contains('/') { path(name) } else { path(&format!("usr/lib/systemd/system/{name}")) };
+            let node = match text.strip_prefix("-> ") {
+                Some(target) => Node::symlink(target, Origin::debian("pkg", "1")),
+                None => Node::file(0o644, Content::raw(*text), Origin::debian("pkg", "1")),
+            };
+            tree.insert(at, node).unwrap();
+        }
+        tree
+    }
+
+    const UNITS: [(&str, &str); 18] = [
+        ("multi-user.target", "[Unit]\n"),
+        ("getty.target", "[Unit]\n"),
+        ("sockets.target", "[Unit]\n"),
+        ("plain.service", "[Service]\nWantedBy=no.target\n[Install]\nWantedBy=multi-user.target\n"),
+        ("getty@.service", "[Install]\nWantedBy=getty.target\nDefaultInstance=tty1\n"),
+        ("bare@.service", "[Install]\nWantedBy=multi-user.target\n"),
+        ("broker.service", "[Install]\nAlias=dbus.service broker.service\n"),
+        (
+            "also.service",
+            "[Install]\n# c\nWantedBy=multi-user.target \\\n  getty.target\nAlso=also.socket gone.service\n",
+        ),
+        ("also.socket", "[Install]\nWantedBy=sockets.target\n"),
+        ("req.service", "[Install]\nRequiredBy=%p.target\nUpheldBy=multi-user.target\n"),
+        ("static.service", "[Service]\n"),
+        ("usr/lib/systemd/system/multi-user.target.wants/static.service", "-> ../static.service"),
+        ("usr/lib/systemd/system/other.target", "-> multi-user.target"),
+        ("usr/lib/systemd/system/off.service", "-> /dev/null"),
+        ("empty.service", ""),
+        ("reset.service", "[Install]\nWantedBy=a.target\nWantedBy=\nWantedBy=getty.target\n"),
+        ("usr/lib/systemd/user/u.service", "[Install]\nWantedBy=default.target\n"),
+        (
+            "etc/systemd/system/multi-user.target.wants/shipped.service",
+            "-> /usr/lib/systemd/system/shipped.service",
+        ),
+    ];
+
+    fn enable(names: &[&str]) -> Result<Vec<String>, Error> {
+        let mut tree = tree(&UNITS);
+        let report = apply(&mut tree, &Declared { enable: units(names), ..Declared::default() })?;
+        for (path, target) in &report.links {
+            let Kind::Symlink(there) = &tree.get(path).unwrap().kind else { panic!("{path}") };
+            assert_eq!(**there, **target);
+        }
+        let strip =
+            |text: &str| text.replace("/etc/systemd/system/", "").replace("/usr/lib/systemd/system/", "");
+        Ok(report
+            .links
+            .iter()
+            .map(|(path, to)| format!("{} > {}", strip(&path.to_string()), strip(to)))
+            .collect())
+    }
+
+    #[test]
+    fn an_install_section_becomes_links() {
+        for (name, want) in [
+            ("plain.service", vec!["multi-user.target.wants/plain.service > plain.service"]),
+            ("getty@tty2.service", vec!["getty.target.wants/getty@tty2.service > getty@.service"]),
+            ("getty@.service", vec!["getty.target.wants/getty@tty1.service > getty@.service"]),
+            ("bare@x.service", vec!["multi-user.target.wants/bare@x.service > bare@.service"]),
+            ("broker.service", vec!["dbus.service > broker.service"]),
+            ("reset.service", vec!["getty.target.wants/reset.service > reset.service"]),
+            (
+                "req.service",
+                vec![
+                    "multi-user.target.upholds/req.service > req.service",
+                    "req.target.requires/req.service > req.service",
+                ],
+            ),
+            (
+                "also.service",
+                vec![
+                    "getty.target.wants/also.service > also.service",
+                    "multi-user.target.wants/also.service > also.service",
+                    "sockets.target.wants/also.socket > also.socket",
+                ],
+            ),
+        ] {
+            assert_eq!(enable(&[name]).unwrap(), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_unit_that_does_not_exist_is_refused_with_near_misses() {
+        let error = enable(&["plan.service"]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "unit \"plan.service\" of recipe:recipe.toml:7 does not exist, is it plain.service?"
+        );
+        let error = enable(&["also.timer"]).unwrap_err();
+        let Error::Missing { near, .. } = error else { panic!("{error}") };
+        assert_eq!(near, ["also.service", "also.socket"]);
+        assert!(matches!(enable(&["none@x.service"]), Err(Error::Missing { .. })));
+    }
+
+    #[test]
+    fn a_static_unit_is_refused_and_says_who_pulls_it_in() {
+        let error = enable(&["static.service"]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "unit \"static.service\" of recipe:recipe.toml:7 is static: /usr/lib/systemd/system/static.service has no \
+             [Install] section to enable; multi-user.target pulls it in already"
+        );
+    }
+
+    #[test]
+    fn aliases_masks_bare_templates_and_bad_names_are_refused() {
+        assert!(
+            matches!(enable(&["other.target"]), Err(Error::Alias { real, .. }) if real == "multi-user.target")
+        );
+        assert!(matches!(enable(&["off.service"]), Err(Error::Masked { .. })));
+        assert!(matches!(enable(&["empty.service"]), Err(Error::Masked { .. })));
+        assert!(matches!(enable(&["bare@.service"]), Err(Error::Template { .. })));
+        for name in ["plain", "plain.service/x", ".service", "a b.service", "x.unit", "@a.service"] {
+            assert!(matches!(enable(&[name]), Err(Error::Name { .. })), "{name}");
+        }
+    }
+
+    #[test]
+    fn install_sections_that_make_no_sense_are_refused() {
+        for text in [
+            "Alias=x.socket",
+            "Alias=nothing",
+            "WantedBy=%H.target",
+            "WantedBy=a/b",
+            "WantedBy=\"a",
+            "Alias=x@i.service",
+        ] {
+            let mut tree = tree(&[("bad.service", &format!("[Install]\n{text}\n"))]);
+            let declared = Declared { enable: units(&["bad.service"]), ..Declared::default() };
+            assert!(matches!(apply(&mut tree, &declared), Err(Error::Install { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn two_units_with_one_alias_are_refused() {
+        let mut tree =
+            tree(&[("a.service", "[Install]\nAlias=x.service"), ("b.service", "[Install]\nAlias=x.service")]);
+        let declared = Declared { enable: units(&["a.service", "b.service"]), ..Declared::default() };
+        assert!(matches!(apply(&mut tree, &declared), Err(Error::Conflict { .. })));
+    }
+
+    #[test]
+    fn masking_enabling_for_users_and_the_default_target_make_links() {
+        let mut tree = tree(&UNITS);
+        let declared = Declared {
+            mask: units(&["static.service", "getty@tty1.service"]),
+            enable_user: units(&["u.service"]),
+            mask_user: vec![],
+            enable: vec![],
+            default_target: Some(unit("multi-user.target")),
+        };
+        let report = apply(&mut tree, &declared).unwrap();
+        let links: Vec<String> = report.links.iter().map(|(path, to)| format!("{path} {to}")).collect();
+        assert_eq!(
+            links,
+            [
+                "/etc/systemd/system/default.target /usr/lib/systemd/system/multi-user.target",
+                "/etc/systemd/system/getty@tty1.service /dev/null",
+                "/etc/systemd/system/static.service /dev/null",
+                "/etc/systemd/user/default.target.wants/u.service /usr/lib/systemd/user/u.service",
+            ]
+        );
+        assert_eq!(report.dangling, BTreeSet::from([("default.target".into(), "u.service".into())]));
+    }
+
+    #[test]
+    fn a_unit_cannot_be_masked_and_enabled_and_a_mask_needs_a_unit() {
+        let both = Declared {
+            mask: units(&["plain.service"]),
+            enable: units(&["plain.service"]),
+            ..Declared::default()
+        };
+        assert!(matches!(apply(&mut tree(&UNITS), &both), Err(Error::Masked { .. })));
+        let none = Declared { mask: units(&["none.service"]), ..Declared::default() };
+        assert!(matches!(apply(&mut tree(&UNITS), &none), Err(Error::Missing { .. })));
+        for target in ["none.target", "other.target", "off.service"] {
+            let declared = Declared { default_target: Some(unit(target)), ..Declared::default() };
+            assert!(apply(&mut tree(&UNITS), &declared).is_err(), "{target}");
+        }
+    }
+
+    #[test]
+    fn links_of_packages_go_and_the_preset_says_disable() {
+        let mut tree = tree(&UNITS);
+        apply(&mut tree, &Declared { enable: units(&["plain.service"]), ..Declared::default() }).unwrap();
+        assert!(tree.get(&path("etc/systemd/system/multi-user.target.wants/shipped.service")).is_none());
+        assert!(tree.get(&path("usr/lib/systemd/system/multi-user.target.wants/static.service")).is_some());
+        let preset = tree.read(&path("usr/lib/systemd/system-preset/00-proofmark.preset")).unwrap();
+        assert!(preset.ends_with(b"\nenable plain.service\ndisable *\n"));
+    }
+
+    #[test]
+    fn a_unit_of_the_recipe_in_etc_wins_over_the_packages() {
+        let mut tree = tree(&UNITS);
+        let node = Node::file(0o644, Content::raw("[Install]\nWantedBy=getty.target\n"), origin());
+        tree.insert(path("etc/systemd/system/plain.service"), node).unwrap();
+        let declared = Declared { enable: units(&["plain.service"]), ..Declared::default() };
+        let report = apply(&mut tree, &declared).unwrap();
+        let links: Vec<String> = report.links.iter().map(|(path, to)| format!("{path} {to}")).collect();
+        assert_eq!(
+            links,
+            ["/etc/systemd/system/getty.target.wants/plain.service /etc/systemd/system/plain.service"]
+        );
+    }
+}
