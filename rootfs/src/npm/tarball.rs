@@ -279,6 +279,25 @@ pub fn pick(
     Ok(Layer { entries: found.into_values().collect() })
 }
 
+/// Takes all files out of a tarball, to their paths in the package.
+///
+/// # Errors
+/// [`Error`] of the first entry that is refused.
+pub fn all(tarball: &[u8], origin: &Origin, packing: Packing) -> Result<Layer, Error> {
+    let subject = origin.to_string();
+    let mut files = BTreeMap::new();
+    read(tarball, &subject, |item| {
+        if item.kind == ItemKind::File {
+            let place = TreePath::new(&item.path)
+                .map_err(|source| Error::Place { package: subject.clone(), source })?;
+            let content = Content::pack(item.content.read()?, packing);
+            files.insert(item.path, (place, Node::file(file_mode(item.mode), content, origin.clone())));
+        }
+        Ok(())
+    })?;
+    Ok(Layer { entries: files.into_values().collect() })
+}
+
 /// What becomes of a file.
 enum Fate {
     Kept(Node),
