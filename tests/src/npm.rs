@@ -67,6 +67,16 @@ impl Npm {
         Err(format!("npm {arguments:?}: {}", String::from_utf8_lossy(&output.stderr)))
     }
 
+    /// The registry that npm is configured for.
+    ///
+    /// # Errors
+    /// When npm does not say.
+    pub fn registry(&self) -> Result<String, String> {
+        let output = Command::new("npm").args(["config", "get", "registry"]).output();
+        let output = output.map_err(|error| format!("npm: {error}"))?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
     /// A tarball out of npm's cache, which is keyed by integrity.
     ///
     /// # Errors
