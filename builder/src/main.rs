@@ -1,3 +1,17 @@
-//! Builds measured confidential VM images from declarative recipes.
+//! The `proofmark` command.
 
-fn main() {}
+mod cli;
+mod cmd;
+mod failure;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let arguments = cli::Arguments::parse();
+    match cli::run(&arguments) {
+        Ok(code) => code,
+        Err(error) => failure::report(&error),
+    }
+}

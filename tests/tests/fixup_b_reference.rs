@@ -3,6 +3,9 @@
 //! Needs `apt-get`, `dpkg-deb`, `openssl` and trixie packages; `PROOFMARK_TRIXIE_DEBS` may name a folder that holds the
 //! packages already. Without them the tests fail when `CI` is `true`, else they say that they did nothing.
 
+// The helpers of a test may stop it.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -390,9 +393,14 @@ fn the_lint_finds_the_library_that_kmod_opens_at_run_time() {
     let start = Instant::now();
     let before = lint::lint(&tree, &[]).unwrap();
     eprintln!("lint of {} paths: {:?}", tree.len(), start.elapsed());
-    for finding in before.findings.iter().filter(|finding| finding.level() == lint::Level::Error) {
-        eprintln!("{finding}");
-    }
+    // All that these packages depend on is there: nothing fails to start.
+    let errors: Vec<String> = before
+        .findings
+        .iter()
+        .filter(|finding| finding.level() == lint::Level::Error)
+        .map(lint::Finding::to_string)
+        .collect();
+    assert_eq!(errors, [""; 0]);
     let names = |report: &lint::Report| {
         report.findings.iter().filter(|finding| finding.to_string().contains("liblzma.so.5")).count()
     };

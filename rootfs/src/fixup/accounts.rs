@@ -7,18 +7,19 @@
 //! built-in table      ─┤
 //! recipe              ─┘
 //! ```
-//! Ids that nothing fixes are pinned by the lock, so that one more package moves no other account's id: [`plan`]
+//! A fixed id is never given to another account, even to one that comes first (systemd-sysusers would). Ids that
+//! nothing fixes are pinned by the lock, so that one more package moves no other account's id: [`plan`]
 //! chooses them once, [`apply`] refuses an account without one. Masters come first and in their order, added accounts
 //! follow by id. Every password is locked (`*` for masters, as shadowconfig(8) leaves them, else `!*`). The date of the
-//! last password change is empty: that switches password ageing off, has no clock in it, and unlike 0 does not demand a
-//! new password at the next login (shadow(5)); systemd-sysusers writes the same when `SOURCE_DATE_EPOCH` is 0.
+//! last password change is empty: that switches password ageing off, has no clock in it, and unlike the 0 that
+//! systemd-sysusers writes for `SOURCE_DATE_EPOCH=0` does not demand a new password at the next login (shadow(5)).
 //!
 //! # Source
 //! sysusers.d(5) and systemd 257 `src/sysusers/sysusers.c` (order, choice of ids, `u!` expires the account);
 //! passwd(5), group(5), shadow(5), gshadow(5); base-passwd 3.6 of trixie.
 //!
 //! # Not here
-//! Home directories, and specifiers in sysusers.d other than `%%`: the machine they speak of does not exist yet.
+//! Home directories, setgid ssh-agent (its postinst's guard against ptrace), and specifiers in sysusers.d other than `%%`: the machine they speak of does not exist yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,6 +43,14 @@ const BUILT_IN: [(&str, &[&str]); 2] = [
         &["g tss -", "u tss - \"TPM software stack\" /var/lib/tpm /bin/false"],
     ),
     ("usr/bin/ssh-agent", &["g _ssh -"]),
+];
+
+/// Directories that maintainer scripts give to those accounts, or to `_apt`: path, mode, user, group. Read in the postinst
+/// of tpm-udev 0.6 and apt 3.0.
+const OWNED: [(&str, u16, &str, &str); 3] = [
+    ("var/cache/apt/archives/partial", 0o700, "_apt", "root"),
+    ("var/lib/apt/lists/partial", 0o700, "_apt", "root"),
+    ("var/lib/tpm", 0o755, "tss", "tss"),
 ];
 
 /// Why there is no set of accounts.
@@ -207,6 +216,14 @@ pub fn apply(tree: &mut Tree, declared: &Declared, pinned: &Ids) -> Result<(), E
     }
     for path in ["etc/subuid", "etc/subgid"] {
         write::file(tree, path, 0o644, "", NAME)?;
+    }
+    for (path, mode, user, group) in OWNED {
+        let uid = accounts.users.iter().find(|there| there.name == user).map(|user| user.uid);
+        let gid = accounts.group_named(group).map(|group| group.gid);
+        let node = tree.edit(&TreePath::new(path).map_err(tree::Error::from)?);
+        if let (Some(uid), Some(gid), Some(node)) = (uid, gid, node) {
+            (node.mode, node.uid, node.gid) = (mode, uid, gid);
+        }
     }
     Ok(())
 }
@@ -733,11 +750,12 @@ impl Placing<'_> {
         by: &str,
     ) -> Result<u32, Error> {
         let refuse = self.unpinned == Unpinned::Refuse;
-        if let Id::Fixed(fixed) = *id {
-            if let Some(pinned) = pinned.filter(|&pinned| refuse && pinned != fixed) {
-                let (name, wanted_by) = (name.to_owned(), by.to_owned());
-                return Err(Error::StaleId { what, name, pinned, fixed, wanted_by });
-            }
+        if let (Id::Fixed(fixed), Some(pinned)) = (id.clone(), pinned)
+            && refuse
+            && pinned != fixed
+        {
+            let (name, wanted_by) = (name.to_owned(), by.to_owned());
+            return Err(Error::StaleId { what, name, pinned, fixed, wanted_by });
         }
         let stale = || Error::Stale { what, name: name.to_owned(), wanted_by: by.to_owned() };
         if let Some(exact) = if let Id::Fixed(fixed) = *id { Some(fixed) } else { pinned } {

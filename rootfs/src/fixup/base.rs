@@ -93,12 +93,12 @@ const COPIES: [(&str, &str, u16); 5] = [
     ("usr/share/openssh/sshd_config", "etc/ssh/sshd_config", 0o644),
 ];
 
-/// Files with a text that scripts or the installer write: path, text.
-const FILES: [(&str, &str); 4] = [
-    ("etc/environment", ""),
-    ("etc/machine-id", ""),
-    ("etc/networks", "default\t\t0.0.0.0\nloopback\t127.0.0.0\nlink-local\t169.254.0.0\n"),
-    ("etc/fstab", FSTAB),
+/// Files with a text that scripts or the installer write: path, mode, text.
+const FILES: [(&str, u16, &str); 4] = [
+    ("etc/environment", 0o644, ""),
+    ("etc/fstab", 0o644, FSTAB),
+    ("etc/machine-id", 0o444, ""),
+    ("etc/networks", 0o644, "default\t\t0.0.0.0\nloopback\t127.0.0.0\nlink-local\t169.254.0.0\n"),
 ];
 
 const FSTAB: &str = "\
@@ -150,11 +150,14 @@ pub fn apply(tree: &mut Tree, hostname: &str) -> Result<(), Error> {
             write::missing(tree, to, Node::file(mode, Content::raw(text), origin()))?;
         }
     }
-    let host = [("etc/hostname", format!("{hostname}\n")), ("etc/hosts", hosts(hostname))];
-    let shells = [("etc/shells", shells(tree)?)];
-    let fixed = FILES.map(|(path, text)| (path, text.to_owned()));
-    for (path, text) in host.into_iter().chain(shells).chain(fixed) {
-        write::missing(tree, path, Node::file(0o644, Content::raw(text), origin()))?;
+    let made = [
+        ("etc/hostname", 0o644, format!("{hostname}\n")),
+        ("etc/hosts", 0o644, hosts(hostname)),
+        ("etc/shells", 0o644, shells(tree)?),
+    ];
+    let fixed = FILES.map(|(path, mode, text)| (path, mode, text.to_owned()));
+    for (path, mode, text) in made.into_iter().chain(fixed) {
+        write::missing(tree, path, Node::file(mode, Content::raw(text), origin()))?;
     }
     if write::exists(tree, "etc/dpkg/origins/debian")? {
         link(tree, "etc/dpkg/origins/default", "debian")?;

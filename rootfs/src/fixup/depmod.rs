@@ -567,7 +567,8 @@ impl<'m> Index<'m> {
             })
             .collect();
         let rank = rank(&direct).map_err(|left| {
-            Error::Cycle(left.iter().filter_map(|at| rows.get(*at)).map(|row| row.0.to_owned()).collect())
+            let names = left.iter().filter_map(|at| rows.get(*at)).map(|row| row.0.to_owned());
+            Error::Cycle(names.collect::<BTreeSet<_>>().into_iter().collect())
         })?;
         let dependencies = (0..rows.len())
             .map(|start| {
@@ -968,5 +969,59 @@ mod tests {
         assert_eq!(normal_alias("a-b[0-9]-c").as_deref(), Some("a_b[0-9]_c"));
         assert_eq!(normal_alias("a]"), None);
         assert_eq!(normal_alias("a[0"), None);
+    }
+
+    /// All values that the bytes of an index hold, found as libkmod reads them: by offsets and flags.
+    fn walk(bytes: &[u8], offset: u32, key: Vec<u8>, found: &mut Vec<(String, u32, String)>) {
+        let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+        let text = |at: usize| bytes[at..].split(|&byte| byte == 0).next().unwrap();
+        let (mut at, mut key) = ((offset & 0x0fff_ffff) as usize, key);
+        if offset & HAS_PREFIX != 0 {
+            key.extend(text(at));
+            at += text(at).len() + 1;
+        }
+        let mut children = Vec::new();
+        if offset & HAS_CHILDREN != 0 {
+            let (first, last) = (bytes[at], bytes[at + 1]);
+            at += 2;
+            for byte in first..=last {
+                children.push((byte, word(at)));
+                at += 4;
+            }
+        }
+        if offset & HAS_VALUES != 0 {
+            let count = word(at);
+            at += 4;
+            for _ in 0..count {
+                let value = String::from_utf8(text(at + 4).to_vec()).unwrap();
+                found.push((String::from_utf8(key.clone()).unwrap(), word(at), value.clone()));
+                at += 4 + value.len() + 1;
+            }
+        }
+        for (byte, child) in children.into_iter().filter(|(_, child)| *child != 0) {
+            walk(bytes, child, [key.clone(), vec![byte]].concat(), found);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn an_index_gives_back_what_was_put_in(entries in proptest::collection::vec(("[a-c:_*]{0,6}", 0u32..4), 0..40)) {
+            let mut trie = Trie::default();
+            for (at, (key, priority)) in entries.iter().enumerate() {
+                trie.insert(key, &format!("v{at}"), *priority).unwrap();
+            }
+            let bytes = trie.bytes();
+            let mut found = Vec::new();
+            walk(&bytes, u32::from_be_bytes(bytes[8..12].try_into().unwrap()), Vec::new(), &mut found);
+            proptest::prop_assert!(found.windows(2).all(|pair| pair[0].0 != pair[1].0 || pair[0].1 <= pair[1].1));
+            let mut want: Vec<(String, u32, String)> = entries
+                .into_iter()
+                .enumerate()
+                .map(|(at, (key, priority))| (key, priority, format!("v{at}")))
+                .collect();
+            want.sort();
+            found.sort();
+            proptest::prop_assert_eq!(found, want);
+        }
     }
 }

@@ -545,4 +545,15 @@ mod tests {
         assert_eq!(generator(&tree()).as_deref(), Some(want));
         assert_eq!(generator(&Tree::new(origin())), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn each_string_stands_where_the_table_says(texts in proptest::collection::vec("[ab/]{0,5}", 0..30)) {
+            let (bytes, places) = strings(texts.iter().map(String::as_str));
+            for text in &texts {
+                let found = bytes[places[text.as_str()]..].split(|&byte| byte == 0).next().unwrap();
+                proptest::prop_assert_eq!(found, text.as_bytes());
+            }
+        }
+    }
 }

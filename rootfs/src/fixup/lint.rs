@@ -236,7 +236,9 @@ fn examine(
         return Ok(BTreeSet::new());
     }
     let mut problems = BTreeSet::new();
-    if let Some(loader) = elf.interpreter()?.filter(|loader| !exists(tree, loader)) {
+    let interpreter = elf.interpreter()?;
+    let is_library = interpreter.is_none();
+    if let Some(loader) = interpreter.filter(|loader| !exists(tree, loader)) {
         problems.insert(Problem::Loader { path: loader });
     }
     let dynamic = elf.dynamic()?.unwrap_or_default();
@@ -248,6 +250,8 @@ fn examine(
         .filter_map(|directory| anchor(tree, &directory))
         .collect();
     search.extend(common.iter().cloned());
+    // A private library is loaded by a program that has loaded its neighbours already: libsystemd-core has no RUNPATH.
+    search.extend(path.parent().filter(|_| is_library));
     let is_there = |name: &str| {
         if name.contains('/') {
             return exists(tree, &name.replace("$ORIGIN", &here));
@@ -336,7 +340,8 @@ mod tests {
         let private = Some("$ORIGIN/../private");
         let needed = ["liba.so.1", "libp.so.1", "libnone.so.1"];
         add("opt/bin/program", 0o755, shared_object(None, &needed, private, Some(LOADER), &[]));
-        add("opt/private/libp.so.1", 0o644, shared_object(None, &[], None, None, &[]));
+        add("opt/private/libp.so.1", 0o644, shared_object(None, &["libq.so.1"], None, None, &[]));
+        add("opt/private/libq.so.1", 0o644, shared_object(None, &[], None, None, &[]));
         add("opt/bin/musl", 0o755, shared_object(None, &[], None, Some("/lib/ld-musl-x86_64.so.1"), &[]));
         let mut arm = shared_object(None, &["libarm.so.1"], None, Some("/lib/arm"), &[]);
         arm[18] = 183;

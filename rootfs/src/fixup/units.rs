@@ -14,7 +14,7 @@
 //!
 //! # Source
 //! systemd.unit(5), "[Install] section options"; systemd.preset(5); systemd 257 `src/shared/install.c`
-//! (`install_info_symlink_alias`, `install_info_symlink_wants`). As there, `[Install]` of drop-ins is not read.
+//! (`install_info_symlink_alias`, `install_info_symlink_wants`). As there, `[Install]` of drop-ins counts too.
 //!
 //! # Not here
 //! What a unit does; units made by generators at boot.
@@ -186,6 +186,9 @@ pub fn apply(tree: &mut Tree, declared: &Declared) -> Result<Report, Error> {
         if scope.etc == SYSTEM.etc {
             links.boot_to(declared.default_target.as_ref())?;
         }
+        // A name that only an alias brings exists too.
+        let made: BTreeSet<&str> = links.links.keys().map(TreePath::name).collect();
+        links.dangling.retain(|(by, _)| !made.contains(by.as_str()));
         report.dangling.append(&mut links.dangling);
         all.append(&mut links.links);
     }
@@ -487,13 +490,54 @@ impl Links<'_> {
         Ok(units.into_iter().collect())
     }
 
-    /// The `[Install]` section; `None` when it says nothing.
+    /// The drop-ins of a unit: of its type, its prefixes at a dash, its template and itself; the more special folder and
+    /// the stronger root win a file name, and the names order the files (systemd.unit(5), "Description").
+    fn drop_ins(&self, name: &str) -> Result<Vec<TreePath>, Error> {
+        let Some(Parts { prefix, instance, suffix }) = parts(name) else { return Ok(Vec::new()) };
+        let mut folders = vec![format!("{suffix}.d")];
+        for (dash, _) in prefix.match_indices('-') {
+            let (start, _) = prefix.split_at_checked(dash + 1).unwrap_or((prefix, ""));
+            let at = if instance.is_some() { "@" } else { "" };
+            folders.push(format!("{start}{at}.{suffix}.d"));
+        }
+        if instance.is_some() {
+            folders.push(format!("{prefix}@.{suffix}.d"));
+        }
+        folders.push(format!("{name}.d"));
+        let mut by_name = BTreeMap::new();
+        for folder in folders {
+            for root in self.scope.search.iter().rev() {
+                let place =
+                    TreePath::new(root).and_then(|root| root.join(&folder)).map_err(tree::Error::from)?;
+                for (path, _) in self.tree.children(&place).filter(|(path, _)| path.name().ends_with(".conf"))
+                {
+                    by_name.insert(path.name().to_owned(), path.clone());
+                }
+            }
+        }
+        let masked = |path: &TreePath| match self.tree.get(path).map(|node| &node.kind) {
+            Some(Kind::Symlink(target)) => &**target == "/dev/null",
+            _ => false,
+        };
+        Ok(by_name.into_values().filter(|path| !masked(path)).collect())
+    }
+
+    /// The `[Install]` section of a unit and its drop-ins; `None` when it says nothing.
     fn install(&self, path: &TreePath, name: &str) -> Result<Option<Install>, Error> {
+        let mut install = Install::default();
+        let mut said = self.read_install(path, name, &mut install)?;
+        for path in self.drop_ins(name)? {
+            said |= self.read_install(&path, name, &mut install)?;
+        }
+        Ok(said.then_some(install))
+    }
+
+    /// Adds one file's `[Install]` section; gives whether it says anything.
+    fn read_install(&self, path: &TreePath, name: &str, install: &mut Install) -> Result<bool, Error> {
         let bytes = self.tree.read(path)?;
         let text = String::from_utf8_lossy(&bytes);
         let wrong =
             |problem, text: &str| Error::Install { path: path.clone(), problem, text: text.to_owned() };
-        let mut install = Install::default();
         let mut said = false;
         for (key, value) in section(&text, "Install") {
             let list = match key.as_str() {
@@ -519,7 +563,7 @@ impl Links<'_> {
                 list.push(expand(&word, name).ok_or_else(|| wrong("unsupported specifier", &word))?);
             }
         }
-        Ok(said.then_some(install))
+        Ok(said)
     }
 }
 
@@ -757,6 +801,27 @@ mod tests {
             let declared = Declared { enable: units(&["bad.service"]), ..Declared::default() };
             assert!(matches!(apply(&mut tree, &declared), Err(Error::Install { .. })), "{text}");
         }
+    }
+
+    #[test]
+    fn drop_ins_add_to_the_install_section_and_a_masked_one_does_not() {
+        let dir = "usr/lib/systemd/system";
+        let mut tree = tree(&[
+            ("a-b@.service", "[Install]\nWantedBy=one.target\n"),
+            (&format!("{dir}/service.d/1.conf"), "[Install]\nWantedBy=two.target\n"),
+            (&format!("{dir}/a-@.service.d/2.conf"), "[Install]\nWantedBy=three.target\n"),
+            (&format!("{dir}/a-b@.service.d/3.conf"), "[Install]\nWantedBy=four.target\n"),
+            (&format!("{dir}/a-b@x.service.d/4.conf"), "[Install]\nWantedBy=five.target\n"),
+            (&format!("{dir}/a-b@y.service.d/5.conf"), "[Install]\nWantedBy=six.target\n"),
+            ("etc/systemd/system/a-b@.service.d/3.conf", "-> /dev/null"),
+        ]);
+        // The mask is the recipe's, not a package's.
+        tree.edit(&path("etc/systemd/system/a-b@.service.d/3.conf")).unwrap().origin = origin();
+        let declared = Declared { enable: units(&["a-b@x.service"]), ..Declared::default() };
+        let report = apply(&mut tree, &declared).unwrap();
+        let by: Vec<String> =
+            report.links.keys().map(|path| path.parent().unwrap().name().to_owned()).collect();
+        assert_eq!(by, ["five.target.wants", "one.target.wants", "three.target.wants", "two.target.wants"]);
     }
 
     #[test]

@@ -279,7 +279,7 @@ pub fn pick(
     if let Some(missing) = wanted.keys().find(|path| !found.contains_key(**path)) {
         return Err(Error::Missing { package: subject, path: (*missing).to_owned() });
     }
-    Ok(Layer { entries: found.into_values().collect() })
+    Ok(Layer { entries: found.into_values().collect(), ..Layer::default() })
 }
 
 /// Takes all files out of a tarball, to their paths in the package.
@@ -298,7 +298,7 @@ pub fn all(tarball: &[u8], origin: &Origin, packing: Packing) -> Result<Layer, E
         }
         Ok(())
     })?;
-    Ok(Layer { entries: files.into_values().collect() })
+    Ok(Layer { entries: files.into_values().collect(), ..Layer::default() })
 }
 
 /// What becomes of a file.

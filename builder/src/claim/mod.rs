@@ -1,0 +1,4 @@
+//! What is claimed of an image, as data: pure, without a clock, a host or a path of this machine.
+
+pub mod contents;
+pub mod manifest;

@@ -1,0 +1,138 @@
+//! Yields what the user asked for, from the command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use proofmark::host::fetch::Network;
+use proofmark::host::mirror::{Given, Mirrors};
+use proofmark::host::progress::Progress;
+use proofmark::host::store::Store;
+
+use crate::cmd;
+
+/// Builds measured confidential VM images from declarative recipes.
+#[derive(Debug, Parser)]
+#[command(name = "proofmark", version, about, max_term_width = 110, disable_help_subcommand = true)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Debug, clap::Args)]
+pub struct Common {
+    /// Print one JSON document on standard output.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say nothing but errors.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Folder of fetched files and of what is derived from them [default: the user's cache folder].
+    #[arg(long, global = true, env = "PROOFMARK_STORE", value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// Never use the network.
+    #[arg(long, global = true)]
+    pub offline: bool,
+    /// A folder that `proofmark vendor` wrote, to take files from; may be given several times.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub vendor: Vec<PathBuf>,
+    /// A mirror of Debian's archive.
+    #[arg(long, global = true, value_name = "URL")]
+    pub debian_mirror: Vec<String>,
+    /// A mirror of Debian's security archive.
+    #[arg(long, global = true, value_name = "URL")]
+    pub debian_security_mirror: Vec<String>,
+    /// An npm registry.
+    #[arg(long, global = true, value_name = "URL")]
+    pub npm_registry: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Build the image of a recipe.
+    Build(cmd::build::Arguments),
+    /// Resolve a recipe's packages and write recipe.lock beside it.
+    Lock(cmd::lock::Arguments),
+    /// Show what a new lock would change, package by package; --write writes it.
+    Update(cmd::update::Arguments),
+    /// Bring everything that a lock names into the store.
+    Fetch(cmd::fetch::Arguments),
+    /// Write everything that a lock names to a folder that serves as a mirror.
+    Vendor(cmd::vendor::Arguments),
+    /// Print the JSON Schema of recipes.
+    Schema(cmd::schema::Arguments),
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// What a run of the program has at hand.
+#[derive(Debug)]
+pub struct Session {
+    pub format: Format,
+    pub progress: Progress,
+    pub store: Store,
+    pub mirrors: Mirrors,
+    pub network: Network,
+}
+
+impl Session {
+    fn new(common: &Common) -> anyhow::Result<Self> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let home = |name: &str, below: &str| -> Option<PathBuf> {
+            let own = variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+            own.or_else(|| Some(PathBuf::from(variable("HOME")?).join(below)))
+        };
+        let root = match &common.store {
+            Some(root) => root.clone(),
+            None => home("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("proofmark")).context(
+                "no folder for the store: neither --store, PROOFMARK_STORE, XDG_CACHE_HOME nor HOME is set",
+            )?,
+        };
+        let flags = Given {
+            debian: common.debian_mirror.clone(),
+            debian_security: common.debian_security_mirror.clone(),
+            npm: common.npm_registry.clone(),
+            vendor: common
+                .vendor
+                .iter()
+                .map(|folder| std::path::absolute(folder))
+                .collect::<Result<_, _>>()?,
+        };
+        let configuration = match home("XDG_CONFIG_HOME", ".config") {
+            Some(folder) => Given::from_file(&folder.join("proofmark/config.toml"))?,
+            None => Given::default(),
+        };
+        let given = vec![flags, Given::from_environment(&variable), configuration];
+        Ok(Session {
+            format: if common.json { Format::Json } else { Format::Text },
+            progress: Progress::detect(common.quiet.then_some(())),
+            store: Store::open(&root)?,
+            mirrors: Mirrors::new(given, Box::new(cmd::npm_registry_of_this_machine)),
+            network: if common.offline { Network::Offline } else { Network::Allowed },
+        })
+    }
+}
+
+/// Does what was asked for.
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let session = || Session::new(&arguments.common);
+    match &arguments.verb {
+        Verb::Build(verb) => cmd::build::run(verb, &session()?),
+        Verb::Lock(verb) => cmd::lock::run(verb, &session()?),
+        Verb::Update(verb) => cmd::update::run(verb, &session()?),
+        Verb::Fetch(verb) => cmd::fetch::run(verb, &session()?),
+        Verb::Vendor(verb) => cmd::vendor::run(verb, &session()?),
+        Verb::Schema(verb) => cmd::schema::run(verb),
+    }
+}

@@ -1,0 +1,94 @@
+//! Speaks to people when something failed, and chooses the exit code: nobody else does either.
+//!
+//! # Shape
+//! ```text
+//! error: what failed
+//! caused by: why
+//! hint: what to do next
+//! ```
+//! Exit codes: 0 done, 1 failed, 2 usage, 3 the network or another outside cause, 4 verified and the answer is no.
+
+use std::process::ExitCode;
+
+use proofmark::host::{fetch, store};
+use proofmark::{lock, recipe};
+
+/// The answer to a check is no.
+pub const NO: u8 = 4;
+
+/// A failure whose next step is known where it happens.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Hinted {
+    /// What failed.
+    pub message: String,
+    /// What to do next.
+    pub hint: String,
+}
+
+/// A failure with a next step.
+pub fn hinted(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+    Hinted { message: message.into(), hint: hint.into() }.into()
+}
+
+/// Says what failed, on standard error, and gives the exit code.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    let mut said: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        // A transparent error repeats its source.
+        if said.last().is_some_and(|last| *last == text) {
+            continue;
+        }
+        eprintln!("{}: {text}", if said.is_empty() { "error" } else { "caused by" });
+        said.push(text);
+    }
+    let (hint, code) = advice(error);
+    if let Some(hint) = hint {
+        eprintln!("hint: {hint}");
+    }
+    ExitCode::from(code)
+}
+
+/// What to do next, and the exit code.
+fn advice(error: &anyhow::Error) -> (Option<String>, u8) {
+    for cause in error.chain() {
+        if let Some(hinted) = cause.downcast_ref::<Hinted>() {
+            return (Some(hinted.hint.clone()), 1);
+        }
+        if let Some(recipe::Error::Wrong { hint, .. }) = cause.downcast_ref() {
+            return (hint.clone(), 1);
+        }
+        if let Some(recipe::Error::Read { .. }) = cause.downcast_ref() {
+            return (Some("name a recipe's folder, as `proofmark build recipes/minimal`".to_owned()), 1);
+        }
+        if let Some(lock::Error::Stale { .. }) = cause.downcast_ref() {
+            return (
+                Some("run `proofmark lock` on the recipe, review the difference and commit it".to_owned()),
+                1,
+            );
+        }
+        match cause.downcast_ref() {
+            Some(fetch::Error::Nowhere { .. }) => {
+                let hint = "mirrors forget old packages: run `proofmark update` for a newer lock, or give the folder \
+                            of a `proofmark vendor` by --vendor DIR";
+                return (Some(hint.to_owned()), 3);
+            }
+            Some(fetch::Error::Offline { .. }) => {
+                let hint = "run `proofmark fetch` on the recipe while there is a network, or give a vendored folder \
+                            by --vendor DIR";
+                return (Some(hint.to_owned()), 3);
+            }
+            _ => {}
+        }
+        if let Some(store::Error::Damaged { .. }) = cause.downcast_ref() {
+            return (Some("run the command again: it is fetched anew".to_owned()), 1);
+        }
+        if let Some(source) = cause.downcast_ref::<std::io::Error>()
+            && source.kind() == std::io::ErrorKind::StorageFull
+        {
+            return (Some("make room on that disk; nothing was changed".to_owned()), 1);
+        }
+    }
+    (None, 1)
+}
