@@ -1,3 +1,6 @@
 //! Whole-program tests.
 
+pub mod chat;
 pub mod folder;
+pub mod model;
+pub mod npm;

@@ -8,66 +8,27 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Instant;
 
 use rayon::prelude::*;
 use rootfs::content::{Packing, Sha256Digest};
 use rootfs::npm::engines;
-use rootfs::npm::layout::{Package, lay_out};
+use rootfs::npm::layout::lay_out;
 use rootfs::npm::lock::{LINUX_X64_GLIBC, PackageLock};
 use rootfs::npm::omit::{Omit, Rule, Tally};
 use rootfs::npm::tarball::{Destination, unpack};
 use rootfs::path::TreePath;
 use rootfs::tree::{Kind, Origin, Tree};
+use system_tests::npm::{Npm, openclaw, skipped};
 
 /// An application with an alias, a scope, nested packages, programs, and packages for other platforms.
 const SMALL: &str = r#"{"name":"small","version":"1.0.0","private":true,"dependencies":{
     "@lydell/node-pty":"1.1.0","string-width-cjs":"npm:string-width@4.2.3","wrap-ansi":"8.1.0","semver":"7.7.3",
     "which":"5.0.0","rimraf":"5.0.10"}}"#;
 
-/// Says loudly that a check did not happen; fails where it must.
-fn skipped(why: &str) {
-    eprintln!("SKIPPED: {why}");
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
-}
-
-/// Runs npm in `folder` with a cache of the tests' own, under umask 022.
-fn npm(folder: &Path, arguments: &[&str]) -> bool {
-    let cache = cache();
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", r#"umask 022; exec npm "$@""#, "sh"]).args(arguments).current_dir(folder);
-    command.args([
-        "--ignore-scripts",
-        "--no-audit",
-        "--no-fund",
-        "--omit-lockfile-registry-resolved=true",
-        "--cache",
-    ]);
-    let output = command.arg(&cache).output();
-    match output {
-        Ok(output) if output.status.success() => true,
-        Ok(output) => {
-            eprintln!("npm {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-            false
-        }
-        Err(error) => {
-            eprintln!("npm {arguments:?}: {error}");
-            false
-        }
-    }
-}
-
-fn cache() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("npm-cache")
-}
-
-/// The tarball of a package out of npm's cache, which is keyed by integrity.
-fn tarball(package: &Package) -> Vec<u8> {
-    let hex: String = package.entry.integrity.0.iter().map(|byte| format!("{byte:02x}")).collect();
-    let path = cache().join("_cacache/content-v2/sha512").join(&hex[..2]).join(&hex[2..4]).join(&hex[4..]);
-    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+fn npm() -> Npm {
+    Npm::new(env!("CARGO_TARGET_TMPDIR"))
 }
 
 /// What lies at a path, in comparable form.
@@ -103,7 +64,8 @@ fn lay_out_in_memory(lock: &[u8], omit: &Omit) -> (Tree, Tally) {
     engines::check(entries.iter().copied(), "22.19.0").unwrap();
     let packages = lay_out(entries);
     let read = start.elapsed();
-    let tarballs: Vec<Vec<u8>> = packages.iter().map(tarball).collect();
+    let tarballs: Vec<Vec<u8>> =
+        packages.iter().map(|package| npm().cached(&package.entry.integrity).unwrap()).collect();
     let start = Instant::now();
     let root = TreePath::root();
     let destination = Destination { root: &root, omit, packing: Packing::Raw };
@@ -145,14 +107,17 @@ fn in_memory(tree: &Tree) -> BTreeMap<String, Found> {
     tree.below(&TreePath::new("node_modules").unwrap()).map(found).collect()
 }
 
-/// Lets npm install `folder`, and compares.
-fn compare(folder: &Path) -> Option<usize> {
-    if !npm(folder, &["ci"]) {
-        skipped("npm ci did not work");
-        return None;
-    }
+/// Lets npm install the application, and compares.
+fn compare(application: &Path) -> Option<usize> {
+    let folder = match npm().installed(application) {
+        Ok(folder) => folder,
+        Err(why) => {
+            skipped(&why);
+            return None;
+        }
+    };
     let mut want = BTreeMap::new();
-    on_disk(folder, "node_modules", &mut want);
+    on_disk(&folder, "node_modules", &mut want);
     let lock = fs::read(folder.join("package-lock.json")).unwrap();
     let found = in_memory(&lay_out_in_memory(&lock, &Omit::nothing()).0);
     let paths: std::collections::BTreeSet<_> = want.keys().chain(found.keys()).collect();
@@ -170,21 +135,12 @@ fn compare(folder: &Path) -> Option<usize> {
     Some(want.len())
 }
 
-fn openclaw() -> Option<PathBuf> {
-    let named = std::env::var_os("PROOFMARK_OPENCLAW").map(PathBuf::from);
-    let beside = || {
-        let folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
-        folders.map(|folder| folder.join("shared/openclaw")).find(|folder| folder.is_dir())
-    };
-    named.or_else(beside).filter(|folder| folder.join("package-lock.json").is_file())
-}
-
 #[test]
 fn a_small_application_is_laid_out_as_npm_does() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("package.json"), SMALL).unwrap();
-    if !npm(folder.path(), &["install", "--package-lock-only"]) {
-        return skipped("npm cannot resolve the small application");
+    if let Err(why) = npm().run(folder.path(), &["install", "--package-lock-only"]) {
+        return skipped(&why);
     }
     if let Some(paths) = compare(folder.path()) {
         assert!(paths > 200, "{paths}");
@@ -196,14 +152,10 @@ fn openclaw_is_laid_out_as_npm_does() {
     let Some(material) = openclaw() else {
         return skipped("no package-lock.json of OpenClaw: set PROOFMARK_OPENCLAW");
     };
-    let folder = tempfile::tempdir().unwrap();
-    for name in ["package.json", "package-lock.json"] {
-        fs::write(folder.path().join(name), fs::read(material.join(name)).unwrap()).unwrap();
-    }
-    let Some(paths) = compare(folder.path()) else { return };
+    let Some(paths) = compare(&material) else { return };
     assert!(paths > 45_000, "{paths}");
 
-    let lock = fs::read(folder.path().join("package-lock.json")).unwrap();
+    let lock = fs::read(material.join("package-lock.json")).unwrap();
     let rules = ["node_modules/**/*.map", "node_modules/none/**"].map(Rule::new);
     let (tree, omitted) = lay_out_in_memory(&lock, &Omit::new(&rules).unwrap());
     assert!(tree.iter().all(|(path, _)| !path.name().ends_with(".map")));

@@ -4,7 +4,7 @@
 //! A glob is matched against a path relative to the application's root, as `node_modules/openclaw/docs/index.md`:
 //! `*` and `?` stay inside of one component, `**` as a whole component spans any number of them (none included),
 //! `{a,b}` is either, `[ab]` and `[!ab]` are one character; upper and lower case differ.
-//! An `except` glob of the same rule takes files out of the rule again. The first rule that matches a file counts it.
+//! A `keep` glob of the same rule takes files out of that rule again. The first rule that matches a file counts it.
 //! Globs see files and links, never directories; a directory of which every file is omitted goes too.
 //!
 //! # Not here
@@ -29,18 +29,18 @@ pub enum Error {
 }
 
 /// One rule: what it omits, and what it leaves nevertheless.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rule {
-    /// The glob.
-    pub glob: String,
+    /// Globs of files to omit.
+    pub paths: Vec<String>,
     /// Globs of files that stay.
-    pub except: Vec<String>,
+    pub keep: Vec<String>,
 }
 
 impl Rule {
-    /// A rule without exceptions.
+    /// A rule of one glob, without exceptions.
     pub fn new(glob: &str) -> Self {
-        Rule { glob: glob.to_owned(), except: Vec::new() }
+        Rule { paths: vec![glob.to_owned()], keep: Vec::new() }
     }
 }
 
@@ -56,15 +56,17 @@ pub struct Omitted {
 /// The rules of one application, ready to match.
 #[derive(Debug, Clone)]
 pub struct Omit {
-    rules: GlobSet,
-    /// For each rule its exceptions; `None` where it has none.
-    except: Vec<Option<GlobSet>>,
+    globs: GlobSet,
+    /// For each glob the number of its rule.
+    owners: Vec<usize>,
+    /// For each rule what it leaves; `None` where that is nothing.
+    keep: Vec<Option<GlobSet>>,
 }
 
 impl Omit {
     /// Rules that omit nothing.
     pub fn nothing() -> Self {
-        Omit { rules: GlobSet::empty(), except: Vec::new() }
+        Omit { globs: GlobSet::empty(), owners: Vec::new(), keep: Vec::new() }
     }
 
     /// Reads the rules; their order decides which one counts a file.
@@ -72,31 +74,32 @@ impl Omit {
     /// # Errors
     /// [`Error`] of the first glob that is refused.
     pub fn new<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Result<Self, Error> {
-        let mut globs = Vec::new();
-        let mut except = Vec::new();
-        for rule in rules {
-            globs.push(rule.glob.as_str());
-            let kept = (!rule.except.is_empty()).then(|| set(rule.except.iter().map(String::as_str)));
-            except.push(kept.transpose()?);
+        let (mut globs, mut owners, mut keep) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, rule) in rules.into_iter().enumerate() {
+            globs.extend(rule.paths.iter().map(String::as_str));
+            owners.resize(globs.len(), number);
+            let left = (!rule.keep.is_empty()).then(|| set(rule.keep.iter().map(String::as_str)));
+            keep.push(left.transpose()?);
         }
-        Ok(Omit { rules: set(globs)?, except })
+        Ok(Omit { globs: set(globs)?, owners, keep })
     }
 
     /// Number of rules.
     pub fn len(&self) -> usize {
-        self.except.len()
+        self.keep.len()
     }
 
     /// Whether there is no rule.
     pub fn is_empty(&self) -> bool {
-        self.except.is_empty()
+        self.keep.is_empty()
     }
 
     /// The number of the first rule that omits `path`, which is relative to the application's root.
     pub fn rule(&self, path: &str) -> Option<usize> {
-        self.rules.matches(path).into_iter().find(|&rule| {
-            let except = self.except.get(rule).and_then(Option::as_ref);
-            !except.is_some_and(|except| except.is_match(path))
+        let matching = self.globs.matches(path).into_iter();
+        matching.filter_map(|glob| self.owners.get(glob).copied()).find(|&rule| {
+            let keep = self.keep.get(rule).and_then(Option::as_ref);
+            !keep.is_some_and(|keep| keep.is_match(path))
         })
     }
 }
@@ -204,12 +207,12 @@ mod tests {
     #[test]
     fn the_first_rule_counts_and_an_exception_leaves_the_file_to_later_rules() {
         let rules = [
-            Rule { glob: "a/**".into(), except: vec!["a/keep/**".into()] },
+            Rule { paths: vec!["b/**".into(), "a/**".into()], keep: vec!["a/keep/**".into()] },
             Rule::new("**/*.md"),
             Rule::new("none"),
         ];
         let omit = Omit::new(&rules).unwrap();
-        assert_eq!(omit.rule("a/x.md"), Some(0));
+        assert_eq!((omit.rule("a/x.md"), omit.rule("b/x")), (Some(0), Some(0)));
         assert_eq!(omit.rule("a/keep/x"), None);
         assert_eq!(omit.rule("a/keep/x.md"), Some(1));
         assert_eq!((omit.len(), omit.is_empty()), (3, false));
@@ -236,7 +239,7 @@ mod tests {
         }
         let error = refused("a/[b");
         assert!(error.to_string().starts_with("omit glob \"a/[b\" cannot be read: "), "{error}");
-        let rule = Rule { glob: "a/**".into(), except: vec!["{b".into()] };
+        let rule = Rule { paths: vec!["a/**".into()], keep: vec!["{b".into()] };
         assert!(matches!(Omit::new(&[rule]), Err(Error::Glob { glob, .. }) if glob == "{b"));
     }
 }

@@ -221,7 +221,9 @@ pub fn unpack(tarball: &[u8], package: &Package, destination: &Destination) -> R
         }
     }
     let mut layer = Layer::default();
-    layer.entries.push((place(&entry.location)?, Node::directory(0o755, origin.clone())));
+    if !kept.is_empty() || omitted.total().files == 0 {
+        layer.entries.push((place(&entry.location)?, Node::directory(0o755, origin.clone())));
+    }
     for folder in &folders {
         if ancestors(folder).any(|above| files.contains_key(above)) {
             return Err(Error::Clash { package: subject, path: folder.clone() });
@@ -234,7 +236,8 @@ pub fn unpack(tarball: &[u8], package: &Package, destination: &Destination) -> R
     }
     let mut links = Vec::new();
     for link in &package.links {
-        let there = kept.contains(link.file.as_str()) || folders.contains(&link.file);
+        let there = kept.contains(link.file.as_str())
+            || (folders.contains(&link.file) && !emptied.contains(link.file.as_str()));
         match destination.omit.rule(&link.path) {
             _ if !there => {}
             Some(rule) => omitted.count(rule, 0),
@@ -705,6 +708,13 @@ mod tests {
             [Omitted { files: 2, bytes: 8 }, Omitted { files: 1, bytes: 3 }, Omitted::default()]
         );
         assert_eq!(unpacked.omitted.stale().collect::<Vec<_>>(), [2]);
+    }
+
+    #[test]
+    fn of_a_package_that_is_omitted_whole_nothing_stays() {
+        let archive = Archived::default().folder("p/lib/").file("p/lib/cli.js", 0o644, b"").gzip();
+        let unpacked = with(&archive, &[("a", "lib/cli.js")], &[Rule::new("node_modules/a/**")]).unwrap();
+        assert_eq!(listed(&unpacked), Vec::<String>::new());
     }
 
     #[test]
