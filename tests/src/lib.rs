@@ -1,3 +1,4 @@
 //! Whole-program tests.
 
 pub mod folder;
+pub mod program;

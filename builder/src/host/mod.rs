@@ -2,6 +2,8 @@
 
 pub mod fetch;
 pub mod files;
+pub mod machine;
 pub mod mirror;
 pub mod progress;
 pub mod store;
+pub mod tool;

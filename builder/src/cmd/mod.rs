@@ -1,0 +1,3 @@
+//! What each verb does, one file each.
+
+pub mod run;
