@@ -64,7 +64,7 @@ pub enum Verb {
     /// Write everything that a lock names to a folder that serves as a mirror.
     Vendor(cmd::vendor::Arguments),
     /// Boot an image in QEMU, on a copy-on-write overlay: the image itself is never written.
-    Run(cmd::run::Arguments),
+    Run(Box<cmd::run::Arguments>),
     /// Print the JSON Schema of recipes.
     Schema(cmd::schema::Arguments),
 }
