@@ -63,6 +63,8 @@ pub enum Verb {
     Fetch(cmd::fetch::Arguments),
     /// Write everything that a lock names to a folder that serves as a mirror.
     Vendor(cmd::vendor::Arguments),
+    /// Boot an image in QEMU, on a copy-on-write overlay: the image itself is never written.
+    Run(Box<cmd::run::Arguments>),
     /// Print the JSON Schema of recipes.
     Schema(cmd::schema::Arguments),
 }
@@ -133,6 +135,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Verb::Update(verb) => cmd::update::run(verb, &session()?),
         Verb::Fetch(verb) => cmd::fetch::run(verb, &session()?),
         Verb::Vendor(verb) => cmd::vendor::run(verb, &session()?),
+        Verb::Run(verb) => cmd::run::run(verb, &session()?),
         Verb::Schema(verb) => cmd::schema::run(verb),
     }
 }

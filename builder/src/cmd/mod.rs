@@ -3,6 +3,7 @@
 pub mod build;
 pub mod fetch;
 pub mod lock;
+pub mod run;
 pub mod schema;
 pub mod update;
 pub mod validate;

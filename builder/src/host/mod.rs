@@ -4,6 +4,7 @@ pub mod disk_file;
 pub mod fetch;
 pub mod files;
 pub mod locking;
+pub mod machine;
 pub mod mirror;
 pub mod npm_resolver;
 pub mod progress;
