@@ -63,6 +63,12 @@ pub enum Verb {
     Fetch(cmd::fetch::Arguments),
     /// Write everything that a lock names to a folder that serves as a mirror.
     Vendor(cmd::vendor::Arguments),
+    /// Say which package, recipe line or fix-up brought a path into an image.
+    Why(cmd::why::Arguments),
+    /// Say where the bytes of an image are: by package and by folder, largest first.
+    Size(cmd::size::Arguments),
+    /// Say what differs between two images, locks or recipes.
+    Diff(cmd::diff::Arguments),
     /// Print the JSON Schema of recipes.
     Schema(cmd::schema::Arguments),
 }
@@ -95,15 +101,19 @@ impl Session {
         };
         let root = match &common.store {
             Some(root) => root.clone(),
-            None => home("XDG_CACHE_HOME", ".cache")
-                .map(|cache| cache.join("proofmark"))
-                .context("no folder for the store: neither --store, PROOFMARK_STORE, XDG_CACHE_HOME nor HOME is set")?,
+            None => home("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("proofmark")).context(
+                "no folder for the store: neither --store, PROOFMARK_STORE, XDG_CACHE_HOME nor HOME is set",
+            )?,
         };
         let flags = Given {
             debian: common.debian_mirror.clone(),
             debian_security: common.debian_security_mirror.clone(),
             npm: common.npm_registry.clone(),
-            vendor: common.vendor.iter().map(|folder| std::path::absolute(folder)).collect::<Result<_, _>>()?,
+            vendor: common
+                .vendor
+                .iter()
+                .map(|folder| std::path::absolute(folder))
+                .collect::<Result<_, _>>()?,
         };
         let configuration = match home("XDG_CONFIG_HOME", ".config") {
             Some(folder) => Given::from_file(&folder.join("proofmark/config.toml"))?,
@@ -129,6 +139,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Verb::Update(verb) => cmd::update::run(verb, &session()?),
         Verb::Fetch(verb) => cmd::fetch::run(verb, &session()?),
         Verb::Vendor(verb) => cmd::vendor::run(verb, &session()?),
+        Verb::Why(verb) => cmd::why::run(verb, &session()?),
+        Verb::Size(verb) => cmd::size::run(verb, &session()?),
+        Verb::Diff(verb) => cmd::diff::run(verb, &session()?),
         Verb::Schema(verb) => cmd::schema::run(verb),
     }
 }

@@ -10,7 +10,7 @@
 
 use std::process::ExitCode;
 
-use proofmark::host::{fetch, store};
+use proofmark::host::{built, fetch, store};
 use proofmark::{lock, recipe};
 
 /// The answer to a check is no.
@@ -56,6 +56,9 @@ fn advice(error: &anyhow::Error) -> (Option<String>, u8) {
         if let Some(hinted) = cause.downcast_ref::<Hinted>() {
             return (Some(hinted.hint.clone()), 1);
         }
+        if let Some(hint) = cause.downcast_ref::<built::Error>().and_then(built::Error::hint) {
+            return (Some(hint.to_owned()), 1);
+        }
         if let Some(recipe::Error::Wrong { hint, .. }) = cause.downcast_ref() {
             return (hint.clone(), 1);
         }
@@ -63,7 +66,10 @@ fn advice(error: &anyhow::Error) -> (Option<String>, u8) {
             return (Some("name a recipe's folder, as `proofmark build recipes/minimal`".to_owned()), 1);
         }
         if let Some(lock::Error::Stale { .. }) = cause.downcast_ref() {
-            return (Some("run `proofmark lock` on the recipe, review the difference and commit it".to_owned()), 1);
+            return (
+                Some("run `proofmark lock` on the recipe, review the difference and commit it".to_owned()),
+                1,
+            );
         }
         match cause.downcast_ref() {
             Some(fetch::Error::Nowhere { .. }) => {
