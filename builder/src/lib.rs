@@ -1,8 +1,10 @@
 //! Builds measured confidential VM images from declarative recipes: the library behind the `proofmark` command.
 
+pub mod assemble;
 pub mod claim;
 pub mod host;
 pub mod image;
 pub mod lock;
+pub mod pipeline;
 pub mod recipe;
 pub mod resolve;

@@ -83,6 +83,19 @@ pub struct Lock {
     /// npm packages: Node.js, the npm client, and the applications' trees.
     #[serde(default, rename = "npm")]
     pub npm: Vec<Npm>,
+    /// Configurations that their applications have accepted.
+    #[serde(default)]
+    pub validated: Vec<Validated>,
+}
+
+/// A configuration that its application has accepted: a build need not ask again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Validated {
+    /// Name of the application.
+    pub application: String,
+    /// Digest of configuration, application and Node.js.
+    pub key: String,
 }
 
 /// What of this program enters an image.
@@ -542,6 +555,7 @@ pub(crate) mod tests {
                 license: "MIT".into(),
                 engines: String::new(),
             }],
+            validated: vec![],
         }
     }
 

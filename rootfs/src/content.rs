@@ -3,7 +3,7 @@
 //! # Shape
 //! ```text
 //! raw       one range of a blob
-//! clusters  input:  | 128 KiB | 128 KiB | … | rest |        CLUSTER bytes each, the last one shorter
+//! clusters  input:  | 256 KiB | 256 KiB | … | rest |        CLUSTER bytes each, the last one shorter
 //!           frames: | zstd | zstd | raw | … |  one blob, a frame an input cluster
 //! ```
 //! A frame that would not save a 4 KiB block is kept raw. Compressing at unpacking time, file by file, keeps the
@@ -27,8 +27,9 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-/// Input bytes of one cluster.
-pub const CLUSTER: usize = 128 * 1024;
+/// Input bytes of one cluster. Node.js and OpenClaw take 102.7 MB in clusters of 128 KiB, 96.9 MB in these; a page that
+/// is read at random takes 0.20 ms instead of 0.16.
+pub const CLUSTER: usize = 256 * 1024;
 
 /// The file system block, to which clusters round up.
 pub const BLOCK: usize = 4096;
@@ -125,6 +126,11 @@ impl fmt::Debug for Sha256Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
     }
+}
+
+/// The compressor of [`Packing::Zstd`] and its version: another one gives other bytes.
+pub fn compressor() -> String {
+    format!("zstd {}", zstd::zstd_safe::version_string())
 }
 
 /// How the content of files is kept.

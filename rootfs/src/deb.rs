@@ -18,6 +18,7 @@ use std::io::{self, Read};
 
 use crate::content::{Content, Packing};
 use crate::layer::Layer;
+use crate::npm::omit::{Omitted, Tally};
 use crate::path::{self, TreePath};
 use crate::tree::{Kind, Node, Origin};
 
@@ -127,6 +128,11 @@ fn open<'a>(name: &str, bytes: &'a [u8]) -> Result<Box<dyn Read + 'a>, Error> {
     })
 }
 
+/// A reader of what is compressed by xz: a package index, for instance. It fails at the first byte that is not.
+pub fn xz_reader(bytes: &[u8]) -> impl Read + '_ {
+    liblzma::bufread::XzDecoder::new(bytes)
+}
+
 /// Large archives have several blocks, which two threads decode at once.
 fn xz(bytes: &[u8]) -> io::Result<liblzma::bufread::XzDecoder<&[u8]>> {
     const WORTH_THREADS: usize = 8 << 20;
@@ -178,16 +184,18 @@ fn utf8(bytes: &[u8]) -> Result<String, Error> {
         .map_err(|error| Error::NotUtf8(format!("{}", error.as_bytes().escape_ascii())))
 }
 
-/// Unpacks a package. `wanted` says which files (not directories) are kept; the others are passed over, unhashed.
+/// What keeps files (not directories) out: gives the number of the rule that omits a path.
+pub type OmitRule<'a> = &'a (dyn Fn(&TreePath) -> Option<usize> + Sync);
+
+/// Control files that an image needs to know, though they stay out of it.
+const NOTES: [&str; 2] = ["control", "md5sums"];
+
+/// Unpacks a package. What `omit` keeps out is passed over, unhashed, and counted in the layer's tally; the control
+/// files `control` and `md5sums` become the layer's notes.
 ///
 /// # Errors
 /// [`Error`] when the package is damaged, or holds what no image can hold.
-pub fn unpack(
-    bytes: &[u8],
-    origin: &Origin,
-    wanted: &(dyn Fn(&TreePath) -> bool + Sync),
-    packing: Packing,
-) -> Result<Package, Error> {
+pub fn unpack(bytes: &[u8], origin: &Origin, omit: OmitRule<'_>, packing: Packing) -> Result<Package, Error> {
     let members = members(bytes)?;
     match members.first() {
         Some(("debian-binary", version)) if version.starts_with(b"2.") => {}
@@ -195,7 +203,12 @@ pub fn unpack(
     }
     let control = control_of(&members)?;
     let (name, packed) = find(&members, "data.tar")?;
-    let layer = data(name, packed, origin, wanted, packing)?;
+    let mut layer = data(name, packed, origin, omit, packing)?;
+    for name in NOTES {
+        if let Some(text) = control.get(name) {
+            layer.notes.insert(name.to_owned(), String::from_utf8_lossy(text).into_owned());
+        }
+    }
     Ok(Package { control, layer })
 }
 
@@ -203,7 +216,7 @@ fn data(
     name: &str,
     packed: &[u8],
     origin: &Origin,
-    wanted: &(dyn Fn(&TreePath) -> bool + Sync),
+    omit: OmitRule<'_>,
     packing: Packing,
 ) -> Result<Layer, Error> {
     let tar = |source| Error::Tar { member: name.to_owned(), source };
@@ -214,7 +227,12 @@ fn data(
         let path = TreePath::new(&utf8(&entry.path_bytes())?)?;
         let header = entry.header();
         let kind = header.entry_type();
-        if !kind.is_dir() && !wanted(&path) {
+        if let Some(rule) = omit(&path).filter(|_| !kind.is_dir()) {
+            let one = (0..=rule).map(|number| match number == rule {
+                true => Omitted { files: 1, bytes: entry.size() },
+                false => Omitted::default(),
+            });
+            layer.omitted.add(&Tally::from_rules(one.collect()));
             continue;
         }
         let number = |value: io::Result<u64>| value.map(|value| value as u32).map_err(tar);
@@ -307,7 +325,12 @@ mod tests {
     }
 
     fn read(bytes: &[u8]) -> Result<Package, Error> {
-        unpack(bytes, &Origin::debian("x", "1"), &|path| path.name() != "unwanted", Packing::Zstd(3))
+        unpack(
+            bytes,
+            &Origin::debian("x", "1"),
+            &|path| (path.name() == "unwanted").then_some(2),
+            Packing::Zstd(3),
+        )
     }
 
     #[test]
@@ -324,6 +347,9 @@ mod tests {
         let entries = &package.layer.entries;
         let names: Vec<String> = entries.iter().map(|(path, _)| path.to_string()).collect();
         assert_eq!(names, ["/", "/usr/bin/x", "/usr/bin/y", "/usr/bin/z"]);
+        assert_eq!(package.layer.omitted.by_rule()[2], Omitted { files: 1, bytes: 5 });
+        assert_eq!(package.layer.omitted.stale().collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(package.layer.notes["control"], "Package: x\n");
         assert_eq!((entries[1].1.mode, entries[1].1.gid), (0o4755, 42));
         assert_eq!(&*entries[1].1.content().unwrap().read().unwrap(), b"hello");
         assert!(matches!(&entries[2].1.kind, Kind::HardLink(target) if target.as_str() == "usr/bin/x"));

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::content::{Blob, Clusters, Content, Form, Sha256Digest};
+use crate::npm::omit::{Omitted, Tally};
 use crate::path::TreePath;
 use crate::tree::{Kind, Node, Origin};
 
@@ -28,12 +29,24 @@ const HEADER: usize = 8 + 4 + 8;
 pub struct Layer {
     /// Path and node, in the order of the archive.
     pub entries: Vec<(TreePath, Node)>,
+    /// Texts that come with the archive but stay out of the image, by name, as a package's `control`.
+    pub notes: BTreeMap<String, String>,
+    /// What each omit rule kept out, in the order of the rules.
+    pub omitted: Tally,
 }
 
 /// Why bytes are not a layer that was kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a layer of this version, or damaged: {0}")]
 pub struct Damaged(&'static str);
+
+#[derive(Serialize, Deserialize)]
+struct Index<'a> {
+    notes: BTreeMap<String, String>,
+    omitted: Vec<(u64, u64)>,
+    #[serde(borrow)]
+    rows: Vec<Row<'a>>,
+}
 
 #[derive(Serialize, Deserialize)]
 struct Row<'a> {
@@ -90,7 +103,9 @@ impl Layer {
             })
             .collect();
         // Rows hold nothing that JSON cannot: strings, integers, lists.
-        let index = serde_json::to_vec(&rows).unwrap_or_default();
+        let omitted = self.omitted.by_rule().iter().map(|omitted| (omitted.files, omitted.bytes)).collect();
+        let index = Index { notes: self.notes.clone(), omitted, rows };
+        let index = serde_json::to_vec(&index).unwrap_or_default();
         let mut out = Vec::with_capacity(HEADER + index.len() + data.len());
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&[0; 4]);
@@ -120,11 +135,11 @@ impl Layer {
         let length = usize::try_from(u64::from_le_bytes(index)).map_err(|_| Damaged("index length"))?;
         let start = HEADER.checked_add(length).ok_or(Damaged("index length"))?;
         let index = file.get(HEADER..start).ok_or(Damaged("index length"))?;
-        let rows: Vec<Row<'_>> = serde_json::from_slice(index).map_err(|_| Damaged("index"))?;
+        let index: Index<'_> = serde_json::from_slice(index).map_err(|_| Damaged("index"))?;
         let data = file.slice(start..file.len()).ok_or(Damaged("data"))?;
         let path = |text: &str| TreePath::new(text).map_err(|_| Damaged("path"));
-        let mut entries = Vec::with_capacity(rows.len());
-        for row in rows {
+        let mut entries = Vec::with_capacity(index.rows.len());
+        for row in index.rows {
             let kind = match row.k {
                 KindRow::D => Kind::Directory,
                 KindRow::F(len, digest, start, bytes, ends) => {
@@ -152,7 +167,9 @@ impl Layer {
             let node = Node { mode: row.m, uid: row.u, gid: row.g, xattrs, kind, origin: origin.clone() };
             entries.push((path(&row.p)?, node));
         }
-        Ok(Layer { entries })
+        let omitted = index.omitted.into_iter().map(|(files, bytes)| Omitted { files, bytes }).collect();
+        let omitted = Tally::from_rules(omitted);
+        Ok(Layer { entries, notes: index.notes, omitted })
     }
 }
 
@@ -179,6 +196,12 @@ mod tests {
                 (path("d/b"), kinds(Kind::BlockDevice { major: 8, minor: 1 })),
                 (path("d/p"), kinds(Kind::Fifo)),
             ],
+            notes: BTreeMap::from([("control".to_owned(), "Package: x\n".to_owned())]),
+            omitted: {
+                let mut omitted = Tally::new(2);
+                omitted.count(1, 7);
+                omitted
+            },
         }
     }
 

@@ -315,7 +315,7 @@ mod tests {
     fn layer(name: &str, entries: Vec<Entry>) -> (Origin, Layer) {
         let origin = origin(name);
         let entries = entries.iter().map(|entry| entry(&origin)).collect();
-        (origin, Layer { entries })
+        (origin, Layer { entries, ..Layer::default() })
     }
 
     macro_rules! layers {

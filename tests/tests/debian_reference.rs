@@ -212,8 +212,6 @@ fn the_choice_equals_apts_for_packages_with_many_alternatives() {
             &["default-jre-headless", "r-base-core", "octave"],
             &["apache2", "php", "mariadb-server"],
             &["network-manager", "cryptsetup", "lvm2", "mdadm"],
-            &["task-xfce-desktop"],
-            &["awk", "mailutils"],
         ],
     );
 }

@@ -1,5 +1,7 @@
 //! `dm-verity-tool` against `veritysetup` (Debian package `cryptsetup-bin`): the same bytes, the same verdict.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use std::fs::{self, File};
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -95,7 +97,13 @@ fn compare(folder: &Path, parameters: &Parameters, data: &[u8], offset: u64) {
     let mut ours = Vec::new();
     tree.write_to(&mut ours, offset).unwrap();
     let whole = fs::read(&hash_path).unwrap();
-    assert!(whole[offset.bytes() as usize..] == ours, "{what}: the hash areas differ");
+    let theirs = &whole[offset.bytes() as usize..];
+    // Over one data block there is no tree, and veritysetup leaves off after 4096 bytes even where a hash
+    // block has more; the kernel refuses a device that short. Ours has the size that veritysetup reports.
+    let (head, padding) = ours.split_at(theirs.len().min(ours.len()));
+    assert!(theirs == head, "{what}: the hash areas differ");
+    assert!(padding.is_empty() || blocks == 1 && parameters.hash_block_size.bytes() > 4096, "{what}");
+    assert!(padding.iter().all(|byte| *byte == 0), "{what}");
     let verdict = verify(data, &ours[..], offset, tree.root_hash(), 1).unwrap();
     assert_eq!(verdict, Verdict::Intact, "{what}");
 }
@@ -149,6 +157,10 @@ fn every_offset_gives_the_bytes_of_veritysetup() {
     let data = image(130 * 4096);
     for gap in [0, 512, 1024, 3584, 4096, 4608, 1 << 20] {
         for blocks in [1, 130] {
+            if blocks == 1 && gap % 4096 != 0 {
+                // veritysetup 2.6.1 fails there itself: "Error during update of verity header".
+                continue;
+            }
             let data = &data[..blocks * 4096];
             let offset = data.len() as u64 + gap;
             compare(folder.path(), &parameters(4096, 4096, 32), data, offset);
@@ -194,9 +206,12 @@ fn the_program_and_veritysetup_write_and_accept_the_same_files() {
     assert_eq!(text(&format), text(&reference));
     assert_eq!(text(&run(&["dump", &ours])), text(&veritysetup(&["dump", &theirs])));
 
-    // Behind the data, in the same file, with bytes of somebody else's after it.
+    // Behind the data, in the same file, with bytes of somebody else's after it. Between superblock and tree
+    // veritysetup leaves what is there and we write zeros, so zeros are there.
     let (both, reference) = (path("both"), path("reference"));
-    fs::write(&both, image(320 * 4096)).unwrap();
+    let mut bytes = image(320 * 4096);
+    bytes[300 * 4096..301 * 4096].fill(0);
+    fs::write(&both, bytes).unwrap();
     fs::copy(&both, &reference).unwrap();
     let place = ["--data-blocks", "300", "--hash-offset", "1228800"];
     let appended = run(&[&["format", &both, &both], &options[..], &place].concat());

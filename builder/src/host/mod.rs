@@ -1,9 +1,27 @@
 //! Every effect on the world, one file per power.
 
 pub mod built;
+pub mod disk_file;
 pub mod fetch;
 pub mod files;
+pub mod locking;
 pub mod mirror;
 pub mod output;
+pub mod npm_resolver;
 pub mod progress;
 pub mod store;
+pub mod tool;
+
+/// An error and its causes in one line, for lists of attempts.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}

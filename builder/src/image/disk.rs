@@ -255,6 +255,16 @@ impl Layout {
         Ok(Layout { disk, partitions: placed, blocks: bytes / SECTOR })
     }
 
+    /// The same partitions on a disk of `bytes` bytes, rounded down to whole MiB; `None` when they do not fit.
+    pub fn grown_to(mut self, bytes: u64) -> Option<Self> {
+        let blocks = bytes / ALIGNMENT * (ALIGNMENT / SECTOR);
+        if blocks < self.blocks {
+            return None;
+        }
+        self.blocks = blocks;
+        Some(self)
+    }
+
     /// The partitions with their places, in the order given.
     pub fn partitions(&self) -> &[Placed] {
         &self.partitions

@@ -12,8 +12,9 @@
 //! ```
 //!
 //! There is no signing time and PKCS #1 v1.5 draws nothing, so key, certificate and image give one signature.
-//! Signing changes the image's bytes, thus what a machine measures of the disk; the Authenticode digest, which the
-//! firmware measures of the image, stays when the image's length is a multiple of 8, as that of every UKI is.
+//! Signing leaves the image's Authenticode digest as it is (the certificate table is not covered, and the length of
+//! every UKI is a multiple of 8), but not what a machine with Secure Boot measures: it adds the key that verified the
+//! image (RTMR0, PCR 7), and systemd-stub up to 257 then starts the inner kernel without its own event (RTMR1).
 //!
 //! # Source
 //!

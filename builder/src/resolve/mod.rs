@@ -18,6 +18,7 @@
 pub mod control;
 pub mod inrelease;
 pub mod keys;
+pub mod npm;
 pub mod packages;
 pub mod relation;
 pub mod scripts;

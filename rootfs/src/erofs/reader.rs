@@ -13,7 +13,9 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map;
+use std::sync::Arc;
 
 use super::format::{
     self, BLOCK, BLOCK_BITS, COMPACT_SIZE, COMPAT_SB_CHKSUM, COMPRESSED_FULL, COMPRESSION_ZSTD, D0_CBLKCNT,
@@ -28,6 +30,9 @@ use crate::tree::{self, Kind, Node, Origin, Tree};
 
 /// Bytes of the longest path that is followed (Linux `PATH_MAX`).
 const PATH_LEN: usize = 4096;
+
+/// Bytes that all paths together may have for one of the image; one chain of one-letter directories takes 21.
+const PATHS_PER_BYTE: u64 = 64;
 
 /// Why an image cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -219,6 +224,23 @@ pub struct Reader<'a> {
     packed_len: u64,
     /// The last extent of the packed inode that was decompressed.
     last: RefCell<Option<(u64, Vec<u8>)>>,
+}
+
+/// What may be used of something, so that a small image cannot claim a large one.
+struct Budget {
+    what: &'static str,
+    limit: u64,
+    used: u64,
+}
+
+impl Budget {
+    fn spend(&mut self, len: u64) -> Result<(), Error> {
+        self.used = self.used.saturating_add(len);
+        if self.used <= self.limit {
+            return Ok(());
+        }
+        Err(Error::Limit { what: self.what, found: self.used, limit: self.limit })
+    }
 }
 
 fn outside(what: &'static str, offset: u64, len: u64, size: usize) -> Error {
@@ -426,7 +448,7 @@ impl<'a> Reader<'a> {
         }
         for (dot, own) in [(".", Some(inode.nid)), ("..", None)] {
             let found = entries.iter().find(|entry| entry.name == dot);
-            if !found.is_some_and(|entry| own.is_none_or(|own| own == entry.nid)) {
+            if found.is_none_or(|entry| own.is_some_and(|own| own != entry.nid)) {
                 return Err(Error::Name {
                     offset,
                     name: dot.to_owned(),
@@ -533,8 +555,7 @@ impl<'a> Reader<'a> {
         expect("cluster bits", at, 0, bits.into())?;
         let count = inode.size.div_ceil(BLOCK as u64);
         let at = at + MAP_HEADER_SIZE as u64 + 8;
-        let index =
-            self.get("cluster index", at, count.checked_mul(INDEX_SIZE as u64).unwrap_or(u64::MAX))?;
+        let index = self.get("cluster index", at, count.saturating_mul(INDEX_SIZE as u64))?;
         let (rows, _) = index.as_chunks::<INDEX_SIZE>();
         let mut extents: Vec<Extent> = Vec::new();
         // Logical clusters of the last extent, as they follow each other.
@@ -588,12 +609,15 @@ impl<'a> Reader<'a> {
     /// Reads everything: the first path of an inode, in the order of paths, is the file, others are its hard links.
     ///
     /// # Errors
-    /// [`Error::Limit`] when the files have more than `limit` bytes together (hard links counted once), otherwise what
+    /// [`Error::Limit`] when the files have more than `limit` bytes together (hard links counted once, targets of
+    /// symbolic links too), otherwise what
     /// is wrong with the image.
     pub fn tree(&self, origin: &Origin, limit: u64) -> Result<Tree, Error> {
         let mut left = limit;
         let mut tree = Tree::new(origin.clone());
         let mut files: BTreeMap<Nid, TreePath> = BTreeMap::new();
+        let size = self.bytes.len() as u64;
+        let mut heads = Budget { what: "all inodes", limit: size, used: 0 };
         for (path, inode) in self.walk()? {
             let kind = match inode.file_type {
                 FileType::Directory => Kind::Directory,
@@ -607,7 +631,8 @@ impl<'a> Reader<'a> {
                     }
                 },
                 FileType::Symlink => {
-                    let target = self.read(&inode, PATH_LEN as u64)?;
+                    let target = self.read(&inode, left.min(PATH_LEN as u64))?;
+                    left -= target.len() as u64;
                     let target = std::str::from_utf8(&target).map_err(|_| Error::Name {
                         offset: inode.offset,
                         name: String::new(),
@@ -619,30 +644,38 @@ impl<'a> Reader<'a> {
                 FileType::BlockDevice => Kind::BlockDevice { major: inode.device.0, minor: inode.device.1 },
                 FileType::Fifo => Kind::Fifo,
             };
-            let Inode { mode, uid, gid, xattrs, .. } = inode;
+            let Inode { mode, uid, gid, .. } = *inode;
+            // Those of a hard link are its file's. Other inodes with two names become two.
+            let xattrs = match kind {
+                Kind::HardLink(_) => BTreeMap::new(),
+                _ => {
+                    heads.spend(inode.behind - inode.offset)?;
+                    inode.xattrs.clone()
+                }
+            };
             tree.replace(path, Node { mode, uid, gid, xattrs, kind, origin: origin.clone() })?;
         }
         Ok(tree)
     }
 
-    /// All paths and their inodes, in the order of paths; the numbers of links are those that are found.
+    /// All paths and their inodes, in the order of paths; the numbers of links are checked.
     ///
     /// # Errors
     /// [`Error`] when a directory is in two places, or anything in it is damaged.
-    pub fn walk(&self) -> Result<BTreeMap<TreePath, Inode>, Error> {
-        let root = self.inode(self.root())?;
-        let mut nodes = BTreeMap::from([(TreePath::root(), root.clone())]);
-        let mut directories = BTreeSet::from([root.nid]);
+    pub fn walk(&self) -> Result<BTreeMap<TreePath, Arc<Inode>>, Error> {
+        let size = self.bytes.len() as u64;
+        let root = Arc::new(self.inode(self.root())?);
+        let mut nodes = BTreeMap::from([(TreePath::root(), Arc::clone(&root))]);
+        let mut inodes = BTreeMap::from([(root.nid, Arc::clone(&root))]);
         let mut links: BTreeMap<Nid, u32> = BTreeMap::from([(root.nid, 2)]);
-        let mut left = self.bytes.len() as u64;
+        // No two directories share their blocks, no two inodes their attributes.
+        let mut blocks = Budget { what: "all directories", limit: size, used: 0 };
+        let mut heads = Budget { what: "all inodes", limit: size, used: root.behind - root.offset };
+        let limit = size.saturating_mul(PATHS_PER_BYTE);
+        let mut paths = Budget { what: "all paths", limit, used: 0 };
         let mut todo = vec![(TreePath::root(), root)];
         while let Some((path, directory)) = todo.pop() {
-            // No two directories share their blocks: all together cannot be larger than the image.
-            left = left.checked_sub(directory.size).ok_or(Error::Limit {
-                what: "all directories",
-                found: self.bytes.len() as u64 - left + directory.size,
-                limit: self.bytes.len() as u64,
-            })?;
+            blocks.spend(directory.size)?;
             for entry in self.entries(&directory)? {
                 if entry.name == "." || entry.name == ".." {
                     continue;
@@ -651,8 +684,16 @@ impl<'a> Reader<'a> {
                 if len > PATH_LEN {
                     return Err(Error::Limit { what: "a path", found: len as u64, limit: PATH_LEN as u64 });
                 }
+                paths.spend(len as u64)?;
                 let below = path.join(&entry.name)?;
-                let inode = self.inode(entry.nid)?;
+                let (inode, again) = match inodes.entry(entry.nid) {
+                    btree_map::Entry::Occupied(there) => (Arc::clone(there.get()), true),
+                    btree_map::Entry::Vacant(free) => {
+                        let inode = Arc::new(self.inode(entry.nid)?);
+                        heads.spend(inode.behind - inode.offset)?;
+                        (Arc::clone(free.insert(inode)), false)
+                    }
+                };
                 if inode.file_type != entry.file_type {
                     let what = "has another type than its inode";
                     return Err(Error::Name { offset: directory.offset, name: entry.name, what });
@@ -661,10 +702,10 @@ impl<'a> Reader<'a> {
                 *links.entry(inode.nid).or_insert(u32::from(is_directory)) += 1;
                 if is_directory {
                     *links.entry(directory.nid).or_default() += 1;
-                    if !directories.insert(inode.nid) {
+                    if again {
                         return Err(Error::Again { nid: inode.nid.0, path: below });
                     }
-                    todo.push((below.clone(), inode.clone()));
+                    todo.push((below.clone(), Arc::clone(&inode)));
                 }
                 nodes.insert(below, inode);
             }

@@ -78,7 +78,7 @@ fn bytes(len: usize, seed: u8) -> Vec<u8> {
     (0..len)
         .map(|index| {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            if seed % 3 == 0 {
+            if seed.is_multiple_of(3) {
                 (state >> 33) as u8
             } else {
                 b"every good boy does fine "[index % 25] ^ seed & 7
@@ -223,6 +223,14 @@ fn one_tree_gives_one_image_whatever_the_number_of_threads() {
             .collect();
         assert!(images.windows(2).all(|pair| pair[0] == pair[1]));
     }
+}
+
+/// A changed pin is a changed image of every user: say why in the commit.
+#[test]
+fn the_image_of_a_small_tree_is_pinned() {
+    let digest = |packing| crate::content::Sha256Digest::of(&write(&sample(), packing)).to_string();
+    assert_eq!(digest(Packing::Raw), "d07265d1a2356f83c8e51301412f9550a506425066da2197632ec0880e50320e");
+    assert_eq!(digest(Packing::Zstd(3)), "b813405ff6f680eab44d6ce37beab4d78f87605219d06cde2ad9c318e17063f4");
 }
 
 #[test]
@@ -371,10 +379,26 @@ fn a_size_without_data_is_refused_before_anything_is_allocated() {
 }
 
 #[test]
+fn many_names_of_one_inode_cost_one_inode() {
+    let mut tree = Tree::new(origin());
+    let mut node = file(1, 1, Packing::Raw);
+    node.xattrs.insert("user.x".into(), vec![1; 60_000].into());
+    tree.insert(path("f"), node).unwrap();
+    for index in 0..5000 {
+        let link = Node { kind: Kind::HardLink(path("f")), ..Node::directory(0, origin()) };
+        tree.insert(path(&format!("l{index}")), link).unwrap();
+    }
+    let image = write(&tree, Packing::Raw);
+    let nodes = Reader::new(&image).unwrap().walk().unwrap();
+    assert!(std::sync::Arc::ptr_eq(&nodes[&path("f")], &nodes[&path("l4999")]));
+    assert_reads_back(&tree);
+}
+
+#[test]
 fn more_than_the_limit_is_refused() {
     let image = write(&sample(), Packing::Zstd(3));
     let reader = Reader::new(&image).unwrap();
-    let all = (300 + CLUSTER + 9000 + 5000) as u64;
+    let all = (300 + CLUSTER + 9000 + 5000 + "b/c".len()) as u64;
     assert!(reader.tree(&origin(), all).is_ok());
     assert!(matches!(reader.tree(&origin(), all - 1), Err(ReadError::Limit { .. })));
 }
@@ -430,7 +454,7 @@ fn random_tree(nodes: Vec<(Vec<u8>, u8, u8, u8)>, packing: Packing) -> Tree {
             }
             _ => file(len, seed % 5, packing),
         };
-        if seed % 4 == 0 {
+        if seed.is_multiple_of(4) {
             node.xattrs.insert("user.seed".into(), vec![seed; usize::from(size) * 20].into());
         }
         node = node.owned_by(u32::from(seed) * 300, size.into());

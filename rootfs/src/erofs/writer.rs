@@ -360,7 +360,8 @@ impl<'a> Image<'a> {
         self.size
     }
 
-    /// Gives all bytes of the image to `sink`, in order, 512 KiB at once (the last time less).
+    /// Gives all bytes of the image to `sink`, in order, 512 KiB at once (the last time less). Filling takes all
+    /// threads of the current pool and twice as many chunks of memory.
     ///
     /// # Errors
     /// What `sink` returned, and [`Error::Content`] when a file of the tree is damaged.

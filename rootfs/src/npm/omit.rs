@@ -119,6 +119,11 @@ impl Tally {
         }
     }
 
+    /// A tally that was taken before, rule by rule.
+    pub fn from_rules(rules: Vec<Omitted>) -> Self {
+        Tally(rules)
+    }
+
     /// Adds another tally of the same rules.
     pub fn add(&mut self, other: &Tally) {
         if self.0.len() < other.0.len() {

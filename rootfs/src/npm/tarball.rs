@@ -7,7 +7,7 @@
 //!       mode ((tar mode | 0666 | 0600) & ~022), | 0111 for files named in `bin`, 0755 for those linked in `.bin`
 //! ```
 //! As npm does: links and devices are dropped; `.gitignore` becomes `.npmignore` unless the package has that one;
-//! a linked program loses the carriage return at the end of its `#!` line.
+//! a linked program loses the carriage return at the end of its `#!` line; of a path that comes twice, the last one stays.
 //! Unlike npm, which gives files to the user who runs it: set-user-id, set-group-id and sticky bits are dropped.
 //!
 //! Nothing is held but the file at hand; what is omitted is neither held, nor hashed, nor compressed.
@@ -86,9 +86,9 @@ pub enum Error {
         /// What is wrong with it.
         what: &'static str,
     },
-    /// A path that comes twice, or is a file and a folder.
-    #[error("tarball of {package} has {path:?} twice")]
-    Twice {
+    /// A path that is a file and a folder, or lies below a file.
+    #[error("tarball of {package} has {path:?}, where it has something of another kind too")]
+    Clash {
         /// Name and version of the package.
         package: String,
         /// The path.
@@ -136,7 +136,7 @@ pub struct Destination<'a> {
 /// What a tarball gives.
 #[derive(Debug, Clone)]
 pub struct Unpacked {
-    /// Its files, then its links in `.bin`.
+    /// Its folders, its files in the order of their paths, then its links in `.bin`.
     pub layer: Layer,
     /// What each rule kept out.
     pub omitted: Tally,
@@ -160,20 +160,15 @@ pub fn unpack(tarball: &[u8], package: &Package, destination: &Destination) -> R
         destination.root.join(path).map_err(|source| Error::Place { package: subject.clone(), source })
     };
 
-    let mut files: BTreeMap<String, Node> = BTreeMap::new();
+    // What becomes of each file, by its path in the package; packages do name one twice, and then the last one stays.
+    let mut files: BTreeMap<String, Fate> = BTreeMap::new();
     let mut folders: BTreeSet<String> = BTreeSet::new();
-    let mut order = Vec::new();
-    let mut omitted = Tally::new(destination.omit.len());
-    let mut emptied: BTreeSet<String> = BTreeSet::new();
-    let mut seen = Seen::default();
-    let mut kept: BTreeSet<String> = BTreeSet::new();
-    // The path to which a .gitignore was renamed, while a real .npmignore may still come.
+    // The paths to which a .gitignore was renamed, while a real .npmignore may still come.
     let mut renamed: BTreeSet<String> = BTreeSet::new();
 
     read(tarball, &subject, |item| {
         let Item { mut path, kind, mode, size, content } = item;
         if kind == ItemKind::Folder {
-            seen.folder(&path).map_err(|()| twice(&subject, &path))?;
             folders.insert(path);
             return Ok(());
         }
@@ -181,22 +176,16 @@ pub fn unpack(tarball: &[u8], package: &Package, destination: &Destination) -> R
             path.strip_suffix(".gitignore").filter(|rest| rest.is_empty() || rest.ends_with('/'))
         {
             let npmignore = format!("{folder}.npmignore");
-            if seen.is_file(&npmignore) {
+            if files.contains_key(&npmignore) && !renamed.contains(&npmignore) {
                 return Ok(());
             }
             renamed.insert(npmignore.clone());
             path = npmignore;
-        } else if renamed.remove(&path) {
-            // The package's own .npmignore takes the place of the renamed .gitignore.
-            seen.forget(&path);
-            files.remove(&path);
-            order.retain(|one| *one != path);
+        } else {
+            renamed.remove(&path);
         }
-        seen.file(&path).map_err(|()| twice(&subject, &path))?;
-        let whole = format!("{}/{path}", entry.location);
-        if let Some(rule) = destination.omit.rule(&whole) {
-            omitted.count(rule, size);
-            emptied.extend(ancestors(&path).map(str::to_owned));
+        if let Some(rule) = destination.omit.rule(&format!("{}/{path}", entry.location)) {
+            files.insert(path, Fate::Omitted { rule, size });
             return Ok(());
         }
         let is_linked = linked.contains(path.as_str());
@@ -208,35 +197,56 @@ pub fn unpack(tarball: &[u8], package: &Package, destination: &Destination) -> R
             (false, false) => file_mode(mode),
         };
         let content = Content::pack(fixed.as_deref().unwrap_or(bytes), destination.packing);
-        kept.extend(ancestors(&path).map(str::to_owned));
-        order.push(path.clone());
-        files.insert(path, Node::file(mode, content, origin.clone()));
+        files.insert(path, Fate::Kept(Node::file(mode, content, origin.clone())));
         Ok(())
     })?;
 
+    let mut omitted = Tally::new(destination.omit.len());
+    let mut emptied: BTreeSet<&str> = BTreeSet::new();
+    let mut kept: BTreeSet<&str> = BTreeSet::new();
+    for (path, fate) in &files {
+        // A folder that was named, or that a file before this one needs.
+        if folders.contains(path) || ancestors(path).any(|folder| files.contains_key(folder)) {
+            return Err(Error::Clash { package: subject, path: path.clone() });
+        }
+        match fate {
+            Fate::Kept(_) => {
+                kept.insert(path);
+                kept.extend(ancestors(path));
+            }
+            Fate::Omitted { rule, size } => {
+                omitted.count(*rule, *size);
+                emptied.extend(ancestors(path));
+            }
+        }
+    }
     let mut layer = Layer::default();
     layer.entries.push((place(&entry.location)?, Node::directory(0o755, origin.clone())));
     for folder in &folders {
+        if ancestors(folder).any(|above| files.contains_key(above)) {
+            return Err(Error::Clash { package: subject, path: folder.clone() });
+        }
         // What was emptied by the rules goes away; what the package ships empty stays, as in npm.
-        if !emptied.contains(folder) || kept.contains(folder) {
+        if !emptied.contains(folder.as_str()) || kept.contains(folder.as_str()) {
             let path = place(&format!("{}/{folder}", entry.location))?;
             layer.entries.push((path, Node::directory(0o755, origin.clone())));
         }
     }
-    for path in order {
-        if let Some(node) = files.remove(&path) {
-            layer.entries.push((place(&format!("{}/{path}", entry.location))?, node));
-            kept.insert(path);
-        }
-    }
+    let mut links = Vec::new();
     for link in &package.links {
-        let there = kept.contains(&link.file) || folders.contains(&link.file);
+        let there = kept.contains(link.file.as_str()) || folders.contains(&link.file);
         match destination.omit.rule(&link.path) {
             _ if !there => {}
             Some(rule) => omitted.count(rule, 0),
-            None => layer.entries.push((place(&link.path)?, Node::symlink(&link.target, origin.clone()))),
+            None => links.push((place(&link.path)?, Node::symlink(&link.target, origin.clone()))),
         }
     }
+    for (path, fate) in files {
+        if let Fate::Kept(node) = fate {
+            layer.entries.push((place(&format!("{}/{path}", entry.location))?, node));
+        }
+    }
+    layer.entries.extend(links);
     Ok(Unpacked { layer, omitted })
 }
 
@@ -253,13 +263,8 @@ pub fn pick(
 ) -> Result<Layer, Error> {
     let subject = origin.to_string();
     let mut found = BTreeMap::new();
-    let mut seen = Seen::default();
     read(tarball, &subject, |item| {
-        if item.kind == ItemKind::Folder {
-            return seen.folder(&item.path).map_err(|()| twice(&subject, &item.path));
-        }
-        seen.file(&item.path).map_err(|()| twice(&subject, &item.path))?;
-        if let Some(place) = wanted.get(item.path.as_str()) {
+        if let (ItemKind::File, Some(place)) = (item.kind, wanted.get(item.path.as_str())) {
             let content = Content::pack(item.content.read()?, packing);
             found.insert(
                 item.path,
@@ -271,11 +276,32 @@ pub fn pick(
     if let Some(missing) = wanted.keys().find(|path| !found.contains_key(**path)) {
         return Err(Error::Missing { package: subject, path: (*missing).to_owned() });
     }
-    Ok(Layer { entries: found.into_values().collect() })
+    Ok(Layer { entries: found.into_values().collect(), ..Layer::default() })
 }
 
-fn twice(package: &str, path: &str) -> Error {
-    Error::Twice { package: package.to_owned(), path: path.to_owned() }
+/// Takes all files out of a tarball, to their paths in the package.
+///
+/// # Errors
+/// [`Error`] of the first entry that is refused.
+pub fn all(tarball: &[u8], origin: &Origin, packing: Packing) -> Result<Layer, Error> {
+    let subject = origin.to_string();
+    let mut files = BTreeMap::new();
+    read(tarball, &subject, |item| {
+        if item.kind == ItemKind::File {
+            let place = TreePath::new(&item.path)
+                .map_err(|source| Error::Place { package: subject.clone(), source })?;
+            let content = Content::pack(item.content.read()?, packing);
+            files.insert(item.path, (place, Node::file(file_mode(item.mode), content, origin.clone())));
+        }
+        Ok(())
+    })?;
+    Ok(Layer { entries: files.into_values().collect(), ..Layer::default() })
+}
+
+/// What becomes of a file.
+enum Fate {
+    Kept(Node),
+    Omitted { rule: usize, size: u64 },
 }
 
 /// pacote `#entryMode`, and umask 022.
@@ -301,50 +327,6 @@ fn without_carriage_return(bytes: &[u8]) -> Option<Vec<u8>> {
 fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(path.rsplit_once('/'), |(folder, _)| folder.rsplit_once('/'))
         .map(|(folder, _)| folder)
-}
-
-/// Paths that an archive named so far.
-#[derive(Default)]
-struct Seen {
-    files: BTreeSet<String>,
-    folders: BTreeSet<String>,
-}
-
-impl Seen {
-    fn is_file(&self, path: &str) -> bool {
-        self.files.contains(path)
-    }
-
-    fn forget(&mut self, path: &str) {
-        self.files.remove(path);
-    }
-
-    fn file(&mut self, path: &str) -> Result<(), ()> {
-        self.above(path)?;
-        if self.folders.contains(path) || !self.files.insert(path.to_owned()) { Err(()) } else { Ok(()) }
-    }
-
-    fn folder(&mut self, path: &str) -> Result<(), ()> {
-        self.above(path)?;
-        if self.files.contains(path) {
-            return Err(());
-        }
-        self.folders.insert(path.to_owned());
-        Ok(())
-    }
-
-    fn above(&mut self, path: &str) -> Result<(), ()> {
-        for folder in ancestors(path) {
-            if self.folders.contains(folder) {
-                break;
-            }
-            if self.files.contains(folder) {
-                return Err(());
-            }
-            self.folders.insert(folder.to_owned());
-        }
-        Ok(())
-    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -612,7 +594,7 @@ mod tests {
     #[test]
     fn the_first_component_goes_away_whatever_its_name() {
         let archive = Archived::default().file("package/x", 0o644, b"1").file("other/lib//./y", 0o644, b"2");
-        assert_eq!(list(archive), ["a 755 /", "a/x 644 1", "a/lib/y 644 2"]);
+        assert_eq!(list(archive), ["a 755 /", "a/lib/y 644 2", "a/x 644 1"]);
     }
 
     #[test]
@@ -749,21 +731,34 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_come_twice_are_refused() {
-        let file = |path| Archived::default().file("p/a", 0o644, b"").file(path, 0o644, b"");
-        assert!(matches!(refusal(file("p/a")), Error::Twice { .. }));
-        assert!(matches!(refusal(file("q/./a")), Error::Twice { .. }));
-        assert!(matches!(refusal(file("p/a/b")), Error::Twice { .. }));
-        assert!(matches!(
-            refusal(Archived::default().file("p/a/b", 0o644, b"").file("p/a", 0o644, b"")),
-            Error::Twice { .. }
-        ));
-        assert!(matches!(
-            refusal(Archived::default().file("p/a", 0o644, b"").folder("p/a/")),
-            Error::Twice { .. }
-        ));
-        let ignores = Archived::default().file("p/.gitignore", 0o644, b"").file("p/.npmignore", 0o644, b"");
-        assert!(matches!(refusal(ignores.file("p/.npmignore", 0o644, b"")), Error::Twice { .. }));
+    fn of_a_file_that_comes_twice_the_last_one_stays_and_is_counted_once() {
+        let archive = || {
+            Archived::default()
+                .file("p/a", 0o755, b"1")
+                .file("p/x.md", 0o644, b"12")
+                .file("q/./a", 0o644, b"2")
+                .file("p/x.md", 0o644, b"123")
+                .file("p/.gitignore", 0o644, b"g")
+                .file("p/.gitignore", 0o644, b"h")
+        };
+        let unpacked = with(&archive().gzip(), &[], &[Rule::new("**/*.md")]).unwrap();
+        assert_eq!(listed(&unpacked), ["a 755 /", "a/.npmignore 644 h", "a/a 644 2"]);
+        assert_eq!(unpacked.omitted.total(), Omitted { files: 1, bytes: 3 });
+        let ignores = archive().file("p/.npmignore", 0o644, b"n").file("p/.gitignore", 0o644, b"i");
+        assert_eq!(list(ignores)[1], "a/.npmignore 644 n");
+    }
+
+    #[test]
+    fn a_path_that_is_a_file_and_a_folder_is_refused() {
+        let file = |path| Archived::default().file(path, 0o644, b"");
+        for archive in [
+            file("p/a").file("p/a/b", 0o644, b""),
+            file("p/a/b/c").file("p/a", 0o644, b""),
+            file("p/a").folder("p/a/"),
+            file("p/a").folder("p/a/b/"),
+        ] {
+            assert!(matches!(refusal(archive), Error::Clash { .. }));
+        }
     }
 
     #[test]

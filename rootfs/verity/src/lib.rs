@@ -33,7 +33,9 @@
 //! ```
 //!
 //! A level's last block is filled up with zeros. The bytes are those of `veritysetup format`: superblock
-//! version 1, hash type 1, SHA-256.
+//! version 1, hash type 1, SHA-256. Two things that it leaves to chance are settled: the padding is always
+//! zeros (it keeps what a file held before), and over a single data block the padding is whole even if a hash
+//! block is longer than 4096 bytes (its file ends after 4096, and the kernel refuses a device that short).
 //!
 //! | module | yields |
 //! | --- | --- |

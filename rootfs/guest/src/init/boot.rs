@@ -135,10 +135,14 @@ fn mount_kernel_filesystems() -> Result<(), Refusal> {
 }
 
 fn command_line() -> Result<Boot, Refusal> {
-    let mut buffer = [0; 8192];
+    // The kernel cuts a longer line in silence, to 2047 bytes; `read` refuses what leaves no byte free.
+    let mut buffer = [0; 2048];
     let step = "reading /proc/cmdline";
     let file = File::open(c"/proc/cmdline", sys::READ).and_then(|file| file.read(&mut buffer));
-    let text = file.map_err(refuse(format_args!("{step}"), "the kernel gives at most 2048 bytes"))?;
+    let text = file.map_err(refuse(
+        format_args!("{step}"),
+        "it must have fewer than 2047 bytes, for the kernel cuts the rest",
+    ))?;
     Boot::parse(text).map_err(|error| Refusal {
         step: Line::cut(step.as_bytes()),
         cause: Cause::CommandLine(error),

@@ -11,7 +11,8 @@
 //!
 //! # Not here
 //!
-//! What runs: `boot` and `sys` are private, for nobody but process 1 of a guest should call them.
+//! What runs: `boot` and `sys` are private, for nobody but process 1 of a guest should call them. Any
+//! crate: the program has `core` alone, so its errors are written by hand.
 
 pub mod cmdline;
 pub mod line;

@@ -67,6 +67,7 @@ impl fmt::Display for Errno {
             2 => "ENOENT, no such file",
             5 => "EIO, input/output error",
             6 => "ENXIO, no such device or address",
+            7 => "E2BIG, too small for what is asked",
             8 => "ENOEXEC, not a program or module",
             12 => "ENOMEM, out of memory",
             13 => "EACCES, permission denied",

@@ -55,7 +55,7 @@ pub struct Hint {
 
 impl Hint {
     /// Makes an error of what is wrong and what to do about it.
-    pub fn new(message: String, hint: &'static str) -> anyhow::Error {
+    pub fn error(message: String, hint: &'static str) -> anyhow::Error {
         anyhow::Error::new(Self { message, hint })
     }
 }

@@ -92,7 +92,7 @@ impl Image {
         }
         let size = u64::from(block_size.bytes());
         if !length.is_multiple_of(size) {
-            return Err(Hint::new(
+            return Err(Hint::error(
                 format!("{length} bytes are not whole blocks of {size}: {} too many", length % size),
                 "pad the image, or say with --data-blocks how much of it to cover",
             ));

@@ -60,7 +60,7 @@ impl Format {
             let block = u64::from(self.data_block_size.bytes());
             let end = self.data_blocks.map(|blocks| blocks.saturating_mul(block)).or(image.length());
             if end.is_none_or(|end| end > self.hash_offset.bytes()) {
-                return Err(Hint::new(
+                return Err(Hint::error(
                     format!("the data overlaps the hash area at offset {}", self.hash_offset),
                     "give --hash-offset BYTES behind the data and --data-blocks N",
                 ));

