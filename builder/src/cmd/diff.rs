@@ -125,7 +125,12 @@ fn images(arguments: &Arguments, session: &Session) -> anyhow::Result<Difference
     if !arguments.brief && difference.files.iter().any(|file| file.aspects.iter().any(content)) {
         let (old, new) = (before.filesystem()?, after.filesystem()?);
         let (old, new) = (opened(&before, old.as_deref())?, opened(&after, new.as_deref())?);
-        difference.look_into(&|path| read(old.as_ref(), path), &|path| read(new.as_ref(), path))?;
+        let looked = difference.look_into(&|path| read(old.as_ref(), path), &|path| read(new.as_ref(), path));
+        // The reason itself, whose next step is known.
+        looked.map_err(|error| match error.downcast::<built::Error>() {
+            Ok(error) => anyhow::Error::from(error),
+            Err(error) => error.into(),
+        })?;
     }
     Ok(difference)
 }

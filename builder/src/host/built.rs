@@ -18,6 +18,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rootfs::content::Sha256Digest;
 use rootfs::erofs::{FileType, Inode, ReadError, Reader};
@@ -283,7 +284,7 @@ impl Built {
 pub struct Files<'a> {
     disk: PathBuf,
     reader: Reader<'a>,
-    inodes: BTreeMap<TreePath, Inode>,
+    inodes: BTreeMap<TreePath, Arc<Inode>>,
     contents: &'a Contents,
 }
 
