@@ -65,6 +65,12 @@ pub enum Verb {
     Vendor(cmd::vendor::Arguments),
     /// Boot an image in QEMU, on a copy-on-write overlay: the image itself is never written.
     Run(Box<cmd::run::Arguments>),
+    /// Say which package, recipe line or fix-up brought a path into an image.
+    Why(cmd::why::Arguments),
+    /// Say where the bytes of an image are: by package and by folder, largest first.
+    Size(cmd::size::Arguments),
+    /// Say what differs between two images, locks or recipes.
+    Diff(cmd::diff::Arguments),
     /// Print the JSON Schema of recipes.
     Schema(cmd::schema::Arguments),
 }
@@ -136,6 +142,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Verb::Fetch(verb) => cmd::fetch::run(verb, &session()?),
         Verb::Vendor(verb) => cmd::vendor::run(verb, &session()?),
         Verb::Run(verb) => cmd::run::run(verb, &session()?),
+        Verb::Why(verb) => cmd::why::run(verb, &session()?),
+        Verb::Size(verb) => cmd::size::run(verb, &session()?),
+        Verb::Diff(verb) => cmd::diff::run(verb, &session()?),
         Verb::Schema(verb) => cmd::schema::run(verb),
     }
 }

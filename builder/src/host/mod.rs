@@ -1,5 +1,6 @@
 //! Every effect on the world, one file per power.
 
+pub mod built;
 pub mod disk_file;
 pub mod fetch;
 pub mod files;
@@ -7,6 +8,7 @@ pub mod locking;
 pub mod machine;
 pub mod mirror;
 pub mod npm_resolver;
+pub mod output;
 pub mod progress;
 pub mod store;
 pub mod tool;
