@@ -191,8 +191,10 @@ pub struct Assembled {
     pub ids: Ids,
     /// Files of the recipe: name, size and digest, sorted.
     pub recipe_files: Vec<(String, u64, Sha256Digest)>,
-    /// What a person may want to know: stale rules, libraries that some feature lacks.
+    /// What a person may want to know: omit rules that match nothing.
     pub remarks: Vec<String>,
+    /// Libraries that some feature would open and the image lacks.
+    pub lacking: Vec<String>,
 }
 
 /// Whose ids count.
@@ -276,7 +278,7 @@ pub fn assemble(
         ld_cache::apply(&mut tree, &generator).map_err(fix_up("ld-cache"))?;
     }
     tmpfiles::apply(&mut tree).map_err(fix_up("tmpfiles"))?;
-    remarks.extend(check_libraries(recipe, &tree)?);
+    let lacking = check_libraries(recipe, &tree)?;
     Ok(Assembled {
         tree,
         kernel,
@@ -288,6 +290,7 @@ pub fn assemble(
         ids,
         recipe_files,
         remarks,
+        lacking,
     })
 }
 
@@ -742,7 +745,28 @@ fn check_libraries(recipe: &Recipe, tree: &Tree) -> Result<Vec<String>, Error> {
     if !errors.is_empty() {
         return Err(Error::Lint(errors));
     }
-    Ok(of(lint::Level::Warning).collect())
+    // One line a library, whoever opens it.
+    let mut wanted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for finding in &report.findings {
+        let opener = finding.origin.to_string();
+        match &finding.problem {
+            lint::Problem::Dlopen { priority, feature, sonames, .. } => {
+                let library = format!("{} ({priority:?} for {feature})", sonames.join(" or ")).to_lowercase();
+                wanted.entry(library).or_default().insert(opener);
+            }
+            lint::Problem::Damaged { reason } => {
+                wanted.entry(format!("{}: {reason}", finding.path)).or_default().insert(opener);
+            }
+            _ => {}
+        }
+    }
+    Ok(wanted
+        .into_iter()
+        .map(|(library, openers)| {
+            let openers: Vec<String> = openers.into_iter().collect();
+            format!("missing {library}, which would be opened by {}", openers.join(", "))
+        })
+        .collect())
 }
 
 #[cfg(test)]

@@ -63,6 +63,14 @@ pub enum Verb {
     Fetch(cmd::fetch::Arguments),
     /// Write everything that a lock names to a folder that serves as a mirror.
     Vendor(cmd::vendor::Arguments),
+    /// Boot an image in QEMU, on a copy-on-write overlay: the image itself is never written.
+    Run(Box<cmd::run::Arguments>),
+    /// Say which package, recipe line or fix-up brought a path into an image.
+    Why(cmd::why::Arguments),
+    /// Say where the bytes of an image are: by package and by folder, largest first.
+    Size(cmd::size::Arguments),
+    /// Say what differs between two images, locks or recipes.
+    Diff(cmd::diff::Arguments),
     /// Print the JSON Schema of recipes.
     Schema(cmd::schema::Arguments),
 }
@@ -133,6 +141,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Verb::Update(verb) => cmd::update::run(verb, &session()?),
         Verb::Fetch(verb) => cmd::fetch::run(verb, &session()?),
         Verb::Vendor(verb) => cmd::vendor::run(verb, &session()?),
+        Verb::Run(verb) => cmd::run::run(verb, &session()?),
+        Verb::Why(verb) => cmd::why::run(verb, &session()?),
+        Verb::Size(verb) => cmd::size::run(verb, &session()?),
+        Verb::Diff(verb) => cmd::diff::run(verb, &session()?),
         Verb::Schema(verb) => cmd::schema::run(verb),
     }
 }

@@ -10,7 +10,7 @@
 
 use std::process::ExitCode;
 
-use proofmark::host::{fetch, store};
+use proofmark::host::{built, fetch, store};
 use proofmark::{lock, recipe};
 
 /// The answer to a check is no.
@@ -55,6 +55,9 @@ fn advice(error: &anyhow::Error) -> (Option<String>, u8) {
     for cause in error.chain() {
         if let Some(hinted) = cause.downcast_ref::<Hinted>() {
             return (Some(hinted.hint.clone()), 1);
+        }
+        if let Some(hint) = cause.downcast_ref::<built::Error>().and_then(built::Error::hint) {
+            return (Some(hint.to_owned()), 1);
         }
         if let Some(recipe::Error::Wrong { hint, .. }) = cause.downcast_ref() {
             return (hint.clone(), 1);

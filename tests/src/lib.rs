@@ -4,3 +4,4 @@ pub mod chat;
 pub mod folder;
 pub mod model;
 pub mod npm;
+pub mod program;

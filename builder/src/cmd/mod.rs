@@ -1,12 +1,16 @@
 //! The verbs of the command line, one a file.
 
 pub mod build;
+pub mod diff;
 pub mod fetch;
 pub mod lock;
+pub mod run;
 pub mod schema;
+pub mod size;
 pub mod update;
 pub mod validate;
 pub mod vendor;
+pub mod why;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

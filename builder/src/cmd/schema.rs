@@ -1,14 +1,16 @@
-//! `proofmark schema`: prints the JSON Schema of recipes.
+//! `proofmark schema`.
 
-use std::io::Write;
 use std::process::ExitCode;
 
-/// Nothing to choose.
+use proofmark::host::output;
+use proofmark::recipe;
+
+/// Prints the JSON Schema of recipes: editors complete by it when a recipe names it in its `#:schema` line.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {}
 
 /// Prints the schema.
 pub fn run(_: &Arguments) -> anyhow::Result<ExitCode> {
-    std::io::stdout().write_all(proofmark::recipe::schema().as_bytes())?;
+    output::print(&recipe::schema())?;
     Ok(ExitCode::SUCCESS)
 }

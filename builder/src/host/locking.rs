@@ -220,6 +220,7 @@ impl Locking<'_> {
             all.users.extend(assembled.ids.users);
             all.groups.extend(assembled.ids.groups);
             remarks.extend(assembled.remarks);
+            remarks.extend(assembled.lacking);
         }
         lock.ids = all;
         remarks.sort();

@@ -1,11 +1,14 @@
 //! Every effect on the world, one file per power.
 
+pub mod built;
 pub mod disk_file;
 pub mod fetch;
 pub mod files;
 pub mod locking;
+pub mod machine;
 pub mod mirror;
 pub mod npm_resolver;
+pub mod output;
 pub mod progress;
 pub mod store;
 pub mod tool;

@@ -71,6 +71,11 @@ impl Stage {
         self.bar.inc(bytes);
     }
 
+    /// Says what is going on.
+    pub fn now(&self, line: &str) {
+        self.bar.set_message(line.to_owned());
+    }
+
     /// The stage is done; `result` says what came of it. Gives how long it took.
     pub fn done(self, result: &str) -> Duration {
         let took = self.started.elapsed();

@@ -6,6 +6,8 @@
 //! # Not here
 //! What to run, and what the output means.
 
+pub mod running;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;

@@ -1,0 +1,859 @@
+//! Yields a virtual machine that boots a disk, from QEMU and firmware that are found on this machine.
+//!
+//! # Shape
+//! ```text
+//! disk.raw --(snapshot=on: what the guest writes goes to an unlinked temporary file)--> virtio-blk
+//! OVMF code, a fresh copy of its variables                                          --> pflash
+//! 127.0.0.1:HOST                                                                    --> the guest's own address:GUEST
+//! ttyS0  <-> QEMU's standard input and output  <-> [`Console`]
+//! QMP    <-> a socket in a private folder       -> how the machine ended
+//! ```
+//! QEMU, and swtpm where a TPM is asked for, are processes of this one: they end with it, and leave nothing behind.
+//!
+//! # Source
+//! qemu-system-x86_64(1), QEMU 7.2 and later; the QMP events SHUTDOWN, STOP and their reasons: qapi/run-state.json.
+//!
+//! # Not here
+//! Confidential machines (TDX, SEV-SNP), which a cloud starts; what an image means.
+
+pub mod console;
+pub mod ready;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::num::NonZeroU16;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, ExitStatus};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use self::console::{Console, Sink};
+use super::tool::running::{Running, Start};
+use super::tool::{self, Tail};
+
+/// QEMU's program.
+pub const QEMU: &str = "qemu-system-x86_64";
+/// The TPM emulator's program.
+pub const SWTPM: &str = "swtpm";
+
+/// How long QEMU or swtpm may take until they can be spoken to; they need a tenth of a second on an idle machine.
+const START: Duration = Duration::from_secs(30);
+/// How long the probe of KVM may take.
+const PROBE: Duration = Duration::from_secs(3);
+/// Pause between two looks.
+const PAUSE: Duration = Duration::from_millis(10);
+/// Longest line of QMP that is read.
+const MAX_EVENT: u64 = 1 << 16;
+
+/// Why there is no machine.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A program is not installed.
+    #[error("{program} is in no folder of PATH")]
+    NoProgram {
+        /// Its name.
+        program: &'static str,
+    },
+    /// There is no firmware.
+    #[error("no OVMF firmware in any of {}", listed(.tried))]
+    NoFirmware {
+        /// Where it was looked for.
+        tried: Vec<PathBuf>,
+    },
+    /// The given firmware has no variables beside it.
+    #[error("{} holds code alone, and its variables are not beside it: expected {}", code.display(), expected.display())]
+    NoVariables {
+        /// The code.
+        code: PathBuf,
+        /// Where the variables would be.
+        expected: PathBuf,
+    },
+    /// A file cannot be read or written.
+    #[error("cannot use {}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A program ended or fell silent before there was a machine.
+    #[error("{program} did not start{said}")]
+    NotStarted {
+        /// Which.
+        program: &'static str,
+        /// What it said.
+        said: Tail,
+    },
+    /// A program cannot be started, or was lost.
+    #[error(transparent)]
+    Tool(#[from] tool::Error),
+    /// No size.
+    #[error("expected a size as 512M or 2G, found {found:?}")]
+    Memory {
+        /// What was given.
+        found: String,
+    },
+    /// No pair of ports.
+    #[error("expected HOST:GUEST, two port numbers from 1 to 65535, found {found:?}")]
+    Forward {
+        /// What was given.
+        found: String,
+    },
+    /// No credential.
+    #[error(
+        "expected NAME=VALUE or NAME=@FILE, where NAME is made of letters, digits, `.`, `_` and `-`, found {found:?}"
+    )]
+    Credential {
+        /// The name that was given; never the value.
+        found: String,
+    },
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| format!("\n  {}", path.display())).collect()
+}
+
+/// How the guest's instructions run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// On this processor, by the kernel.
+    Kvm,
+    /// Translated by QEMU: everywhere, but ten to thirty times slower.
+    Tcg,
+}
+
+impl Accelerator {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Accelerator::Kvm => "kvm",
+            Accelerator::Tcg => "tcg",
+        }
+    }
+
+    fn arguments(self) -> [&'static str; 4] {
+        match self {
+            Accelerator::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            Accelerator::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
+        }
+    }
+}
+
+/// Memory of a machine, in MiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory(u32);
+
+impl FromStr for Memory {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let wrong = || Error::Memory { found: text.to_owned() };
+        let (number, factor) = match (text.strip_suffix(['M', 'm']), text.strip_suffix(['G', 'g'])) {
+            (Some(number), _) => (number, 1),
+            (_, Some(number)) => (number, 1024),
+            _ => return Err(wrong()),
+        };
+        let number: u32 = number.parse().map_err(|_| wrong())?;
+        number.checked_mul(factor).filter(|&size| size > 0).map(Memory).ok_or_else(wrong)
+    }
+}
+
+/// A port of 127.0.0.1 that leads to a port of the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forward {
+    /// On this machine, loopback only.
+    pub host: NonZeroU16,
+    /// In the guest, at the address of its network interface: its own loopback cannot be reached.
+    pub guest: NonZeroU16,
+}
+
+impl FromStr for Forward {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let ports =
+            text.split_once(':').and_then(|(host, guest)| Some((host.parse().ok()?, guest.parse().ok()?)));
+        let (host, guest) = ports.ok_or_else(|| Error::Forward { found: text.to_owned() })?;
+        Ok(Forward { host, guest })
+    }
+}
+
+/// A port of 127.0.0.1 that nobody listens on.
+///
+/// # Errors
+/// What the system says.
+pub fn free_port() -> io::Result<NonZeroU16> {
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    NonZeroU16::new(port).ok_or_else(|| io::Error::other("port 0 was given"))
+}
+
+/// A secret for systemd in the guest.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// The name that units ask for.
+    pub name: String,
+    /// Its content.
+    pub value: Value,
+}
+
+/// Where a credential's content is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Value {
+    /// Here.
+    Given(String),
+    /// In a file.
+    File(PathBuf),
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credential({})", self.name)
+    }
+}
+
+impl FromStr for Credential {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        if text.len() == name.len() || name.is_empty() || !name.bytes().all(plain) {
+            return Err(Error::Credential { found: name.to_owned() });
+        }
+        let value = match value.strip_prefix('@') {
+            Some(file) => Value::File(file.into()),
+            None => Value::Given(value.to_owned()),
+        };
+        Ok(Credential { name: name.to_owned(), value })
+    }
+}
+
+/// Firmware of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Firmware {
+    /// Its code, or all of it.
+    pub code: PathBuf,
+    /// Its variables, when they are a file of their own; they are copied.
+    pub variables: Option<PathBuf>,
+}
+
+impl Firmware {
+    /// The firmware in a file; its variables are expected beside it when the file's name says that it is code alone.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::NoVariables`].
+    pub fn given(code: &Path) -> Result<Self, Error> {
+        fs::metadata(code).map_err(|source| Error::File { path: code.to_owned(), source })?;
+        let name = code.file_name().unwrap_or_default().to_string_lossy();
+        let named = name.replace(".secboot", "").replace("CODE", "VARS").replace("code", "vars");
+        if !name.contains("CODE") && !name.contains("code") {
+            return Ok(Firmware { code: code.to_owned(), variables: None });
+        }
+        // QEMU's own 32 and 64 bit builds share their variables.
+        let names = [named.replace("x86_64", "i386"), named];
+        let beside = names.map(|name| code.with_file_name(name));
+        match beside.iter().find(|path| path.is_file()) {
+            Some(variables) => Ok(Firmware { code: code.to_owned(), variables: Some(variables.clone()) }),
+            None => {
+                let [_, expected] = beside;
+                Err(Error::NoVariables { code: code.to_owned(), expected })
+            }
+        }
+    }
+
+    /// The first firmware that distributions install for this QEMU.
+    ///
+    /// # Errors
+    /// [`Error::NoFirmware`].
+    pub fn find(qemu: &Path) -> Result<Self, Error> {
+        Self::first_of(places(qemu))
+    }
+
+    fn first_of(places: Vec<PathBuf>) -> Result<Self, Error> {
+        let found = places.iter().find_map(|code| Firmware::given(code).ok());
+        found.ok_or(Error::NoFirmware { tried: places })
+    }
+}
+
+/// Where firmware without Secure Boot is, by distribution: 4 MiB builds first, of which a UKI of a hundred megabytes
+/// needs the larger variables least.
+fn places(qemu: &Path) -> Vec<PathBuf> {
+    let fixed = [
+        // Debian, Ubuntu.
+        "/usr/share/OVMF/OVMF_CODE_4M.fd",
+        "/usr/share/OVMF/OVMF_CODE.fd",
+        // Fedora.
+        "/usr/share/edk2/ovmf/OVMF_CODE.fd",
+        // Arch Linux.
+        "/usr/share/edk2/x64/OVMF_CODE.4m.fd",
+        "/usr/share/edk2-ovmf/x64/OVMF_CODE.fd",
+        // openSUSE.
+        "/usr/share/qemu/ovmf-x86_64-4m-code.bin",
+        // Gentoo.
+        "/usr/share/edk2-ovmf/OVMF_CODE.fd",
+        // NixOS.
+        "/run/libvirt/nix-ovmf/OVMF_CODE.fd",
+        // A build in one file.
+        "/usr/share/ovmf/OVMF.fd",
+        "/usr/share/qemu/OVMF.fd",
+    ];
+    let mut places: Vec<PathBuf> = fixed.iter().map(PathBuf::from).collect();
+    // What QEMU brings along, as Nix and builds from source install it.
+    let program = fs::canonicalize(qemu).unwrap_or_else(|_| qemu.to_owned());
+    if let Some(prefix) = program.parent().and_then(Path::parent) {
+        places.push(prefix.join("share/qemu/edk2-x86_64-code.fd"));
+    }
+    places
+}
+
+/// What this process has around it that matters here.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// Folders of programs.
+    pub path: OsString,
+    /// The whole environment of QEMU and swtpm, but for the temporary folder.
+    pub variables: BTreeMap<OsString, OsString>,
+}
+
+impl Environment {
+    /// That of this process: of all variables, QEMU gets those without which its libraries may not be found.
+    pub fn of_this_process() -> Self {
+        let kept = ["PATH", "HOME", "LD_LIBRARY_PATH"];
+        let variables =
+            kept.iter().filter_map(|name| Some(((*name).into(), std::env::var_os(name)?))).collect();
+        Environment { path: std::env::var_os("PATH").unwrap_or_default(), variables }
+    }
+
+    /// A program's path.
+    ///
+    /// # Errors
+    /// [`Error::NoProgram`].
+    pub fn find(&self, program: &'static str) -> Result<PathBuf, Error> {
+        std::env::split_paths(&self.path)
+            .filter(|folder| folder.is_absolute())
+            .map(|folder| folder.join(program))
+            .find(|path| path.is_file())
+            .ok_or(Error::NoProgram { program })
+    }
+
+    fn start(&self, program: &Path, arguments: Vec<OsString>, folder: &Path) -> Result<Running, tool::Error> {
+        let mut environment = self.variables.clone();
+        // QEMU's overlay lies here until it is unlinked, at once.
+        environment.insert("TMPDIR".into(), folder.into());
+        Start { program: program.to_owned(), arguments, environment, folder: folder.to_owned() }.start()
+    }
+}
+
+/// An accelerator, and why it was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// The accelerator.
+    pub accelerator: Accelerator,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// Takes KVM when a small guest really runs under it, else TCG.
+///
+/// # Errors
+/// When QEMU itself cannot be started.
+pub fn choose(qemu: &Path, environment: &Environment) -> Result<Choice, Error> {
+    let tcg = |reason: String| Ok(Choice { accelerator: Accelerator::Tcg, reason });
+    if let Err(error) = File::options().read(true).write(true).open("/dev/kvm") {
+        return tcg(format!("/dev/kvm: {error}"));
+    }
+    match probe(Accelerator::Kvm, qemu, environment)? {
+        Ok(took) => {
+            let reason = format!("a probe guest ran under KVM in {:.1} s", took.as_secs_f64());
+            Ok(Choice { accelerator: Accelerator::Kvm, reason })
+        }
+        Err(why) => tcg(format!("a probe guest did not run under KVM: {why}")),
+    }
+}
+
+/// What the probe guest tells isa-debug-exit; QEMU then ends with twice this and 1.
+const PROBE_ANSWER: u8 = 0x10;
+/// Where the code of the probe guest begins in its ROM.
+const PROBE_AT: usize = 0xff80;
+
+/// The ROM of the probe guest: 64 KiB that end at 4 GiB, where an x86 processor begins.
+///
+/// It enters protected mode, then uses the x87 unit and CPUID there: hypervisors that emulate what a real kernel's
+/// first steps need, and do it badly, run single instructions and stop here.
+fn probe_rom() -> Vec<u8> {
+    const CODE: [u8; 64] = [
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0, // ff80: segment 0: none
+        0xff,
+        0xff,
+        0,
+        0,
+        0,
+        0x9b,
+        0xcf,
+        0, // ff88: segment 8: 4 GiB of 32 bit code, accessed
+        0x0f,
+        0,
+        0x80,
+        0xff,
+        0xff,
+        0xff, // ff90: limit and base of this table
+        0xfa, // ff96: cli
+        0x2e,
+        0x66,
+        0x0f,
+        0x01,
+        0x16,
+        0x90,
+        0xff, // lgdt cs:[0xff90]
+        0x0f,
+        0x20,
+        0xc0,
+        0x0c,
+        0x01,
+        0x0f,
+        0x22,
+        0xc0, // cr0 |= 1
+        0x66,
+        0xea,
+        0xae,
+        0xff,
+        0xff,
+        0xff,
+        8,
+        0, // jmp 8:0xffffffae
+        0x9b,
+        0xdb,
+        0xe3, // ffae: finit
+        0xb8,
+        1,
+        0,
+        0,
+        0,
+        0x0f,
+        0xa2, // mov eax, 1; cpuid
+        0xb0,
+        PROBE_ANSWER,
+        0xe6,
+        0xf4, // mov al, answer; out 0xf4, al
+        0xf4,
+        0xeb,
+        0xfd, // hlt, for ever
+        0xf4, // filler
+    ];
+    /// fff0: jmp 0xff96.
+    const RESET: [u8; 3] = [0xe9, 0xa3, 0xff];
+    let mut rom = vec![0xf4; PROBE_AT];
+    rom.extend_from_slice(&CODE);
+    rom.resize(0xfff0, 0xf4);
+    rom.extend_from_slice(&RESET);
+    rom.resize(1 << 16, 0xf4);
+    rom
+}
+
+/// Runs the probe guest: how long it took, or why it did not run.
+fn probe(
+    accelerator: Accelerator,
+    qemu: &Path,
+    environment: &Environment,
+) -> Result<Result<Duration, String>, Error> {
+    let folder = private_folder()?;
+    let rom = folder.path().join("probe.rom");
+    fs::write(&rom, probe_rom()).map_err(|source| Error::File { path: rom.clone(), source })?;
+    let mut arguments: Vec<OsString> = accelerator.arguments().map(OsString::from).into();
+    arguments.extend(
+        "-machine q35 -m 16 -nodefaults -no-user-config -display none -no-reboot -device \
+         isa-debug-exit,iobase=0xf4,iosize=1 -bios"
+            .split_whitespace()
+            .map(OsString::from),
+    );
+    arguments.push(rom.into());
+    let begun = Instant::now();
+    let mut running = environment.start(qemu, arguments, folder.path())?;
+    let said = |running: &Running| running.stderr().0.lines().next().unwrap_or_default().to_owned();
+    loop {
+        match running.ended()? {
+            Some(status) if status.code() == Some(i32::from(PROBE_ANSWER) * 2 + 1) => {
+                return Ok(Ok(begun.elapsed()));
+            }
+            Some(status) => {
+                let said = said(&running);
+                return Ok(Err(if said.is_empty() { status.to_string() } else { said }));
+            }
+            None => {}
+        }
+        // QEMU says so, and then waits for ever.
+        if said(&running).contains("KVM internal error") || begun.elapsed() > PROBE {
+            let said = said(&running);
+            let silence = || format!("no answer within {} s", PROBE.as_secs());
+            return Ok(Err(if said.is_empty() { silence() } else { said }));
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+fn private_folder() -> Result<tempfile::TempDir, Error> {
+    let made = tempfile::Builder::new().prefix("proofmark-run-").tempdir();
+    made.map_err(|source| Error::File { path: std::env::temp_dir(), source })
+}
+
+/// All that QEMU is told.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// How instructions run.
+    pub accelerator: Accelerator,
+    /// Processors.
+    pub vcpus: NonZeroU16,
+    /// Memory.
+    pub memory: Memory,
+    /// Firmware; its variables are written to.
+    pub firmware: &'a Firmware,
+    /// The disk that is booted, and never written.
+    pub disk: &'a Path,
+    /// More disks, which are written.
+    pub drives: &'a [PathBuf],
+    /// Ports.
+    pub forwards: &'a [Forward],
+    /// Files that each hold a string for SMBIOS.
+    pub strings: &'a [PathBuf],
+    /// The socket of the TPM emulator.
+    pub tpm: Option<&'a Path>,
+    /// The socket on which QMP is awaited.
+    pub control: &'a Path,
+}
+
+/// QEMU's arguments.
+pub fn command(plan: &Plan<'_>) -> Vec<OsString> {
+    let mut all = Words(Vec::new());
+    all.words("-name proofmark -nodefaults -no-user-config -no-reboot -display none -machine q35");
+    all.words(&plan.accelerator.arguments().join(" "));
+    all.words(&format!("-smp {} -m {}M", plan.vcpus, plan.memory.0));
+    match &plan.firmware.variables {
+        Some(variables) => {
+            all.path("-drive", "if=pflash,unit=0,format=raw,readonly=on,file=", &plan.firmware.code);
+            all.path("-drive", "if=pflash,unit=1,format=raw,file=", variables);
+        }
+        // The argument is the path itself: no comma is to be doubled.
+        None => all.0.extend(["-bios".into(), plan.firmware.code.clone().into()]),
+    }
+    all.path("-drive", "if=none,id=root,format=raw,snapshot=on,file=", plan.disk);
+    all.words("-device virtio-blk-pci,drive=root,serial=proofmark-root,bootindex=0");
+    for (number, drive) in plan.drives.iter().enumerate() {
+        all.path("-drive", &format!("if=none,id=drive{number},format=raw,file="), drive);
+        all.words(&format!("-device virtio-blk-pci,drive=drive{number},serial=proofmark-drive{number}"));
+    }
+    let mut network = "user,id=network".to_owned();
+    for Forward { host, guest } in plan.forwards {
+        network += &format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}");
+    }
+    all.words(&format!("-netdev {network} -device virtio-net-pci,netdev=network,romfile="));
+    all.words("-device virtio-rng-pci");
+    all.words("-chardev stdio,id=console,signal=off -serial chardev:console");
+    all.path("-chardev", "socket,id=control,path=", plan.control);
+    all.words("-mon chardev=control,mode=control");
+    for path in plan.strings {
+        all.path("-smbios", "type=11,path=", path);
+    }
+    if let Some(tpm) = plan.tpm {
+        all.path("-chardev", "socket,id=tpm,path=", tpm);
+        all.words("-tpmdev emulator,id=tpm0,chardev=tpm -device tpm-crb,tpmdev=tpm0");
+    }
+    all.0
+}
+
+/// Arguments that are being put together.
+struct Words(Vec<OsString>);
+
+impl Words {
+    fn words(&mut self, words: &str) {
+        self.0.extend(words.split_whitespace().map(OsString::from));
+    }
+
+    /// An option that ends in a path, whose commas are doubled as QEMU wants it.
+    fn path(&mut self, name: &str, before: &str, path: &Path) {
+        let mut bytes = before.as_bytes().to_vec();
+        for &byte in path.as_os_str().as_bytes() {
+            bytes.push(byte);
+            if byte == b',' {
+                bytes.push(byte);
+            }
+        }
+        self.0.extend([name.into(), OsString::from_vec(bytes)]);
+    }
+}
+
+/// A machine that is asked for.
+#[derive(Debug)]
+pub struct Request {
+    /// How instructions run.
+    pub accelerator: Accelerator,
+    /// Processors.
+    pub vcpus: NonZeroU16,
+    /// Memory.
+    pub memory: Memory,
+    /// Firmware.
+    pub firmware: Firmware,
+    /// The disk that is booted, and never written.
+    pub disk: PathBuf,
+    /// More disks, which are written.
+    pub drives: Vec<PathBuf>,
+    /// Ports.
+    pub forwards: Vec<Forward>,
+    /// Secrets for the guest.
+    pub credentials: Vec<Credential>,
+    /// Whether the machine has a TPM.
+    pub tpm: Tpm,
+}
+
+/// Whether a machine has a TPM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tpm {
+    /// None.
+    Absent,
+    /// A new TPM 2.0 of swtpm.
+    Emulated,
+}
+
+/// How a machine ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// The guest switched it off.
+    PoweredOff,
+    /// The guest asked for a reboot, as a kernel that panics does too.
+    Reset,
+    /// QEMU cannot go on with this guest.
+    Stuck(Tail),
+    /// QEMU ended for another reason.
+    Lost(ExitStatus, Tail),
+}
+
+/// What QMP told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Event {
+    Shutdown,
+    Reset,
+    Stop,
+}
+
+/// A machine that runs; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Machine {
+    qemu: Running,
+    _tpm: Option<Running>,
+    console: Console,
+    events: Arc<Mutex<Option<Event>>>,
+    listener: Option<JoinHandle<()>>,
+    started: Instant,
+    _folder: tempfile::TempDir,
+}
+
+impl Machine {
+    /// Starts a machine, whose console goes to the sinks.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is left running.
+    pub fn start(
+        qemu: &Path,
+        request: &Request,
+        environment: &Environment,
+        sinks: Vec<Sink>,
+    ) -> Result<Self, Error> {
+        let folder = private_folder()?;
+        let at = |name: &str| folder.path().join(name);
+        let firmware = match &request.firmware.variables {
+            Some(variables) => {
+                let copy = at("variables.fd");
+                let copied = fs::read(variables).and_then(|bytes| fs::write(&copy, bytes));
+                copied.map_err(|source| Error::File { path: variables.clone(), source })?;
+                Firmware { code: absolute(&request.firmware.code)?, variables: Some(copy) }
+            }
+            None => Firmware { code: absolute(&request.firmware.code)?, variables: None },
+        };
+        let disk = absolute(&request.disk)?;
+        File::open(&disk).map_err(|source| Error::File { path: disk.clone(), source })?;
+        let drives = request.drives.iter().map(|drive| absolute(drive)).collect::<Result<Vec<_>, _>>()?;
+        let mut strings = Vec::new();
+        for (number, credential) in request.credentials.iter().enumerate() {
+            let path = at(&format!("string{number}"));
+            let text = smbios_string(credential)?;
+            // The folder is private, and a command line is not.
+            fs::write(&path, text).map_err(|source| Error::File { path: path.clone(), source })?;
+            strings.push(path);
+        }
+        let tpm = match request.tpm {
+            Tpm::Absent => None,
+            Tpm::Emulated => Some(start_tpm(environment, folder.path())?),
+        };
+        let control = at("control");
+        let listener = UnixListener::bind(&control)
+            .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+            .map_err(|source| Error::File { path: control.clone(), source })?;
+        let plan = Plan {
+            accelerator: request.accelerator,
+            vcpus: request.vcpus,
+            memory: request.memory,
+            firmware: &firmware,
+            disk: &disk,
+            drives: &drives,
+            forwards: &request.forwards,
+            strings: &strings,
+            tpm: tpm.as_ref().map(|(_, socket)| socket.as_path()),
+            control: &control,
+        };
+        let started = Instant::now();
+        let mut qemu = environment.start(qemu, command(&plan), folder.path())?;
+        let stream = loop {
+            match listener.accept() {
+                Ok((stream, _)) => break stream,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(source) => return Err(Error::File { path: control, source }),
+            }
+            if qemu.ended()?.is_some() || started.elapsed() > START {
+                return Err(Error::NotStarted { program: QEMU, said: qemu.stderr() });
+            }
+            thread::sleep(PAUSE);
+        };
+        let console = match qemu.stdout() {
+            Some(stream) => Console::read(stream, sinks),
+            None => Console::read(io::empty(), sinks),
+        };
+        let events = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&events);
+        let listener = thread::spawn(move || {
+            // When QMP breaks off, QEMU's exit status still tells that it ended.
+            let _ = stream.set_nonblocking(false).and_then(|()| listen(stream, &told));
+        });
+        Ok(Machine {
+            qemu,
+            _tpm: tpm.map(|(running, _)| running),
+            console,
+            events,
+            listener: Some(listener),
+            started,
+            _folder: folder,
+        })
+    }
+
+    /// How long the machine has been running.
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// What the guest says.
+    pub fn console(&mut self) -> &mut Console {
+        &mut self.console
+    }
+
+    /// What the guest reads as keys; given once.
+    pub fn keys(&mut self) -> Option<ChildStdin> {
+        self.qemu.stdin()
+    }
+
+    /// How the machine ended, when it has.
+    ///
+    /// # Errors
+    /// When QEMU is lost.
+    pub fn end(&mut self) -> Result<Option<End>, Error> {
+        let status = self.qemu.ended()?;
+        if status.is_some()
+            && let Some(listener) = self.listener.take()
+        {
+            // QEMU's end of the socket is closed; a panic of the listener would have ended this process.
+            let _ = listener.join();
+        }
+        let event = self.events.lock().map_or(None, |event| *event);
+        Ok(match (status, event) {
+            (Some(status), Some(Event::Shutdown)) if status.success() => Some(End::PoweredOff),
+            (Some(status), Some(Event::Reset)) if status.success() => Some(End::Reset),
+            (Some(status), _) => Some(End::Lost(status, self.qemu.stderr())),
+            (None, Some(Event::Stop)) => Some(End::Stuck(self.qemu.stderr())),
+            (None, _) => None,
+        })
+    }
+
+    /// Ends the machine at once.
+    pub fn stop(&mut self) {
+        self.qemu.stop();
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(path).map_err(|source| Error::File { path: path.to_owned(), source })
+}
+
+/// A credential as an SMBIOS string of type 11 (systemd.system-credentials(7), systemd 252 and later).
+fn smbios_string(credential: &Credential) -> Result<String, Error> {
+    let value = match &credential.value {
+        Value::Given(text) => text.clone().into_bytes(),
+        Value::File(path) => fs::read(path).map_err(|source| Error::File { path: path.clone(), source })?,
+    };
+    Ok(format!("io.systemd.credential.binary:{}={}", credential.name, STANDARD.encode(value)))
+}
+
+/// Starts a new TPM; gives it and its socket.
+fn start_tpm(environment: &Environment, folder: &Path) -> Result<(Running, PathBuf), Error> {
+    let program = environment.find(SWTPM)?;
+    let state = folder.join("tpm");
+    fs::create_dir(&state).map_err(|source| Error::File { path: state.clone(), source })?;
+    let socket = folder.join("tpm.socket");
+    // Relative to the folder, in which it runs: its options know no quotes.
+    let arguments = ["socket", "--tpm2", "--tpmstate", "dir=tpm", "--ctrl", "type=unixio,path=tpm.socket"];
+    let begun = Instant::now();
+    let mut running = environment.start(&program, arguments.map(OsString::from).into(), folder)?;
+    while !socket.exists() {
+        if running.ended()?.is_some() || begun.elapsed() > START {
+            return Err(Error::NotStarted { program: SWTPM, said: running.stderr() });
+        }
+        thread::sleep(PAUSE);
+    }
+    Ok((running, socket))
+}
+
+/// Reads QMP to its end, and keeps the event that tells how the machine ended.
+fn listen(stream: UnixStream, told: &Mutex<Option<Event>>) -> io::Result<()> {
+    (&stream).write_all(b"{\"execute\": \"qmp_capabilities\"}\n")?;
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut line = Vec::new();
+        if (&mut stream).take(MAX_EVENT).read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        if let (Some(event), Ok(mut told)) = (event(&line), told.lock()) {
+            told.get_or_insert(event);
+        }
+    }
+}
+
+/// The event in a line of QMP, if it ends the machine.
+fn event(line: &[u8]) -> Option<Event> {
+    let line: serde_json::Value = serde_json::from_slice(line).ok()?;
+    match line.get("event")?.as_str()? {
+        "STOP" => Some(Event::Stop),
+        "SHUTDOWN" => match line.get("data")?.get("reason")?.as_str()? {
+            "guest-shutdown" => Some(Event::Shutdown),
+            "guest-reset" | "guest-panic" => Some(Event::Reset),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+//! Tells when a service answers over HTTP that it is ready, by asking again and again.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// How long an answer may take. QEMU's network takes connections for a guest that does not listen yet, and these get no
+/// answer: a new one has to be tried.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Pause between two questions.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What a service said last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Nobody has been asked yet.
+    None,
+    /// It is not ready: why.
+    NotYet(String),
+    /// Status 200.
+    Ready,
+}
+
+/// A service that is being asked.
+#[derive(Debug)]
+pub struct Ready {
+    answer: Arc<Mutex<Answer>>,
+}
+
+impl Ready {
+    /// Asks `url`, beside the caller, until the service is ready or this is dropped.
+    pub fn ask(url: &str) -> Self {
+        let answer = Arc::new(Mutex::new(Answer::None));
+        let told = Arc::downgrade(&answer);
+        let url = url.to_owned();
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .timeout_global(Some(PATIENCE))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .build()
+            .into();
+        thread::spawn(move || {
+            loop {
+                let said = match agent.get(&url).call() {
+                    Ok(response) if response.status().as_u16() == 200 => Answer::Ready,
+                    Ok(response) => Answer::NotYet(format!("status {}", response.status().as_u16())),
+                    Err(error) => Answer::NotYet(error.to_string()),
+                };
+                let done = said == Answer::Ready;
+                let Some(answer) = told.upgrade() else { return };
+                *answer.lock().unwrap_or_else(PoisonError::into_inner) = said;
+                if done {
+                    return;
+                }
+                thread::sleep(PAUSE);
+            }
+        });
+        Ready { answer }
+    }
+
+    /// What the service said last.
+    pub fn answer(&self) -> Answer {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    use super::*;
+
+    fn wait_for(ready: &Ready, wanted: &dyn Fn(&Answer) -> bool) {
+        let begun = Instant::now();
+        while !wanted(&ready.answer()) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", ready.answer());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[test]
+    fn only_status_200_is_ready() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/readyz", listener.local_addr().unwrap());
+        let ready = Ready::ask(&url);
+        for status in ["503 No", "302 Found\r\nLocation: /elsewhere", "200 OK"] {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let count = stream.read(&mut request).unwrap();
+            assert!(request[..count].starts_with(b"GET /readyz HTTP/1.1\r\n"));
+            write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+            let said = match status.get(..3) {
+                Some("200") => Answer::Ready,
+                code => Answer::NotYet(format!("status {}", code.unwrap())),
+            };
+            drop(stream);
+            wait_for(&ready, &|answer| *answer == said);
+        }
+    }
+
+    #[test]
+    fn nobody_there_is_not_ready() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let ready = Ready::ask(&format!("http://{free}/"));
+        wait_for(&ready, &|answer| matches!(answer, Answer::NotYet(why) if why.contains("refused")));
+    }
+}
