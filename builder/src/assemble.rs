@@ -378,7 +378,7 @@ fn unpack(
     }
     let mut all = vec![("the Debian packages".to_owned(), debian.names.clone(), debian_tally)];
     for (application, tally) in applications.iter().zip(tallies) {
-        let globs = application.recipe.omit.iter().flat_map(|rule| rule.paths.clone()).collect();
+        let globs = application.recipe.omit.iter().map(|rule| rule.paths.join(", ")).collect();
         all.push((application.recipe.name.clone(), globs, tally));
     }
     let is_base = |origin: &Origin| matches!(origin, Origin::Debian { name, .. } if &**name == "base-files");
@@ -461,9 +461,7 @@ fn applications(recipe: &Recipe) -> Result<Vec<Application<'_>>, Error> {
             let rules: Vec<Rule> = application
                 .omit
                 .iter()
-                .flat_map(|rule| {
-                    rule.paths.iter().map(|glob| Rule { glob: glob.clone(), except: rule.keep.clone() })
-                })
+                .map(|rule| Rule { paths: rule.paths.clone(), keep: rule.keep.clone() })
                 .collect();
             Ok(Application {
                 recipe: application,
