@@ -42,12 +42,12 @@ fn recipe(file: &str) -> String {
 
 /// The omit rules of the recipe, each with its reason.
 fn rules() -> Vec<(Rule, String)> {
-    let document: toml::Table = toml::from_str(&recipe("omit.toml")).unwrap();
+    let document: toml::Table = toml::from_str(&recipe("recipe.toml")).unwrap();
     let texts = |rule: &toml::Value, key: &str| -> Vec<String> {
         let list = rule.get(key).and_then(toml::Value::as_array).cloned().unwrap_or_default();
         list.iter().map(|text| text.as_str().unwrap().to_owned()).collect()
     };
-    let rules = document["npm"]["omit"].as_array().unwrap();
+    let rules = document["npm"][0]["omit"].as_array().unwrap();
     let read = |rule: &toml::Value| {
         let reason = rule["reason"].as_str().unwrap().to_owned();
         (Rule { paths: texts(rule, "paths"), keep: texts(rule, "keep") }, reason)
