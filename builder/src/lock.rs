@@ -89,7 +89,7 @@ pub struct Lock {
 }
 
 /// A configuration that its application has accepted: a build need not ask again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Validated {
     /// Name of the application.

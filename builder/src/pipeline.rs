@@ -148,7 +148,7 @@ pub fn image(
     // Verity: the geometry.
     let salt: [u8; 32] = Sha256::new_with_prefix(b"verity salt\0").chain_update(identity).finalize().into();
     let parameters = Parameters {
-        salt: Salt::new(&salt).unwrap_or_default(),
+        salt: Salt::new(salt).unwrap_or_default(),
         data_block_size: BlockSize::default(),
         hash_block_size: BlockSize::default(),
         uuid: Some(dm_verity_tool::Uuid::from_bytes(guid(Role::HashTree).into_bytes())),

@@ -90,7 +90,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     for remark in &assembled.remarks {
         session.progress.note(&format!("remark: {remark}"));
     }
-    super::validate::configurations(recipe, &lock, &assembled.tree, arguments.fresh, session)?;
+    super::validate::configurations(recipe, &lock, &assembled.tree, session)?;
 
     let stage = session.progress.stage("write disk", 0);
     let lock_sha256 = Sha256Digest::of(lock_text.as_bytes());

@@ -46,7 +46,15 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
 pub fn make(loaded: &Loaded, previous: Option<&Lock>, session: &Session) -> anyhow::Result<Locked> {
     let fetcher = Fetcher::new(&session.store, &session.mirrors, session.network);
     let locking = Locking { fetcher: &fetcher, progress: session.progress, now: super::now() };
-    Ok(locking.make(&loaded.recipes, previous)?)
+    let mut locked = locking.make(&loaded.recipes, previous)?;
+    let mut accepted = Vec::new();
+    for (recipe, tree) in loaded.recipes.iter().zip(&locked.trees) {
+        accepted.extend(super::validate::accepted(recipe, &locked.lock, tree, session)?);
+    }
+    accepted.sort();
+    accepted.dedup();
+    locked.lock.validated = accepted;
+    Ok(locked)
 }
 
 fn check(loaded: &Loaded, session: &Session) -> anyhow::Result<ExitCode> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use proofmark::host::tool;
-use proofmark::lock::{Lock, NpmRole};
+use proofmark::lock::{Lock, NpmRole, Validated};
 use proofmark::recipe::Recipe;
 use proofmark::recipe::document::{NpmApplication, Validate};
 use rootfs::content::Sha256Digest;
@@ -22,20 +22,19 @@ use crate::failure;
 /// How long a check may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Checks the configuration of every application that says how; a check that passed is not repeated for the same
-/// application, Node.js and configuration.
+/// Checks the configuration of every application that says how. A check that passed is not repeated for the same
+/// application, Node.js and configuration: the lock says so, or the store, for one that changed since.
 pub fn configurations(
     recipe: &Recipe,
     lock: &Lock,
     tree: &Tree,
-    fresh: bool,
     session: &Session,
 ) -> anyhow::Result<()> {
     for application in &recipe.npm {
         let Some(validate) = &application.validate else { continue };
         let key = key(application, validate, lock, tree)?;
         let known = lock.validated.iter().any(|known| known.key == key.to_string());
-        if known || (!fresh && session.store.derived("validated", &key).is_some()) {
+        if known || session.store.derived("validated", &key).is_some() {
             continue;
         }
         let stage = session.progress.stage(&format!("check {}", validate.config), 0);
@@ -44,6 +43,20 @@ pub fn configurations(
         stage.done("accepted by the application");
     }
     Ok(())
+}
+
+/// Lets every application check its configuration, and gives what they accepted, for the lock.
+pub fn accepted(recipe: &Recipe, lock: &Lock, tree: &Tree, session: &Session) -> anyhow::Result<Vec<Validated>> {
+    configurations(recipe, lock, tree, session)?;
+    recipe
+        .npm
+        .iter()
+        .filter_map(|application| Some((application, application.validate.as_ref()?)))
+        .map(|(application, validate)| {
+            let key = key(application, validate, lock, tree)?.to_string();
+            Ok(Validated { application: application.name.clone(), key })
+        })
+        .collect()
 }
 
 /// What a check depends on.

@@ -82,7 +82,7 @@ impl DiskSink for DiskFile {
 }
 
 fn take(file: &File, parts: &Receiver<Part>) -> io::Result<(u64, Sha256Digest)> {
-    const ZEROS: [u8; 65536] = [0; 65536];
+    static ZEROS: [u8; 65536] = [0; 65536];
     let mut hasher = Sha256::new();
     let mut at = 0;
     while let Ok(part) = parts.recv() {

@@ -53,6 +53,9 @@ fn others(more: usize) -> String {
     if more == 0 { String::new() } else { format!(" (nor are {more} more files)") }
 }
 
+/// Digest and size of a file that is in the store now.
+pub type Fetched = (Sha256Digest, u64);
+
 /// Whether the network may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
@@ -152,7 +155,7 @@ impl<'a> Fetcher<'a> {
         snapshot: &str,
         expected: &Expected,
         label: &str,
-    ) -> Result<(Sha256Digest, u64), Error> {
+    ) -> Result<Fetched, Error> {
         match expected {
             Expected::Sha256(digest, size) if self.store.has(digest, *size) => return Ok((*digest, *size)),
             Expected::Sha512(digest, _) => {
@@ -175,7 +178,7 @@ impl<'a> Fetcher<'a> {
         path: &str,
         snapshot: &str,
         at_most: u64,
-    ) -> Vec<(String, Result<(Sha256Digest, u64), Error>)> {
+    ) -> Vec<(String, Result<Fetched, Error>)> {
         let bases = self.mirrors.bases(archive, snapshot);
         bases
             .into_iter()
@@ -194,7 +197,7 @@ impl<'a> Fetcher<'a> {
         expected: &Expected,
         label: &str,
         progress: &dyn Fn(u64),
-    ) -> Result<(Sha256Digest, u64), Error> {
+    ) -> Result<Fetched, Error> {
         let mut attempts = Vec::new();
         for place in places {
             let outcome = if is_local(place) {

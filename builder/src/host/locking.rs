@@ -19,6 +19,7 @@ use base64::Engine;
 use rootfs::content::{self, Sha256Digest};
 use rootfs::deb;
 use rootfs::npm::lock::tarball_path;
+use rootfs::tree::Tree;
 
 use super::fetch::{self, Fetcher};
 use super::npm_resolver::{self, Resolver};
@@ -150,6 +151,8 @@ pub struct Locked {
     pub lock: Lock,
     /// What a person may want to know.
     pub remarks: Vec<String>,
+    /// The tree of each profile, in the order of the recipes.
+    pub trees: Vec<Tree>,
 }
 
 /// What a lock is made with.
@@ -194,6 +197,7 @@ impl Locking<'_> {
         };
         self.review(recipes, &mut lock, &mut remarks)?;
         let mut all = Ids::default();
+        let mut trees = Vec::new();
         for recipe in recipes {
             let stage = self.progress.stage(&format!("assemble ({})", recipe.profile.name()), 0);
             let source = StoreSource { fetcher: self.fetcher };
@@ -221,11 +225,12 @@ impl Locking<'_> {
             all.groups.extend(assembled.ids.groups);
             remarks.extend(assembled.remarks);
             remarks.extend(assembled.lacking);
+            trees.push(assembled.tree);
         }
         lock.ids = all;
         remarks.sort();
         remarks.dedup();
-        Ok(Locked { lock, remarks })
+        Ok(Locked { lock, remarks, trees })
     }
 
     fn releases(&self, recipe: &Recipe, previous: Option<&Lock>) -> Result<Vec<Release>, Error> {
