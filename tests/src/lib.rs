@@ -2,6 +2,9 @@
 
 pub mod chat;
 pub mod folder;
+pub mod inputs;
+pub mod mirror;
 pub mod model;
 pub mod npm;
+pub mod outcome;
 pub mod program;

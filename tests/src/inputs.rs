@@ -1,0 +1,160 @@
+//! Yields the recipe `minimal` with everything that its lock names, in a store that all tests share.
+//!
+//! # Shape
+//! ```text
+//! target/tmp/proofmark/store/          fetched once, and never damaged: tests that do harm take a copy
+//!                      vendor-LOCK/    the same files, laid out as a mirror
+//!                      fresh-LOCK/     recipes with a lock of today, when no mirror has the committed one's files
+//! ```
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rootfs::content::Sha256Digest;
+
+use crate::outcome::Outcome;
+use crate::{folder, program};
+
+/// Where nobody listens: whoever asks for a mirror through it is refused at once.
+const NOBODY: &str = "http://127.0.0.1:1";
+
+/// A recipe and where its files are.
+#[derive(Debug, Clone)]
+pub struct Inputs {
+    /// Folder of recipes.
+    pub recipes: PathBuf,
+    /// The store that holds everything of its lock.
+    pub store: PathBuf,
+}
+
+/// The tests' own folder below `target`.
+fn kept() -> PathBuf {
+    let program = program::proofmark();
+    let target = program.ancestors().nth(2).unwrap_or(Path::new("/tmp"));
+    target.join("tmp/proofmark")
+}
+
+/// Copies a folder of files and folders.
+///
+/// # Errors
+/// What the system says.
+pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    for path in folder::paths(from)? {
+        let source = from.join(&path);
+        if source.is_dir() {
+            fs::create_dir_all(to.join(&path))?;
+        } else {
+            fs::copy(&source, to.join(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// The program with a store, a clean environment, and no way to any mirror but those on this machine.
+pub fn proofmark(store: &Path) -> Command {
+    let mut command = Command::new(program::proofmark());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    command.env_clear().env("PATH", path).env("HOME", kept().join("home")).env("PROOFMARK_STORE", store);
+    for proxy in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"] {
+        command.env(proxy, NOBODY);
+    }
+    command.env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1");
+    command
+}
+
+/// The program with a store and the mirrors of this machine and its user.
+fn online(store: &Path) -> Command {
+    let mut command = Command::new(program::proofmark());
+    command.env("PROOFMARK_STORE", store);
+    command
+}
+
+impl Inputs {
+    /// The committed recipe and lock; when no mirror has the lock's files any more, a lock of today.
+    ///
+    /// # Panics
+    /// When neither can be had.
+    pub fn minimal() -> Inputs {
+        let kept = kept();
+        let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes");
+        let _guard = guard(&kept);
+        let inputs = Inputs { recipes: committed, store: kept.join("store") };
+        let fetched = Outcome::of(online(&inputs.store).arg("fetch").arg(inputs.recipe()));
+        if fetched.code != Some(3) {
+            fetched.succeeded();
+            return inputs;
+        }
+        eprintln!(
+            "THE COMMITTED LOCK CANNOT BE FETCHED ANY MORE; A LOCK OF TODAY IS USED.\n{}",
+            fetched.stderr
+        );
+        let fresh =
+            Inputs { recipes: kept.join(format!("fresh-{}", inputs.lock_digest())), ..inputs.clone() };
+        let there = fresh.recipe().join("recipe.lock").is_file()
+            && Outcome::of(online(&fresh.store).arg("fetch").arg(fresh.recipe())).code == Some(0);
+        if !there {
+            inputs.locked_now(&fresh.recipes).unwrap_or_else(|why| panic!("{why}"));
+        }
+        fresh
+    }
+
+    /// A copy of the recipes in `folder`, with a lock of this moment.
+    ///
+    /// # Errors
+    /// What the program said, for instance when there is no network.
+    pub fn locked_now(&self, folder: &Path) -> Result<Inputs, String> {
+        copy(&self.recipes, folder).map_err(|error| error.to_string())?;
+        let inputs = Inputs { recipes: folder.to_owned(), store: self.store.clone() };
+        let locked = Outcome::of(online(&self.store).arg("lock").arg(inputs.recipe()));
+        if locked.code == Some(0) { Ok(inputs) } else { Err(locked.stderr) }
+    }
+
+    /// Folder of the recipe.
+    pub fn recipe(&self) -> PathBuf {
+        self.recipes.join("minimal")
+    }
+
+    /// The recipe's lock.
+    pub fn lock(&self) -> PathBuf {
+        self.recipe().join("recipe.lock")
+    }
+
+    fn lock_digest(&self) -> String {
+        let digest = Sha256Digest::of(&fs::read(self.lock()).unwrap_or_default()).to_string();
+        digest.get(..16).unwrap_or_default().to_owned()
+    }
+
+    /// A folder that `proofmark vendor` wrote. It is shared: nobody writes to it.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn vendored(&self) -> PathBuf {
+        let kept = kept();
+        let _guard = guard(&kept);
+        let folder = kept.join(format!("vendor-{}", self.lock_digest()));
+        if !folder.join("recipe.lock").is_file() {
+            Outcome::of(online(&self.store).arg("vendor").arg(&folder).arg(self.recipe())).succeeded();
+        }
+        folder
+    }
+
+    /// Copies the store's fetched files, and nothing derived, to `folder`.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn copy_store(&self, folder: &Path) -> io::Result<()> {
+        copy(&self.store.join("blobs"), &folder.join("blobs"))
+    }
+}
+
+/// Holds the shared folder: tests run at once, each in a process of its own.
+fn guard(kept: &Path) -> File {
+    let held = fs::create_dir_all(kept).and_then(|()| {
+        let file = File::create(kept.join("held"))?;
+        file.lock()?;
+        Ok(file)
+    });
+    held.unwrap_or_else(|error| panic!("cannot hold {}: {error}", kept.display()))
+}
