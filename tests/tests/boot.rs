@@ -1,0 +1,474 @@
+//! Images of the recipes, built and booted: OVMF, the UKI, the root on verity, and what runs in them.
+//!
+//! # Shape
+//! Each machine runs under TCG in `proofmark run`, one at a time, and ends with its test: after [`LIMIT`] at the
+//! latest. What it did is read off its console, and off the ports that it answers on.
+//!
+//! # Not here
+//! The init alone (`guest_boot`), `proofmark run` alone (`run_boot`), the gateway without a machine (`openclaw_chat`).
+//! TCG is no confidential machine: what a host may do to one beyond these tests, only its measurements tell.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use system_tests::model::Model;
+use system_tests::npm::skipped;
+use system_tests::{chat, program};
+
+/// Time that a machine has, on a computer that has other work to do.
+const LIMIT: Duration = Duration::from_secs(420);
+/// What `minimal` says when it is up and no unit failed.
+const UP: &str = "0 loaded units listed.";
+const KEY: &str = "key-of-the-model-server";
+const TOKEN: &str = "token-of-the-gateway-0123456789abcdef";
+/// Exposure that `systemd-analyze security` may find at most.
+const EXPOSURE: f64 = 1.5;
+const SECTOR: u64 = 512;
+const BLOCK: u64 = 4096;
+
+fn workspace() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// A folder of one test; while it is there, no other test of this file runs.
+struct Bench {
+    folder: tempfile::TempDir,
+    _alone: File,
+}
+
+impl Bench {
+    /// None, and a loud word, when QEMU or OVMF is missing outside CI.
+    fn new() -> Option<Self> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let qemu = std::env::split_paths(&path).any(|folder| folder.join("qemu-system-x86_64").is_file());
+        let firmware = ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_CODE.fd"];
+        if !qemu || !firmware.iter().any(|path| Path::new(path).is_file()) {
+            skipped("no QEMU or no OVMF: apt-get install qemu-system-x86 ovmf");
+            return None;
+        }
+        Some(Self::without_machine())
+    }
+
+    fn without_machine() -> Self {
+        let shared = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let alone = File::create(shared.join("boot.lock")).unwrap();
+        alone.lock().unwrap();
+        Bench { folder: tempfile::Builder::new().prefix("boot").tempdir_in(shared).unwrap(), _alone: alone }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file of this folder and gives its path.
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.at(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Builds a recipe.
+    fn build(&self, recipe: &Path, profile: &str) -> Image {
+        let folder = self.at(profile);
+        let begun = Instant::now();
+        let mut command = Command::new(program::proofmark());
+        command.arg("build").arg(recipe).args(["--profile", profile, "--quiet", "--out"]).arg(&folder);
+        let done = command.stdin(Stdio::null()).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        eprintln!("{} {profile}: built in {:.1} s", recipe.display(), begun.elapsed().as_secs_f64());
+        let manifest = serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap();
+        Image { folder, manifest }
+    }
+
+    /// Starts a machine.
+    fn boot(&self, image: &Path, words: &[String]) -> Machine {
+        let console = self.at("console");
+        let _ = fs::remove_file(&console);
+        let mut command = Command::new(program::proofmark());
+        command.arg("run").arg(image).args(["--accel", "tcg", "--console"]).arg(&console);
+        command.args(["--timeout", &LIMIT.as_secs().to_string()]).args(words);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Machine { child: command.spawn().unwrap(), console, begun: Instant::now() }
+    }
+}
+
+/// What a build wrote.
+struct Image {
+    folder: PathBuf,
+    manifest: Value,
+}
+
+impl Image {
+    fn disk(&self) -> PathBuf {
+        self.folder.join("disk.raw")
+    }
+
+    /// Where a partition begins on the disk, in bytes.
+    fn partition(&self, name: &str) -> u64 {
+        let partitions = self.manifest["disk"]["partitions"].as_array().unwrap();
+        let one = partitions.iter().find(|one| one["name"] == name).unwrap();
+        one["first_lba"].as_u64().unwrap() * SECTOR
+    }
+
+    /// Where bytes that the ESP holds once begin on the disk.
+    fn in_esp(&self, bytes: &[u8]) -> u64 {
+        let start = self.partition("esp");
+        let mut disk = File::open(self.disk()).unwrap();
+        disk.seek(SeekFrom::Start(start)).unwrap();
+        let mut esp = Vec::new();
+        disk.read_to_end(&mut esp).unwrap();
+        let mut places = (0..esp.len() - bytes.len()).filter(|&at| esp[at..].starts_with(bytes));
+        let place = places.next().unwrap();
+        assert_eq!(places.next(), None, "more than once");
+        start + place as u64
+    }
+
+    /// Changes one byte of a copy of the disk.
+    fn with_changed_byte(&self, offset: u64, change: impl Fn(u8) -> u8) -> PathBuf {
+        let copy = self.folder.with_file_name("changed.raw");
+        fs::copy(self.disk(), &copy).unwrap();
+        let mut disk = File::options().read(true).write(true).open(&copy).unwrap();
+        let mut byte = [0];
+        disk.seek(SeekFrom::Start(offset)).unwrap();
+        disk.read_exact(&mut byte).unwrap();
+        let changed = change(byte[0]);
+        assert_ne!(changed, byte[0]);
+        disk.seek(SeekFrom::Start(offset)).unwrap();
+        disk.write_all(&[changed]).unwrap();
+        copy
+    }
+
+    /// The digest of the UKI on a disk: what firmware measures.
+    fn uki_digest(&self, disk: &Path) -> String {
+        let size = self.manifest["outputs"]["image.efi"]["size"].as_u64().unwrap();
+        let mut head = [0; BLOCK as usize];
+        File::open(self.folder.join("image.efi")).unwrap().read_exact(&mut head).unwrap();
+        let mut disk = File::open(disk).unwrap();
+        disk.seek(SeekFrom::Start(self.in_esp(&head))).unwrap();
+        let mut uki = Vec::new();
+        disk.take(size).read_to_end(&mut uki).unwrap();
+        hex::encode(Sha256::digest(uki))
+    }
+}
+
+/// A machine that runs; it ends with this.
+struct Machine {
+    child: Child,
+    console: PathBuf,
+    begun: Instant,
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Machine {
+    fn seconds(&self) -> f64 {
+        self.begun.elapsed().as_secs_f64()
+    }
+
+    /// What the console said up to now.
+    fn said(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.console).unwrap_or_default()).replace('\r', "")
+    }
+
+    /// Waits until the console says `text`.
+    fn wait_for(&mut self, text: &str) -> String {
+        loop {
+            let ended = self.child.try_wait().unwrap();
+            let said = self.said();
+            if said.contains(text) {
+                eprintln!("{text:?} after {:.1} s", self.seconds());
+                return said;
+            }
+            assert!(ended.is_none(), "{text:?} was never said: {ended:?}\n{said}");
+            assert!(self.begun.elapsed() < LIMIT, "{text:?} is not said\n{said}");
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Waits until the machine ends by itself.
+    fn wait_for_the_end(&mut self) -> (ExitStatus, String) {
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                eprintln!("ended after {:.1} s", self.seconds());
+                return (status, self.said());
+            }
+            let said = self.said();
+            assert!(self.begun.elapsed() < LIMIT && !said.contains(UP), "{said}");
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+fn minimal(bench: &Bench) -> Image {
+    bench.build(&workspace().join("recipes/minimal"), "release")
+}
+
+/// The changed disk does not boot; gives what the console said.
+fn does_not_boot(bench: &Bench, disk: &Path) -> String {
+    let (status, said) = bench.boot(disk, &[]).wait_for_the_end();
+    // 1: the guest reset the machine, which a panic does.
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(!said.contains(UP), "{said}");
+    assert!(said.contains("Kernel panic"), "{said}");
+    said
+}
+
+#[test]
+fn a_release_image_boots_through_ovmf_and_no_unit_fails() {
+    let Some(bench) = Bench::new() else { return };
+    let image = minimal(&bench);
+    bench.boot(&image.folder, &[]).wait_for(UP);
+}
+
+#[test]
+fn a_changed_byte_of_the_root_does_not_boot_and_the_console_says_which_block() {
+    let Some(bench) = Bench::new() else { return };
+    let image = minimal(&bench);
+    // The superblock of EROFS is in the first block, at 1024.
+    let changed = image.with_changed_byte(image.partition("root-x86-64") + 1024 + 40, |byte| byte ^ 1);
+    let said = does_not_boot(&bench, &changed);
+    assert!(said.contains("data block 0 is corrupted"), "{said}");
+    // The measurement does not tell this: what firmware measures is untouched, and verity alone refuses.
+    assert_eq!(image.uki_digest(&changed), image.manifest["outputs"]["image.efi"]["sha256"]);
+}
+
+#[test]
+fn a_changed_byte_of_the_hash_tree_does_not_boot_and_the_console_says_which_block() {
+    let Some(bench) = Bench::new() else { return };
+    let image = minimal(&bench);
+    let block = image.manifest["verity"]["hash_start"].as_u64().unwrap();
+    let changed =
+        image.with_changed_byte(image.partition("root-x86-64-verity") + block * BLOCK + 7, |byte| byte ^ 1);
+    let said = does_not_boot(&bench, &changed);
+    assert!(said.contains(&format!("metadata block {block} is corrupted")), "{said}");
+}
+
+#[test]
+fn a_changed_root_hash_on_the_command_line_does_not_boot_and_changes_the_measurement() {
+    let Some(bench) = Bench::new() else { return };
+    let image = minimal(&bench);
+    let hash = image.manifest["verity"]["root_hash"].as_str().unwrap();
+    let word = format!("proofmark.roothash={hash}");
+    let digit = image.in_esp(word.as_bytes()) + word.len() as u64 - 1;
+    let changed = image.with_changed_byte(digit, |byte| if byte == b'0' { b'1' } else { b'0' });
+    let said = does_not_boot(&bench, &changed);
+    let block = image.manifest["verity"]["hash_start"].as_u64().unwrap();
+    assert!(said.contains(&format!("metadata block {block} is corrupted")), "{said}");
+    assert_ne!(image.uki_digest(&changed), image.manifest["outputs"]["image.efi"]["sha256"]);
+}
+
+/// Words that verity does not need, such as `systemd.import_credentials=no`, and code of the init that still runs,
+/// boot when changed: only the measurement of the UKI tells, and the second half of the test holds that it does.
+#[test]
+fn a_changed_byte_of_the_init_does_not_boot_and_changes_the_measurement() {
+    let Some(bench) = Bench::new() else { return };
+    let image = minimal(&bench);
+    // In the archive of the initrd: the name, then zeros up to four bytes, then the program.
+    let init = image.in_esp(b"init\0\0\x7fELF") + 6;
+    let changed = image.with_changed_byte(init, |byte| byte ^ 1);
+    let said = does_not_boot(&bench, &changed);
+    assert!(said.contains("init"), "{said}");
+    assert_ne!(image.uki_digest(&changed), image.manifest["outputs"]["image.efi"]["sha256"]);
+
+    let word = image.in_esp(b"systemd.import_credentials=no");
+    let open = image.with_changed_byte(word, |byte| byte ^ 1);
+    assert_ne!(image.uki_digest(&open), image.manifest["outputs"]["image.efi"]["sha256"]);
+}
+
+/// The credentials that a debug image of OpenClaw takes, as words for `proofmark run`.
+fn credentials(bench: &Bench, model: &Model) -> Vec<String> {
+    let secrets = json!({"gateway": {"token": TOKEN}, "models": {"bailian": {"apiKey": KEY}}});
+    let secrets = bench.write("secrets.json", &secrets.to_string());
+    // QEMU's network shows the host's loopback at this address.
+    let model = format!("OPENCLAW_MODEL_BASE_URL=http://10.0.2.2:{}/v1\n", model.port());
+    let model = bench.write("model.env", &model);
+    let word = |name: &str, path: &Path| format!("{name}=@{}", path.display());
+    [
+        "--credential".into(),
+        word("openclaw.secrets", &secrets),
+        "--credential".into(),
+        word("openclaw.model", &model),
+    ]
+    .into()
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn the_gateway_answers_a_chat_through_a_forwarded_port_and_tells_no_secret() {
+    let Some(bench) = Bench::new() else { return };
+    let image = bench.build(&workspace().join("recipes/openclaw"), "debug");
+    let model = Model::start("127.0.0.1", KEY).unwrap();
+    let port = free_port();
+    let mut words = credentials(&bench, &model);
+    words.extend(["--until-ready", "--keep-running", "--forward"].map(str::to_owned));
+    words.push(format!("{port}:18790"));
+    let machine = bench.boot(&image.folder, &words);
+    let gateway = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    if let Err(error) = chat::wait_ready(gateway, LIMIT) {
+        panic!("{error}\n{}", machine.said());
+    }
+    eprintln!("ready after {:.1} s", machine.seconds());
+
+    let wrong = chat::over_http(gateway, "wrong", "Good morning", LIMIT).unwrap_err();
+    assert!(wrong.to_string().starts_with("401 "), "{wrong}");
+    assert!(model.asked().is_empty(), "a wrong token was good enough");
+
+    let answer = chat::over_http(gateway, TOKEN, "What is the colour of the sky?", LIMIT);
+    let answer = answer.unwrap_or_else(|error| panic!("{error}\n{}", machine.said()));
+    assert!(answer.contains("MODEL HEARD: ") && answer.contains("the colour of the sky"), "{answer}");
+    eprintln!("answered over HTTP after {:.1} s", machine.seconds());
+    let answer = chat::over_websocket(gateway, TOKEN, "agent:main:boot", "Good evening", LIMIT);
+    let answer = answer.unwrap_or_else(|error| panic!("{error}\n{}", machine.said()));
+    assert!(answer.contains("MODEL HEARD: ") && answer.contains("Good evening"), "{answer}");
+    eprintln!("answered over WebSocket after {:.1} s", machine.seconds());
+
+    assert_eq!(model.refused(), 0);
+    let asked = json!(model.asked()).to_string();
+    assert!(asked.contains("the colour of the sky"));
+    for secret in [TOKEN, KEY] {
+        assert!(!asked.contains(secret), "the model was told {secret}");
+        assert!(!machine.said().contains(secret), "the console tells {secret}");
+    }
+}
+
+/// A service that tells on the console what a host that offers credentials brought about.
+const PROBE: &str = r#"[Unit]
+Description=Tell what became of the credentials of the host
+After=openclaw-gateway.path openclaw-gateway.service systemd-tmpfiles-setup.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+StandardOutput=tty
+TTYPath=/dev/ttyS0
+ExecStart=/opt/node/bin/node /etc/probe.mjs
+ExecStart=/usr/bin/systemctl show --property=Id,ActiveState,ConditionResult openclaw-gateway.path openclaw-gateway.service
+
+[Install]
+WantedBy=multi-user.target
+"#;
+
+const PROBE_PROGRAM: &str = r#"import fs from "node:fs";
+import net from "node:net";
+const list = (path) => { try { return fs.readdirSync(path); } catch (error) { return error.code; } };
+const smbios = list("/sys/firmware/dmi/entries").filter((name) => name.startsWith("11-"));
+const offered = smbios.map((name) => fs.readFileSync(`/sys/firmware/dmi/entries/${name}/raw`, "latin1")).join();
+console.log("PROBE offered", offered.includes("io.systemd.credential.binary:openclaw.secrets="));
+console.log("PROBE secrets", JSON.stringify(list("/run/openclaw-secrets")));
+console.log("PROBE credentials", JSON.stringify(list("/run/credentials/@system")));
+const socket = net.connect(18789, "127.0.0.1");
+socket.on("connect", () => { console.log("PROBE gateway answers"); process.exit(0); });
+socket.on("error", (error) => console.log("PROBE gateway", error.code));
+"#;
+
+#[test]
+fn a_release_image_takes_no_credentials_of_the_host() {
+    let Some(bench) = Bench::new() else { return };
+    // The release image as it is, and one more service that looks around in it.
+    let recipe = bench.at("probe");
+    let shipped = workspace().join("recipes/openclaw").canonicalize().unwrap();
+    bench.write("probe/probe.service", PROBE);
+    bench.write("probe/probe.mjs", PROBE_PROGRAM);
+    bench.write(
+        "probe/recipe.toml",
+        &format!(
+            "extends = [\"{}\"]\n[systemd]\nenable = [\"probe.service\"]\n\
+             [[files]]\nsource = \"probe.service\"\ntarget = \"/etc/systemd/system/probe.service\"\n\
+             [[files]]\nsource = \"probe.mjs\"\ntarget = \"/etc/probe.mjs\"\n",
+            relative(&recipe, &shipped)
+        ),
+    );
+    fs::copy(shipped.join("recipe.lock"), recipe.join("recipe.lock")).unwrap();
+    let image = bench.build(&recipe, "release");
+    let model = Model::start("127.0.0.1", KEY).unwrap();
+    let words = credentials(&bench, &model);
+
+    // A host that plays by the rules does not even try.
+    let done =
+        Command::new(program::proofmark()).arg("run").arg(&image.folder).args(&words).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert_eq!(done.status.code(), Some(1), "{said}");
+    assert!(said.contains("is a release image, which ignores credentials of the host"), "{said}");
+
+    // One that does not offers them by SMBIOS all the same: without its manifest, the disk is any disk.
+    let alone = bench.at("any.raw");
+    fs::hard_link(image.disk(), &alone).unwrap();
+    let said = bench.boot(&alone, &words).wait_for("Id=openclaw-gateway.service");
+    eprintln!("{}", said.lines().filter(|line| line.contains("PROBE")).collect::<Vec<_>>().join("\n"));
+    assert!(said.contains("PROBE offered true"), "{said}");
+    assert!(said.contains("PROBE secrets []"), "{said}");
+    assert!(said.contains("PROBE credentials \"ENOENT\""), "{said}");
+    assert!(said.contains("PROBE gateway ECONNREFUSED"), "{said}");
+    assert!(!said.contains(TOKEN) && !said.contains(KEY), "{said}");
+}
+
+/// The way from one folder to another.
+fn relative(from: &Path, to: &Path) -> String {
+    let from = from.canonicalize().unwrap();
+    let shared = from.components().zip(to.components()).take_while(|(one, other)| one == other).count();
+    let up = from.components().skip(shared).map(|_| "..".to_owned());
+    let down = to.components().skip(shared).map(|part| part.as_os_str().to_str().unwrap().to_owned());
+    up.chain(down).collect::<Vec<_>>().join("/")
+}
+
+#[test]
+fn the_unit_of_the_gateway_is_hardened_by_the_measure_of_the_systemd_in_the_image() {
+    let bench = Bench::without_machine();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if !std::env::split_paths(&path).any(|folder| folder.join("dpkg-deb").is_file()) {
+        return skipped("no dpkg-deb: apt-get install dpkg");
+    }
+    // The systemd-analyze of the image, with the libraries of the image, from the very packages that its lock names.
+    let vendored = bench.at("vendored");
+    let mut vendor = Command::new(program::proofmark());
+    vendor.arg("vendor").arg(&vendored).arg(workspace().join("recipes/minimal"));
+    let done = vendor.output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let root = bench.at("root");
+    for package in packages(&vendored) {
+        let done = Command::new("dpkg-deb").arg("-x").arg(&package).arg(&root).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    let unit = workspace().join("recipes/openclaw/files/openclaw-gateway.service").canonicalize().unwrap();
+    let libraries = root.join("usr/lib/x86_64-linux-gnu");
+    let done = Command::new(libraries.join("ld-linux-x86-64.so.2"))
+        .arg("--library-path")
+        .arg(format!("{0}:{0}/systemd", libraries.display()))
+        .arg(root.join("usr/bin/systemd-analyze"))
+        .args(["security", "--no-pager", "--offline=true", "--json=off"])
+        .arg(unit)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
+    let words = said.split_once("Overall exposure level for openclaw-gateway.service: ").unwrap().1;
+    let exposure: f64 = words.split(' ').next().unwrap().parse().unwrap();
+    eprintln!("exposure {exposure}");
+    assert!(exposure <= EXPOSURE, "{said}");
+}
+
+/// The packages in a folder that `proofmark vendor` wrote, without the kernel, which is large.
+fn packages(vendored: &Path) -> Vec<PathBuf> {
+    let paths = system_tests::folder::paths(vendored).unwrap().into_iter();
+    let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let wanted = paths.filter(|path| path.extension().is_some_and(|end| end == "deb"));
+    wanted.filter(|path| !name(path).starts_with("linux-image")).map(|path| vendored.join(path)).collect()
+}
