@@ -1,0 +1,324 @@
+//! Holds the workspace to its shape: who may import whom, what pure code may touch, what things may be called.
+//!
+//! # Shape
+//! Each rule gives the places that break it, as `file:line: why`; a test fails with all of them. Tests inside of source
+//! files are left out: everything from the first `#[cfg(test)]` on that a module `tests` follows.
+//!
+//! # Not here
+//! What the compiler and clippy hold: `missing_docs`, `unsafe_code`, `unwrap_used`.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // all of it is a test
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Names that say nothing of what a module yields.
+const EMPTY_NAMES: [&str; 10] =
+    ["util", "utils", "common", "helpers", "misc", "types", "manager", "handler", "context", "processor"];
+
+/// Who may import whom in the workspace, tests aside.
+const IMPORTS: [(&str, &[&str]); 6] = [
+    ("dm-verity-tool", &[]),
+    ("ovmf-measure", &[]),
+    ("proofmark-guest", &[]),
+    ("rootfs", &["dm-verity-tool"]),
+    ("proofmark", &["dm-verity-tool", "ovmf-measure", "proofmark-guest", "rootfs"]),
+    ("system-tests", &["dm-verity-tool", "ovmf-measure", "proofmark-guest", "rootfs", "proofmark"]),
+];
+
+/// Code that neither sees nor changes the world. Paths end in `/` for folders.
+const PURE: [&str; 11] = [
+    "measure/src/",
+    "rootfs/src/",
+    "rootfs/verity/src/",
+    "builder/src/image/",
+    "builder/src/image.rs",
+    "builder/src/claim/",
+    "builder/src/resolve/",
+    "builder/src/recipe/",
+    "builder/src/pipeline.rs",
+    "builder/src/assemble.rs",
+    "builder/src/lock.rs",
+];
+
+/// The world, and what makes two runs differ.
+const WORLD: [&str; 9] = [
+    "std::fs",
+    "std::process",
+    "std::net",
+    "std::env",
+    "std::os::",
+    "SystemTime",
+    "Instant",
+    "HashMap",
+    "HashSet",
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// Every Rust file of the members, relative to the root, sorted.
+fn sources() -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    let mut todo: Vec<PathBuf> = ["measure", "rootfs", "builder", "tests"].map(PathBuf::from).into();
+    while let Some(folder) = todo.pop() {
+        for entry in fs::read_dir(root().join(&folder)).unwrap() {
+            let path = folder.join(entry.unwrap().file_name());
+            if root().join(&path).is_dir() {
+                if path.file_name().unwrap() != "target" {
+                    todo.push(path);
+                }
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                all.push(path);
+            }
+        }
+    }
+    all.sort();
+    assert!(all.len() > 100, "only {} sources were found", all.len());
+    all
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(root().join(path)).unwrap()
+}
+
+/// The lines of code, with their numbers: no comments, nothing from the tests on.
+fn code(text: &str) -> Vec<(usize, &str)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let tests = lines.windows(2).position(|pair| {
+        pair[0].trim() == "#[cfg(test)]"
+            && (pair[1].contains("mod tests") || pair[1].trim().starts_with("#["))
+    });
+    let end = tests.unwrap_or(lines.len());
+    let numbered = lines[..end].iter().enumerate().map(|(index, line)| (index + 1, *line));
+    numbered.filter(|(_, line)| !line.trim_start().starts_with("//")).collect()
+}
+
+/// Whether `word` stands in `line` by itself, not as a part of a longer name.
+fn mentions(line: &str, word: &str) -> bool {
+    let part = |c: char| c.is_alphanumeric() || c == '_';
+    line.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back().is_some_and(part);
+        let after = line[at + word.len()..].chars().next().is_some_and(part);
+        !before && (!after || word.ends_with(':'))
+    })
+}
+
+/// Whether it is this file, whose rules name what they forbid.
+fn is_this(path: &Path) -> bool {
+    path == Path::new("tests/tests/shape.rs")
+}
+
+fn starts(path: &Path, with: &[&str]) -> bool {
+    with.iter().any(|start| path.starts_with(start.trim_end_matches('/')))
+}
+
+/// Fails with every place that breaks a rule.
+fn holds(rule: &str, broken: &[String]) {
+    assert!(broken.is_empty(), "{rule}:\n{}", broken.join("\n"));
+}
+
+/// Where a line of code that `wrong` finds something in stands, among files that `of` chooses.
+fn lines_where(of: impl Fn(&Path) -> bool, wrong: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let mut broken = Vec::new();
+    for path in sources().into_iter().filter(|path| of(path)) {
+        for (number, line) in code(&read(&path)) {
+            broken.extend(wrong(line).map(|why| format!("{}:{number}: {why}", path.display())));
+        }
+    }
+    broken
+}
+
+fn metadata() -> Value {
+    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
+    let mut command = Command::new(cargo);
+    let output =
+        command.args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(root()).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+#[test]
+fn imports_run_one_way() {
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().unwrap();
+    let members: BTreeSet<&str> = packages.iter().map(|package| text(&package["name"])).collect();
+    let allowed = BTreeMap::from(IMPORTS);
+    let mut broken = Vec::new();
+    for package in packages {
+        let name = text(&package["name"]);
+        let place = text(&package["manifest_path"]);
+        let Some(allowed) = allowed.get(name) else {
+            broken.push(format!(
+                "{place}:1: {name} is a new member: say in tests/tests/shape.rs what it may import"
+            ));
+            continue;
+        };
+        let manifest = fs::read_to_string(place).unwrap();
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let other = text(&dependency["name"]);
+            if members.contains(other) && dependency["kind"].is_null() && !allowed.contains(&other) {
+                let line =
+                    manifest.lines().position(|line| line.starts_with(other)).map_or(1, |index| index + 1);
+                broken.push(format!("{place}:{line}: {name} imports {other}"));
+            }
+        }
+    }
+    holds("an import runs the wrong way", &broken);
+    assert_eq!(members, allowed.into_keys().collect());
+}
+
+#[test]
+fn every_dependency_has_its_version_from_the_workspace() {
+    let mut broken = Vec::new();
+    for package in metadata()["packages"].as_array().unwrap() {
+        let place = text(&package["manifest_path"]);
+        let mut inside = false;
+        for (index, line) in fs::read_to_string(place).unwrap().lines().enumerate() {
+            if line.starts_with('[') {
+                inside = line.contains("dependencies");
+            } else if inside
+                && line.contains('=')
+                && !line.starts_with('#')
+                && !line.contains(".workspace = true")
+                && !line.contains("workspace = true,")
+            {
+                broken.push(format!("{place}:{}: {line}", index + 1));
+            }
+        }
+    }
+    holds("a version stands outside of the root Cargo.toml", &broken);
+}
+
+#[test]
+fn modules_are_named_after_what_they_yield() {
+    let named = |path: &PathBuf| {
+        let parts = path.with_extension("");
+        let bad = parts.iter().any(|part| EMPTY_NAMES.iter().any(|name| part == *name));
+        bad.then(|| format!("{}:1: the name says nothing", path.display()))
+    };
+    let mut broken: Vec<String> = sources().iter().filter_map(named).collect();
+    broken.extend(lines_where(
+        |_| true,
+        |line| {
+            let (_, name) = line.split_once("mod ")?;
+            let name: String = name.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            EMPTY_NAMES.contains(&&*name).then(|| format!("mod {name} says nothing"))
+        },
+    ));
+    broken.extend(lines_where(
+        |path| !is_this(path),
+        |line| line.contains("fn get_").then(|| format!("{}: no `get_`", line.trim())),
+    ));
+    holds("a name", &broken);
+}
+
+#[test]
+fn every_module_opens_with_what_it_yields() {
+    let mut broken = Vec::new();
+    for path in sources().iter().filter(|path| !path.iter().any(|part| part == "fuzz")) {
+        // Tests of a module in a file of their own say it there.
+        if !read(path).starts_with("//!") && path.file_name().unwrap() != "tests.rs" {
+            broken.push(format!("{}:1: no `//!`", path.display()));
+        }
+    }
+    holds("a module does not say what it is", &broken);
+}
+
+#[test]
+fn pure_code_sees_no_world() {
+    let pure = |path: &Path| {
+        let outside = ["rootfs/verity/src/bin/"];
+        starts(path, &PURE) && !starts(path, &outside) && path.file_name().unwrap() != "tests.rs"
+    };
+    assert!(sources().iter().filter(|path| pure(path)).count() > 50);
+    let broken = lines_where(pure, |line| {
+        // Bytes of names are no access to anything.
+        let line = line.replace("std::os::unix::ffi", "");
+        let word = WORLD.iter().find(|word| mentions(&line, word))?;
+        Some(format!("{word}: {}", line.trim()))
+    });
+    holds("pure code touches the world, or what differs from run to run", &broken);
+}
+
+#[test]
+fn programs_are_started_in_one_place() {
+    let of = |path: &Path| {
+        let product = ["builder/src", "rootfs/src", "rootfs/verity/src", "measure/src", "rootfs/guest/src"];
+        starts(path, &product)
+            && !starts(path, &["builder/src/host/tool", "builder/src/host/tool.rs"])
+            && path.file_name().unwrap() != "tests.rs"
+    };
+    let broken = lines_where(of, |line| mentions(line, "Command::new").then(|| line.trim().to_owned()));
+    holds("a program is started outside of builder/src/host/tool", &broken);
+}
+
+#[test]
+fn only_the_guest_is_unsafe() {
+    let of = |path: &Path| !starts(path, &["rootfs/guest", "tests/tests/guest_boot"]) && !is_this(path);
+    let broken = lines_where(of, |line| mentions(line, "unsafe").then(|| line.trim().to_owned()));
+    holds("unsafe code", &broken);
+}
+
+#[test]
+fn only_two_hosts_are_built_in() {
+    let hosts = ["https://snapshot.debian.org/", "https://registry.npmmirror.com/"];
+    let of = |path: &Path| {
+        starts(path, &["builder/src/host", "builder/src/cmd", "builder/src/resolve", "rootfs/src"])
+    };
+    let broken = lines_where(of, |line| {
+        let (_, rest) = line.split_once("http://").or_else(|| line.split_once("https://"))?;
+        // A scheme alone, and the namespace of a document, are no hosts.
+        let host = rest.chars().next().is_some_and(|c| c.is_alphanumeric());
+        let known = hosts.iter().any(|known| line.contains(known));
+        let local =
+            rest.starts_with("127.0.0.1") || rest.starts_with("localhost") || rest.contains(".example");
+        let data = line.contains("HOME_URL") || line.contains("schema");
+        (host && !known && !local && !data).then(|| line.trim().to_owned())
+    });
+    holds("a host that nobody asked for", &broken);
+    let mirrors = read(Path::new("builder/src/host/mirror.rs"));
+    assert!(
+        hosts.iter().all(|host| mirrors.contains(host)),
+        "the defaults are not where they are looked for"
+    );
+}
+
+#[test]
+fn the_readme_speaks_to_strangers() {
+    let readme = read(Path::new("README.md"));
+    // Two commands first: to build, and to check.
+    let opening = readme.split("\n## ").next().unwrap();
+    for command in ["cargo run --release -- build recipes/openclaw", "ci/check"] {
+        assert!(opening.contains(command), "README.md:1: it opens without `{command}`");
+    }
+    let words = ["session", "founder", "issue #", "/work/", "HOUSE.md", "BUILD-FACTS", "OPENCLAW-FACTS"];
+    let mut broken = Vec::new();
+    for (index, line) in readme.lines().enumerate() {
+        for word in words.iter().filter(|word| line.contains(**word)) {
+            broken.push(format!("README.md:{}: {word}", index + 1));
+        }
+    }
+    holds("a word of the workshop", &broken);
+}
+
+#[test]
+fn a_word_inside_of_another_is_not_that_word() {
+    assert!(mentions("use std::fs;", "std::fs") && mentions("a: Instant,", "Instant"));
+    assert!(mentions("std::os::unix::fs::x", "std::os::"));
+    assert!(!mentions("use rustix::std::fsx;", "std::fs") && !mentions("Instantly", "Instant"));
+    assert_eq!(
+        code("//! a\nx\n#[cfg(test)]\nmod tests {\ny").iter().map(|line| line.0).collect::<Vec<_>>(),
+        [2]
+    );
+}
