@@ -114,7 +114,7 @@ impl Session {
             vendor: common
                 .vendor
                 .iter()
-                .map(|folder| std::path::absolute(folder))
+                .map(std::path::absolute)
                 .collect::<Result<_, _>>()?,
         };
         let configuration = match home("XDG_CONFIG_HOME", ".config") {

@@ -7,6 +7,8 @@
 //! # Not here
 //! OVMF's way to a UKI, and images of recipes.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // helpers of tests fail as tests do
+
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpListener;
