@@ -3,6 +3,8 @@
 //! # Not here
 //! Whether the image boots.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // all of it is a test
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
