@@ -8,10 +8,13 @@
 //! ```
 //! Exit codes: 0 done, 1 failed, 2 usage, 3 the network or another outside cause, 4 verified and the answer is no.
 
+use std::error::Error;
+use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use proofmark::host::{built, fetch, store};
-use proofmark::{lock, recipe};
+use proofmark::host::{built, fetch, locking, store};
+use proofmark::{assemble, lock, recipe};
 
 /// The answer to a check is no.
 pub const NO: u8 = 4;
@@ -29,6 +32,30 @@ pub struct Hinted {
 /// A failure with a next step.
 pub fn hinted(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
     Hinted { message: message.into(), hint: hint.into() }.into()
+}
+
+/// The outputs' folder cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}", target.display())]
+pub struct Unwritable {
+    /// The folder.
+    pub target: PathBuf,
+    /// What the file system says.
+    pub source: std::io::Error,
+}
+
+/// The error that a transparent one stands for: the chain of causes passes it over.
+fn meant<'e>(cause: &'e (dyn Error + 'static)) -> &'e (dyn Error + 'static) {
+    if let Some(inner) = cause.downcast_ref::<Box<assemble::Error>>() {
+        return meant(&**inner);
+    }
+    match (cause.downcast_ref(), cause.downcast_ref(), cause.downcast_ref()) {
+        (Some(locking::Error::Fetch(inner)), ..) => meant(inner),
+        (Some(locking::Error::Store(inner)), ..) => inner,
+        (_, Some(assemble::Error::Store(inner)), _) => inner,
+        (.., Some(fetch::Error::Store(inner))) => inner,
+        _ => cause,
+    }
 }
 
 /// Says what failed, on standard error, and gives the exit code.
@@ -52,7 +79,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 
 /// What to do next, and the exit code.
 fn advice(error: &anyhow::Error) -> (Option<String>, u8) {
-    for cause in error.chain() {
+    for cause in error.chain().map(meant) {
         if let Some(hinted) = cause.downcast_ref::<Hinted>() {
             return (Some(hinted.hint.clone()), 1);
         }
@@ -71,6 +98,15 @@ fn advice(error: &anyhow::Error) -> (Option<String>, u8) {
                 1,
             );
         }
+        if cause.downcast_ref::<lock::Error>().is_some() {
+            let hint = "take back what was edited by hand, or run `proofmark lock` on the recipe for a new one";
+            return (Some(hint.to_owned()), 1);
+        }
+        if let Some(locking::Error::InRelease { .. }) = cause.downcast_ref() {
+            let hint = "the lock stays as it was: name a mirror that serves the suite as Debian signed it, by \
+                        --debian-mirror or --debian-security-mirror, and look whether this machine's clock is right";
+            return (Some(hint.to_owned()), 3);
+        }
         match cause.downcast_ref() {
             Some(fetch::Error::Nowhere { .. }) => {
                 let hint = "mirrors forget old packages: run `proofmark update` for a newer lock, or give the folder \
@@ -84,11 +120,16 @@ fn advice(error: &anyhow::Error) -> (Option<String>, u8) {
             }
             _ => {}
         }
+        if let Some(unwritable) = cause.downcast_ref::<Unwritable>()
+            && unwritable.source.kind() != ErrorKind::StorageFull
+        {
+            return (Some("name a folder that you may write to, by --out DIR".to_owned()), 1);
+        }
         if let Some(store::Error::Damaged { .. }) = cause.downcast_ref() {
             return (Some("run the command again: it is fetched anew".to_owned()), 1);
         }
         if let Some(source) = cause.downcast_ref::<std::io::Error>()
-            && source.kind() == std::io::ErrorKind::StorageFull
+            && source.kind() == ErrorKind::StorageFull
         {
             return (Some("make room on that disk; nothing was changed".to_owned()), 1);
         }

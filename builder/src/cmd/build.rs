@@ -1,11 +1,11 @@
 //! `proofmark build`: builds the image of a recipe.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -80,12 +80,13 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     fetcher.ensure(&blobs, session.progress)?;
 
     // Before anything is made: is there a place to put it?
-    let folder = NewFolder::begin(&target).with_context(|| format!("cannot write {}", target.display()))?;
+    let folder = NewFolder::begin(&target)
+        .map_err(|source| failure::Unwritable { target: target.clone(), source })?;
     let stage = session.progress.stage("assemble", blobs.iter().map(|blob| blob.size).sum());
     let source =
-        BuildSource { store: &session.store, fresh: arguments.fresh, stage: &stage, kept: AtomicU64::new(0) };
+        BuildSource { store: &session.store, fresh: arguments.fresh, stage: &stage, kept: Mutex::default() };
     let assembled = assemble::assemble(recipe, &lock, IdChoice::Pinned(&lock.ids), &source)?;
-    let kept = source.kept.load(Ordering::Relaxed);
+    let kept = source.kept.lock().map_or(0, |kept| kept.len());
     stage.done(&format!("{} paths, {kept} of {} archives from the cache", assembled.tree.len(), blobs.len()));
     for remark in &assembled.remarks {
         session.progress.note(&format!("remark: {remark}"));
@@ -136,7 +137,8 @@ struct BuildSource<'a> {
     store: &'a Store,
     fresh: bool,
     stage: &'a Stage,
-    kept: AtomicU64,
+    /// Keys of the layers that were found and not made again.
+    kept: Mutex<BTreeSet<Sha256Digest>>,
 }
 
 impl Source for BuildSource<'_> {
@@ -146,11 +148,17 @@ impl Source for BuildSource<'_> {
 
     fn derived(&self, key: &Sha256Digest) -> Option<content::Blob> {
         let bytes = if self.fresh { None } else { self.store.derived("layer", key) }?;
-        self.kept.fetch_add(1, Ordering::Relaxed);
+        if let Ok(mut kept) = self.kept.lock() {
+            kept.insert(*key);
+        }
         Some(content::Blob::new(bytes))
     }
 
     fn keep(&self, key: &Sha256Digest, layer: &rootfs::layer::Layer) {
+        if let Ok(mut kept) = self.kept.lock() {
+            // What was found was damaged.
+            kept.remove(key);
+        }
         if !self.fresh {
             self.store.keep_derived("layer", key, &layer.to_bytes());
         }
