@@ -318,8 +318,7 @@ fn the_gateway_answers_a_chat_through_a_forwarded_port_and_tells_no_secret() {
     let model = Model::start("127.0.0.1", KEY).unwrap();
     let port = free_port();
     let mut words = credentials(&bench, &model);
-    words.extend(["--until-ready", "--keep-running", "--forward"].map(str::to_owned));
-    words.push(format!("{port}:18790"));
+    words.extend(["--forward".to_owned(), format!("{port}:18790")]);
     let machine = bench.boot(&image.folder, &words);
     let gateway = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     if let Err(error) = chat::wait_ready(gateway, LIMIT) {
