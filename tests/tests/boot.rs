@@ -370,7 +370,7 @@ import net from "node:net";
 const list = (path) => { try { return fs.readdirSync(path); } catch (error) { return error.code; } };
 const smbios = list("/sys/firmware/dmi/entries").filter((name) => name.startsWith("11-"));
 const offered = smbios.map((name) => fs.readFileSync(`/sys/firmware/dmi/entries/${name}/raw`, "latin1")).join();
-console.log("PROBE offered", offered.includes("io.systemd.credential.binary:openclaw.secrets="));
+console.log(`PROBE offered ${offered.includes("io.systemd.credential.binary:openclaw.secrets=")}`);
 console.log("PROBE secrets", JSON.stringify(list("/run/openclaw-secrets")));
 console.log("PROBE credentials", JSON.stringify(list("/run/credentials/@system")));
 const socket = net.connect(18789, "127.0.0.1");
