@@ -99,7 +99,8 @@ fn advice(error: &anyhow::Error) -> (Option<String>, u8) {
             );
         }
         if cause.downcast_ref::<lock::Error>().is_some() {
-            let hint = "take back what was edited by hand, or run `proofmark lock` on the recipe for a new one";
+            let hint =
+                "take back what was edited by hand, or run `proofmark lock` on the recipe for a new one";
             return (Some(hint.to_owned()), 1);
         }
         if let Some(locking::Error::InRelease { .. }) = cause.downcast_ref() {

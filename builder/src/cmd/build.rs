@@ -80,8 +80,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     fetcher.ensure(&blobs, session.progress)?;
 
     // Before anything is made: is there a place to put it?
-    let folder = NewFolder::begin(&target)
-        .map_err(|source| failure::Unwritable { target: target.clone(), source })?;
+    let folder =
+        NewFolder::begin(&target).map_err(|source| failure::Unwritable { target: target.clone(), source })?;
     let stage = session.progress.stage("assemble", blobs.iter().map(|blob| blob.size).sum());
     let source =
         BuildSource { store: &session.store, fresh: arguments.fresh, stage: &stage, kept: Mutex::default() };
