@@ -111,11 +111,7 @@ impl Session {
             debian: common.debian_mirror.clone(),
             debian_security: common.debian_security_mirror.clone(),
             npm: common.npm_registry.clone(),
-            vendor: common
-                .vendor
-                .iter()
-                .map(std::path::absolute)
-                .collect::<Result<_, _>>()?,
+            vendor: common.vendor.iter().map(std::path::absolute).collect::<Result<_, _>>()?,
         };
         let configuration = match home("XDG_CONFIG_HOME", ".config") {
             Some(folder) => Given::from_file(&folder.join("proofmark/config.toml"))?,

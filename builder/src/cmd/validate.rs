@@ -24,12 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Checks the configuration of every application that says how. A check that passed is not repeated for the same
 /// application, Node.js and configuration: the lock says so, or the store, for one that changed since.
-pub fn configurations(
-    recipe: &Recipe,
-    lock: &Lock,
-    tree: &Tree,
-    session: &Session,
-) -> anyhow::Result<()> {
+pub fn configurations(recipe: &Recipe, lock: &Lock, tree: &Tree, session: &Session) -> anyhow::Result<()> {
     for application in &recipe.npm {
         let Some(validate) = &application.validate else { continue };
         let key = key(application, validate, lock, tree)?;
@@ -46,7 +41,12 @@ pub fn configurations(
 }
 
 /// Lets every application check its configuration, and gives what they accepted, for the lock.
-pub fn accepted(recipe: &Recipe, lock: &Lock, tree: &Tree, session: &Session) -> anyhow::Result<Vec<Validated>> {
+pub fn accepted(
+    recipe: &Recipe,
+    lock: &Lock,
+    tree: &Tree,
+    session: &Session,
+) -> anyhow::Result<Vec<Validated>> {
     configurations(recipe, lock, tree, session)?;
     recipe
         .npm
