@@ -4,9 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// How long an answer may take. QEMU's network takes connections for a guest that does not listen yet, and these get no
-/// answer: a new one has to be tried.
+/// How long the first answer may take. QEMU's network takes connections for a guest that does not listen yet, and these
+/// get no answer: a new one has to be tried.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long an answer may take at most. A slow guest needs seconds for one, and questions that are given up pile up in
+/// it: so each time-out makes the next question wait half as long again.
+const MOST_PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between two questions.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -34,18 +37,24 @@ impl Ready {
         let told = Arc::downgrade(&answer);
         let url = url.to_owned();
         let agent: ureq::Agent = ureq::Agent::config_builder()
-            .timeout_global(Some(PATIENCE))
             .http_status_as_error(false)
             .max_redirects(0)
             .proxy(None)
             .build()
             .into();
         thread::spawn(move || {
+            let mut patience = PATIENCE;
             loop {
-                let said = match agent.get(&url).call() {
+                let question = agent.get(&url).config().timeout_global(Some(patience)).build();
+                let said = match question.call() {
                     Ok(response) if response.status().as_u16() == 200 => Answer::Ready,
                     Ok(response) => Answer::NotYet(format!("status {}", response.status().as_u16())),
-                    Err(error) => Answer::NotYet(error.to_string()),
+                    Err(error) => {
+                        if matches!(error, ureq::Error::Timeout(_)) {
+                            patience = (patience * 3 / 2).min(MOST_PATIENCE);
+                        }
+                        Answer::NotYet(error.to_string())
+                    }
                 };
                 let done = said == Answer::Ready;
                 let Some(answer) = told.upgrade() else { return };
