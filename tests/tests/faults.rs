@@ -147,7 +147,7 @@ fn a_build_killed_at_any_moment_leaves_the_old_image_or_the_new_one() {
     Outcome::of(&mut fresh()).succeeded();
     assert_eq!(whole(&out), hash);
     assert_eq!(names(out.parent().unwrap()), ["out"]);
-    assert_eq!(damaged(&store), [PathBuf::new(); 0]);
+    assert_eq!(damaged(&store), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_fetch_killed_at_any_moment_leaves_only_whole_files_and_the_next_one_ends_we
         killed += u64::from(early);
         length = if early { length } else { length.mul_f64(0.8) };
         if store.join("blobs/sha256").exists() {
-            assert_eq!(damaged(&store), [PathBuf::new(); 0], "kill {kill}");
+            assert_eq!(damaged(&store), Vec::<PathBuf>::new(), "kill {kill}");
         }
     }
     assert!(killed > KILLS / 3, "only {killed} fetches were killed before they ended");
@@ -233,7 +233,7 @@ fn a_damaged_file_in_the_store_is_never_built_from_and_is_fetched_anew() {
         Outcome::of(&mut fresh).succeeded();
         assert_eq!(whole(&out), hash);
         assert_eq!(mirror.asked().len() - asked, if damage == "truncated" { 1 } else { 2 });
-        assert_eq!(damaged(&store), [PathBuf::new(); 0]);
+        assert_eq!(damaged(&store), Vec::<PathBuf>::new());
     }
 }
 
@@ -319,7 +319,7 @@ fn a_mirror_that_lies_is_named_with_both_ways_on_and_the_next_mirror_is_asked() 
         // The next mirror is asked, and what it gives is right.
         fetch(&[&bad, &good]).succeeded();
         assert_eq!(bad.asked(), [path.as_str(); 3], "{answer:?}");
-        assert_eq!(damaged(&store), [PathBuf::new(); 0]);
+        assert_eq!(damaged(&store), Vec::<PathBuf>::new());
     }
     assert_eq!(good.asked(), [path.as_str(); 7]);
 }
