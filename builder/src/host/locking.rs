@@ -318,7 +318,7 @@ impl Locking<'_> {
         self.fetcher.one(kind, &index_path, &snapshot, &expected, &format!("package index of {suite}"))?;
         let packed = self.fetcher.store().read(&index_digest, &index_path)?;
         let mut index = Vec::new();
-        let decoded = liblzma_reader(&packed).take(MAX_INDEX).read_to_end(&mut index);
+        let decoded = deb::xz_reader(&packed).take(MAX_INDEX).read_to_end(&mut index);
         decoded.map_err(|source| Error::Decompress { suite: suite.to_owned(), source })?;
         let archive = Archive {
             name: kind.name().to_owned(),
@@ -559,10 +559,6 @@ fn integrity_of(document: &[u8]) -> Option<(String, [u8; 64])> {
     let sri = sri.split_whitespace().find(|part| part.starts_with("sha512-"))?;
     let digest = base64::engine::general_purpose::STANDARD.decode(sri.strip_prefix("sha512-")?).ok()?;
     Some((sri.to_owned(), digest.try_into().ok()?))
-}
-
-fn liblzma_reader(packed: &[u8]) -> impl Read + '_ {
-    rootfs::deb::xz_reader(packed)
 }
 
 /// Reads locked files from the store; keeps nothing that is derived.
