@@ -1,1 +1,36 @@
-//! Reference values of a measured boot. Bytes in, digests out.
+//! Reference values of a measured boot: bytes in, digests out.
+//!
+//! # Shape
+//!
+//! ```text
+//! firmware ─ mrtd ─────────────────────────────> MRTD
+//! firmware, machine ─ td_hob, variable, acpi ─┐
+//! UKI ─ pe, stub, linux ──────────────────────┼─ boot ─> [Event] ─ replay ─> RTMR0..3, PCRs
+//! disk ─ gpt ─────────────────────────────────┘              │
+//! evidence: quote, log ──────────────────────────────────── appraise ─> verdict
+//! ```
+//!
+//! # Not here
+//!
+//! Files, processes, the network, the environment, the clock, threads: bytes come in by argument.
+#![no_std]
+
+extern crate alloc;
+
+pub mod acpi;
+pub mod appraise;
+pub mod boot;
+pub mod digest;
+pub mod event;
+pub mod firmware;
+pub mod gpt;
+pub mod linux;
+pub mod log;
+pub mod mrtd;
+pub mod pe;
+pub mod platform;
+pub mod quote;
+pub mod replay;
+pub mod stub;
+pub mod td_hob;
+pub mod variable;

@@ -1,0 +1,1 @@
+//! The verdict on evidence, from what a boot should have measured.

@@ -1,0 +1,1 @@
+//! The events of a whole boot, from the firmware, the machine and the image.

@@ -1,0 +1,239 @@
+//! The one model of a boot: an ordered list of events, each extended into one register.
+//!
+//! # Shape
+//!
+//! ```text
+//! events   [pcr, type, subject, expected, source]   in the order in which firmware, stub and kernel measure
+//!            |                     |
+//!            |                     exact digest, or platform-given with the rule by which it may be accepted
+//!            register on TDX:  PCR 0 -> none (MRTD)   1, 7 -> RTMR0   2..6 -> RTMR1   8..15 -> RTMR2   17 -> RTMR3
+//! ```
+//!
+//! The same list gives a TPM's PCRs and TDX's RTMRs; what only one of them is told has [`Witness`] say so.
+//!
+//! # Source
+//!
+//! UEFI 2.10, 38.4.1 (the map of PCRs to measurement registers); TCG PC Client Platform Firmware Profile 1.06, 10.4.1
+//! (event types). Replayed against logs of real TDX machines.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+
+/// Names a register whose value a quote holds.
+///
+/// `mrtd`, `rtmr0` to `rtmr3`, `pcr.0` to `pcr.23` as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Register {
+    /// TDX: the TD's memory as it was at its start.
+    Mrtd,
+    /// TDX: extended at run time; 0 to 3.
+    Rtmr(u8),
+    /// TPM 2.0; 0 to 23.
+    Pcr(u8),
+}
+
+impl fmt::Display for Register {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Register::Mrtd => f.write_str("mrtd"),
+            Register::Rtmr(index) => write!(f, "rtmr{index}"),
+            Register::Pcr(index) => write!(f, "pcr.{index}"),
+        }
+    }
+}
+
+/// Tells the RTMR that TDX extends instead of a PCR; `None` for PCR 0, which MRTD stands for, and for PCR 16 and those
+/// from 18 on, which no firmware extends.
+pub const fn rtmr_of_pcr(pcr: u8) -> Option<u8> {
+    match pcr {
+        1 | 7 => Some(0),
+        2..=6 => Some(1),
+        8..=15 => Some(2),
+        17 => Some(3),
+        _ => None,
+    }
+}
+
+/// Names an event's type; TCG PC Client Platform Firmware Profile 1.06, 10.4.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct EventType(pub u32);
+
+macro_rules! event_types {
+    ($($name:ident = $value:literal),* $(,)?) => {
+        impl EventType {
+            $(#[doc = concat!("`", stringify!($name), "`, ", stringify!($value), ".")]
+            pub const $name: EventType = EventType($value);)*
+
+            /// Gives the specification's name; `None` for a type that it does not name.
+            pub const fn name(self) -> Option<&'static str> {
+                match self {
+                    $(EventType::$name => Some(stringify!($name)),)*
+                    _ => None,
+                }
+            }
+
+            fn named(name: &str) -> Option<EventType> {
+                match name {
+                    $(stringify!($name) => Some(EventType::$name),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+event_types! {
+    EV_PREBOOT_CERT = 0x0,
+    EV_POST_CODE = 0x1,
+    EV_NO_ACTION = 0x3,
+    EV_SEPARATOR = 0x4,
+    EV_ACTION = 0x5,
+    EV_EVENT_TAG = 0x6,
+    EV_S_CRTM_CONTENTS = 0x7,
+    EV_S_CRTM_VERSION = 0x8,
+    EV_CPU_MICROCODE = 0x9,
+    EV_PLATFORM_CONFIG_FLAGS = 0xa,
+    EV_TABLE_OF_DEVICES = 0xb,
+    EV_COMPACT_HASH = 0xc,
+    EV_IPL = 0xd,
+    EV_IPL_PARTITION_DATA = 0xe,
+    EV_NONHOST_CODE = 0xf,
+    EV_NONHOST_CONFIG = 0x10,
+    EV_NONHOST_INFO = 0x11,
+    EV_OMIT_BOOT_DEVICE_EVENTS = 0x12,
+    EV_POST_CODE2 = 0x13,
+    EV_EFI_VARIABLE_DRIVER_CONFIG = 0x8000_0001,
+    EV_EFI_VARIABLE_BOOT = 0x8000_0002,
+    EV_EFI_BOOT_SERVICES_APPLICATION = 0x8000_0003,
+    EV_EFI_BOOT_SERVICES_DRIVER = 0x8000_0004,
+    EV_EFI_RUNTIME_SERVICES_DRIVER = 0x8000_0005,
+    EV_EFI_GPT_EVENT = 0x8000_0006,
+    EV_EFI_ACTION = 0x8000_0007,
+    EV_EFI_PLATFORM_FIRMWARE_BLOB = 0x8000_0008,
+    EV_EFI_HANDOFF_TABLES = 0x8000_0009,
+    EV_EFI_PLATFORM_FIRMWARE_BLOB2 = 0x8000_000a,
+    EV_EFI_HANDOFF_TABLES2 = 0x8000_000b,
+    EV_EFI_VARIABLE_BOOT2 = 0x8000_000c,
+    EV_EFI_GPT_EVENT2 = 0x8000_000d,
+    EV_EFI_HCRTM_EVENT = 0x8000_0010,
+    EV_EFI_VARIABLE_AUTHORITY = 0x8000_00e0,
+    EV_EFI_SPDM_FIRMWARE_BLOB = 0x8000_00e1,
+    EV_EFI_SPDM_FIRMWARE_CONFIG = 0x8000_00e2,
+}
+
+impl fmt::Display for EventType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "{:#x}", self.0),
+        }
+    }
+}
+
+impl From<EventType> for String {
+    fn from(kind: EventType) -> String {
+        alloc::format!("{kind}")
+    }
+}
+
+/// Says why text names no type of events.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected EV_... or 0x..., found {found:?}")]
+pub struct NotAnEventType {
+    /// The text.
+    pub found: String,
+}
+
+impl TryFrom<String> for EventType {
+    type Error = NotAnEventType;
+
+    fn try_from(text: String) -> Result<Self, NotAnEventType> {
+        let number = || text.strip_prefix("0x").and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        EventType::named(&text)
+            .or_else(|| number().map(EventType))
+            .ok_or_else(|| NotAnEventType { found: text.clone() })
+    }
+}
+
+/// Says who is told of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Witness {
+    /// A TPM and a TD's registers.
+    Both,
+    /// A TPM alone.
+    Tpm,
+    /// A TD's registers alone.
+    Tdx,
+}
+
+/// Says where the bytes come from that were hashed, so that an auditor can hash them again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Which file: `firmware`, `uki`, `disk`, or what the boot itself makes, as `machine`, `acpi`, `rule`.
+    pub file: String,
+    /// Where in that file the bytes stand, in order; none where the rule makes the bytes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<(u64, u64)>,
+    /// How they are hashed, in one clause.
+    pub rule: String,
+}
+
+/// Says what a verifier may accept of an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Expected {
+    /// This digest and no other.
+    Exact(Digest),
+    /// The platform decides; what is accepted is one of [`PlatformRule`].
+    PlatformGiven(PlatformRule),
+}
+
+/// The rules by which an event that the platform decides may be accepted; none takes a digest on trust that its data
+/// could explain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "rule")]
+pub enum PlatformRule {
+    /// One of these digests, which a platform file lists with its source and date.
+    OneOf {
+        /// The digests.
+        digests: Vec<Digest>,
+    },
+    /// A `Boot####` variable whose digest is that of its data, an active load option whose description begins so and
+    /// that names no file but one of `files`; an empty description allows any.
+    BootOption {
+        /// The beginning of its description.
+        description: String,
+    },
+    /// The digest is that of the event's data, of which nothing else is known; at most so many such events in a row.
+    FromData {
+        /// The most events.
+        at_most: u32,
+    },
+    /// Any digest: nothing binds it, and the verdict says that it was not judged.
+    Unjudged,
+}
+
+/// One event of a boot, as it is predicted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// The PCR that a TPM extends; TDX by [`rtmr_of_pcr`].
+    pub pcr: u8,
+    /// The type in the log.
+    #[serde(rename = "type")]
+    pub kind: EventType,
+    /// What was measured, in the words that a person would use.
+    pub subject: String,
+    /// What a verifier accepts.
+    pub expected: Expected,
+    /// Who is told.
+    pub witness: Witness,
+    /// Where the hashed bytes come from.
+    pub source: Source,
+}

@@ -1,0 +1,1 @@
+//! The sections of a TDVF firmware image, from its bytes.

@@ -1,0 +1,1 @@
+//! The event of a partition table, from a disk's first sectors.

@@ -1,0 +1,1 @@
+//! The events of the kernel's EFI stub, from the command line and the initrd.

@@ -1,0 +1,1 @@
+//! The records of an event log (CCEL or TPM 2.0), from its bytes.

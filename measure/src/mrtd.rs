@@ -1,0 +1,1 @@
+//! MRTD, from the sections of a firmware image.

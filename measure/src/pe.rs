@@ -1,0 +1,1 @@
+//! The Authenticode digest and the sections of a PE image, from its bytes.

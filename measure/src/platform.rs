@@ -1,0 +1,1 @@
+//! What a platform decides, from a file that says where each digest was read, and when.

@@ -1,0 +1,1 @@
+//! The fields of a TDX quote or TDREPORT, from its bytes.

@@ -1,0 +1,1 @@
+//! The registers' values, from the events that were extended into them.

@@ -1,0 +1,1 @@
+//! The events of systemd-stub, from a UKI's sections.

@@ -1,0 +1,1 @@
+//! The events of UEFI variables, from a variable store.
