@@ -30,6 +30,7 @@ pub mod mrtd;
 pub mod pe;
 pub mod platform;
 pub mod quote;
+pub mod reference;
 pub mod replay;
 pub mod stub;
 pub mod td_hob;
