@@ -30,8 +30,11 @@ pub mod mrtd;
 pub mod pe;
 pub mod platform;
 pub mod quote;
+mod read;
 pub mod reference;
 pub mod replay;
 pub mod stub;
 pub mod td_hob;
 pub mod variable;
+
+pub use read::Truncated;
