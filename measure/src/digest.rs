@@ -29,7 +29,7 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// Gives the bytes of a digest.
-    pub const fn len(self) -> usize {
+    pub const fn size(self) -> usize {
         match self {
             Algorithm::Sha256 => 32,
             Algorithm::Sha384 => 48,

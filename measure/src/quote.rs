@@ -117,6 +117,11 @@ macro_rules! bit_sets {
                 (0..u64::BITS).filter(|bit| self.has(*bit)).map(Self::name).collect()
             }
 
+            /// Gives the bit of a name, as [`Self::name`] gives it.
+            pub fn bit(name: &str) -> Option<u32> {
+                (0..u64::BITS).find(|bit| Self::name(*bit) == name)
+            }
+
             /// Tells whether a bit is set.
             pub const fn has(self, bit: u32) -> bool {
                 bit < u64::BITS && (self.0 >> bit) & 1 == 1

@@ -29,6 +29,7 @@ mod subject;
 use alloc::collections::BTreeMap;
 use core::fmt;
 
+pub(crate) use derive::Variable;
 pub use derive::{Derivation, Rule, WhyNot, derive};
 pub use subject::subject;
 
