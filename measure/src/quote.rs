@@ -8,8 +8,8 @@
 //! TDREPORT     [REPORTMACSTRUCT 256, TEE_TCB_INFO 239, reserved 17, TDINFO_STRUCT 512]
 //! ```
 //!
-//! All numbers have their lowest byte first. Zeros may follow a quote: configfs-tsm pads it. A quote of version 3 is an
-//! SGX enclave's.
+//! All numbers have their lowest byte first. Anything may follow a quote, for configfs-tsm pads it: it is
+//! no part of it. A quote of version 3 is an SGX enclave's.
 //!
 //! # Source
 //!
@@ -239,14 +239,6 @@ pub enum Error {
         /// Where their length stands.
         offset: usize,
     },
-    /// Something other than zeros follows.
-    #[error("expected zeros or nothing after the quote, found {found:#04x} at offset {offset}")]
-    Trailing {
-        /// Where it stands.
-        offset: usize,
-        /// What stands there.
-        found: u8,
-    },
     /// A TDREPORT has another length.
     #[error("expected a TDREPORT of {REPORT} bytes, found {found}")]
     ReportLength {
@@ -323,6 +315,8 @@ pub struct Quote {
     pub signed: Vec<u8>,
     /// The signature data, for a verifier.
     pub signature: Vec<u8>,
+    /// How many bytes follow the quote in its file, which nothing covers: padding, or what a sender added.
+    pub trailing: usize,
 }
 
 /// Names the layout of a TD report body.
@@ -364,10 +358,18 @@ impl Quote {
             return Err(Error::NoSignature { offset });
         }
         let signature = reader.take("the signature data", length.into())?.to_vec();
-        if let Some((place, found)) = reader.rest().iter().enumerate().find(|(_, byte)| **byte != 0) {
-            return Err(Error::Trailing { offset: reader.offset().saturating_add(place), found: *found });
-        }
-        Ok(Quote { version, body, attestation_key_type, qe_vendor, user_data, td, signed, signature })
+        let trailing = reader.rest().len();
+        Ok(Quote {
+            version,
+            body,
+            attestation_key_type,
+            qe_vendor,
+            user_data,
+            td,
+            signed,
+            signature,
+            trailing,
+        })
     }
 }
 
