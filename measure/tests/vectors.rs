@@ -303,7 +303,10 @@ fn every_forgery_of_a_real_log_is_refused_whether_or_not_the_quote_agrees() {
         ("an extra PE", |entries, at| {
             let kind = EventType::EV_EFI_BOOT_SERVICES_APPLICATION;
             let data = Some(Vec::new());
-            entries.insert(at, Entry { offset: 0, index: 2, kind, digests: vec![SHA384.of(b"evil")], data });
+            entries.insert(
+                at,
+                Entry { offset: 0, index: 2, kind, digests: vec![SHA384.of(b"evil")], data_at: 0, data },
+            );
         }),
     ];
     for (name, forge) in forgeries {

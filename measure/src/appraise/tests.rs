@@ -15,7 +15,7 @@ fn h(text: &str) -> Digest {
 
 /// A record of register `index` whose digest is that of its data.
 fn plain(index: u32, kind: EventType, data: &[u8]) -> Entry {
-    Entry { offset: 0, index, kind, digests: [SHA384.of(data)].into(), data: Some(data.into()) }
+    Entry { offset: 0, index, kind, digests: [SHA384.of(data)].into(), data_at: 0, data: Some(data.into()) }
 }
 
 /// A record whose digest is of something else.

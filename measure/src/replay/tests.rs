@@ -8,7 +8,7 @@ const SHA384: Algorithm = Algorithm::Sha384;
 const SHA384_BANK: Bank = Bank { id: 0x0c, length: 48 };
 
 fn entry(index: u32, kind: EventType, digest: Digest, data: &[u8]) -> Entry {
-    Entry { offset: 0, index, kind, digests: [digest].into(), data: Some(data.into()) }
+    Entry { offset: 0, index, kind, digests: [digest].into(), data_at: 0, data: Some(data.into()) }
 }
 
 /// An event whose digest is that of its data.
