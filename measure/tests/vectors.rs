@@ -144,8 +144,14 @@ fn a_quote_with_its_log_as_json_leads_to_all_four_registers() {
                 let value = hex::decode(event["event_payload"].as_str().unwrap()).unwrap();
                 let name = event["event"].as_str().unwrap().as_bytes();
                 let data = [&b":"[..], name, b":", &value].concat();
-                let unknown =
-                    Entry { offset: 0, index, kind, digests: vec![SHA384.zero()], data: Some(data) };
+                let unknown = Entry {
+                    offset: 0,
+                    index,
+                    kind,
+                    digests: vec![SHA384.zero()],
+                    data_at: 0,
+                    data: Some(data),
+                };
                 match derive(&unknown, SHA384) {
                     Derivation::Contradicted { expected, .. } => expected,
                     other => panic!("{other:?}"),
