@@ -14,7 +14,7 @@ use proofmark::host::output;
 use serde::de::DeserializeOwned;
 
 use crate::cli::Format;
-use crate::failure::NO;
+use crate::failure::{NO, hinted};
 
 /// Judges what a machine says of itself: the log must lead to the registers of the quote, and every event must be the next
 /// that the reference values predict, none missing and none more. Says every reason against it.
@@ -81,7 +81,11 @@ pub fn run(arguments: &Arguments, format: Format) -> anyhow::Result<ExitCode> {
     });
     let named = || format!("cannot read {}", arguments.evidence.display());
     let parts = evidence::read(&bytes(&arguments.evidence)?).with_context(named)?;
-    let evidence = parts.with_log(beside.transpose()?, &reference).with_context(named)?;
+    let evidence = parts.with_log(beside.transpose()?, &reference).map_err(|error| match error {
+        evidence::Error::NoLog => hinted(error.to_string(), "give the log of the same boot by --log FILE"),
+        evidence::Error::TwoLogs => hinted(error.to_string(), "leave --log away"),
+        other => anyhow::Error::from(other).context(named()),
+    })?;
     let verdict = appraise::appraise(&evidence, &reference, &policy).context("there is no verdict")?;
     match format {
         Format::Text => output::print(&verdict::to_text(&verdict))?,
