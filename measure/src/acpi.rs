@@ -90,6 +90,12 @@ pub enum Error {
         /// The last address that leaves room.
         most: u64,
     },
+    /// OVMF does not take its window from so many bits.
+    #[error("{found} bits of physical addresses, expected 41 to 52, or 40 of an AMD processor")]
+    AddressBits {
+        /// How many.
+        found: u8,
+    },
 }
 
 /// Names versions of QEMU whose machine `q35` has the same tables.
@@ -169,18 +175,33 @@ pub struct Machine {
     pub tpm: Tpm,
 }
 
+/// Tells whose processor the machine has, as CPUID leaf 0 names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Vendor {
+    /// `GenuineIntel`.
+    Intel,
+    /// `AuthenticAMD`; also what QEMU emulates without KVM.
+    Amd,
+}
+
 /// Gives the address at which OVMF puts the lowest 64-bit BAR: the last eighth of the addresses that the processor
 /// has, given by their bits.
 ///
-/// Of edk2-stable202211 and later, for a machine whose memory ends before (OvmfPkg/Library/PlatformInitLib/MemDetect.c
-/// `PlatformDynamicMmioWindow`). OVMF counts 46 or 47 bits at most where paging has four levels.
+/// With 40 bits of an AMD processor, the twelve gibibytes before 1 TiB are HyperTransport's, and OVMF goes to the next
+/// eighth before it that fits: so QEMU 7.2 without KVM with OVMF 2025.02.
+///
+/// The bits are what CPUID leaf 0x80000008 tells; with four levels of paging OVMF counts at most 47, and from
+/// edk2-stable202402 on 46. Of edk2-stable202211 and later: OvmfPkg/Library/PlatformInitLib/MemDetect.c
+/// `PlatformDynamicMmioWindow`, `PlatformReservationConflictCB`.
 ///
 /// # Errors
-/// [`Error::Window`] when the bits are no width of addresses, 36 to 52.
-pub fn dynamic_window(address_bits: u8) -> Result<u64, Error> {
-    match address_bits {
-        36..=52 => Ok((1 << address_bits) - (1 << (address_bits - 3))),
-        _ => Err(Error::Window { found: 0, least: 1 << 36, most: ADDRESSES }),
+/// [`Error::AddressBits`] for what was never compared, or what OVMF does not trust: fewer than 40 bits, 40 of an Intel
+/// processor, more than 52.
+pub fn dynamic_window(address_bits: u8, vendor: Vendor) -> Result<u64, Error> {
+    match (address_bits, vendor) {
+        (40, Vendor::Amd) => Ok(0xc0_0000_0000),
+        (41..=52, _) => Ok((1 << address_bits) - (1 << (address_bits - 3))),
+        _ => Err(Error::AddressBits { found: address_bits }),
     }
 }
 

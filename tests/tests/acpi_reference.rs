@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use ovmf_measure::acpi::{Machine, Qemu, Switch, Tables, Tpm, dynamic_window};
+use ovmf_measure::acpi::{Machine, Qemu, Switch, Tables, Tpm, Vendor, dynamic_window};
 use ovmf_measure::digest::Algorithm;
 use proofmark::host::machine::{self, Accelerator, Firmware, Memory, Plan};
 use serde_json::Value;
@@ -186,7 +186,7 @@ fn shape(qemu: Qemu, vcpus: u16, mebibytes: u64, devices: u8) -> Machine {
         vcpus: NonZeroU16::new(vcpus).unwrap(),
         memory: mebibytes << 20,
         devices: NonZeroU8::new(devices).unwrap(),
-        window: dynamic_window(46).unwrap(),
+        window: dynamic_window(46, Vendor::Intel).unwrap(),
         pic: Switch::Off,
         hpet: Switch::Off,
         smm: Switch::Off,
