@@ -18,7 +18,8 @@
 //! # Source
 //!
 //! ACPI Specification 6.5; QEMU hw/i386/acpi-build.c `acpi_build`; edk2 OvmfPkg/AcpiPlatformDxe/QemuFwCfgAcpi.c for
-//! what is measured. Compared byte for byte with Debian's QEMU 7.2, and by digest with 10.0 and 11.1.
+//! what is measured. Compared byte for byte with Debian's QEMU 7.2.22, 10.0.13 and 11.1.3 over twenty shapes each, and
+//! with what OVMF 2025.02 measured of QEMU 7.2.
 //!
 //! # Not here
 //!
