@@ -1,0 +1,2 @@
+//! Prints reference values of a measured boot.
+fn main() {}
