@@ -243,8 +243,8 @@ pub enum PlatformRule {
         /// The digests.
         digests: Vec<Digest>,
     },
-    /// A `Boot####` variable whose digest is that of its data, an active load option whose description begins so and
-    /// that names no file but one of `files`; an empty description allows any.
+    /// A `Boot####` variable whose digest is that of its value, an active load option whose description begins so; an
+    /// empty description allows any. Which file it names does not matter: the file that runs is measured itself.
     BootOption {
         /// The beginning of its description.
         description: String,

@@ -33,9 +33,12 @@ pub mod pe;
 pub mod platform;
 pub mod preimage;
 pub mod quote;
+mod read;
 pub mod reference;
 pub mod replay;
 pub mod stub;
 pub mod td_hob;
 pub mod variable;
 pub mod volume;
+
+pub use read::Truncated;
