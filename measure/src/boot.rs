@@ -262,6 +262,12 @@ pub struct AcpiFiles {
     pub tables: Vec<u8>,
 }
 
+impl From<crate::acpi::Tables> for AcpiFiles {
+    fn from(tables: crate::acpi::Tables) -> Self {
+        AcpiFiles { loader: tables.loader, rsdp: tables.rsdp, tables: tables.tables }
+    }
+}
+
 /// A QEMU machine of our shape: q35, one disk that is booted.
 #[derive(Debug, Clone)]
 pub struct Machine {

@@ -18,13 +18,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// Reads a size as 512M or 4G.
 pub fn memory(text: &str) -> Result<u64, String> {
-    let (number, shift) = match (text.strip_suffix('G'), text.strip_suffix('M')) {
-        (Some(number), _) => (number, 30),
-        (_, Some(number)) => (number, 20),
-        _ => return Err(format!("expected a size as 512M or 4G, found {text:?}")),
-    };
-    let size = number.parse::<u32>().ok().filter(|size| *size > 0).map(|size| u64::from(size) << shift);
-    size.ok_or_else(|| format!("expected a size as 512M or 4G, found {text:?}"))
+    ovmf_measure::shape::bytes(text).ok_or_else(|| format!("expected a size as 512M or 4G, found {text:?}"))
 }
 
 /// A disk of which the table was read.

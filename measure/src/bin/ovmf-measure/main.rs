@@ -3,19 +3,23 @@
 mod files;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::{NonZeroU8, NonZeroU16};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
-use ovmf_measure::boot::{self, AcpiFiles, Code, Machine, Plan};
+use ovmf_measure::acpi::Vendor;
+use ovmf_measure::boot::{Code, Plan};
 use ovmf_measure::digest::{Algorithm, Digest};
 use ovmf_measure::event::{Event, Expected, PlatformRule, Register, rtmr_of_pcr};
 use ovmf_measure::firmware::Firmware;
 use ovmf_measure::known::{FIRMWARE, FirmwareFile, PLATFORMS};
 use ovmf_measure::mrtd::{Order, mrtd};
-use ovmf_measure::platform::{Listener, PlatformFile};
+use ovmf_measure::platform::PlatformFile;
 use ovmf_measure::reference::RegisterKind;
+use ovmf_measure::shape::{self, Before, Hashed, Shape};
 use ovmf_measure::volume::Profile;
 
 /// Reference values of a measured boot: bytes in, digests out.
@@ -47,9 +51,9 @@ enum Verb {
 
 #[derive(Debug, clap::Args)]
 struct Boot {
-    /// The machine
-    #[arg(long)]
-    platform: Platform,
+    /// qemu-tdx, qemu-tpm, gcp-c3 or alicloud-tdx
+    #[arg(long, value_name = "NAME", value_parser = shape::Name::from_str)]
+    platform: shape::Name,
     /// The unified kernel image; may be left out with --disk, whose system partition holds it
     #[arg(long, required_unless_present = "disk")]
     uki: Option<PathBuf>,
@@ -63,11 +67,23 @@ struct Boot {
     #[arg(long)]
     variables: Option<PathBuf>,
     /// Memory, as 512M or 4G
-    #[arg(long, default_value = "4G", value_parser = files::memory)]
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = files::memory)]
     memory: u64,
-    /// A folder with the machine's ACPI files as QEMU's fw_cfg has them: table-loader, rsdp, tables
+    /// Processors
+    #[arg(long, value_name = "NUMBER", default_value = "2")]
+    vcpus: NonZeroU16,
+    /// Version of QEMU
+    #[arg(long, value_name = "VERSION", default_value = "10.0")]
+    qemu: String,
+    /// Virtio devices on the root bus, the disk among them
+    #[arg(long, value_name = "NUMBER", default_value = "3")]
+    devices: NonZeroU8,
+    /// Bits of the guest's physical addresses [default: 46; 40 for qemu-tpm]
+    #[arg(long, value_name = "NUMBER")]
+    address_bits: Option<u8>,
+    /// Whose processor the guest sees [default: intel; amd for qemu-tpm]
     #[arg(long)]
-    acpi: Option<PathBuf>,
+    vendor: Option<Processor>,
     /// The hash of the TPM's bank; a TD's registers are of SHA-384
     #[arg(long, default_value = "sha384")]
     bank: Bank,
@@ -83,25 +99,11 @@ struct Boot {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Platform {
-    /// QEMU with TDX
-    QemuTdx,
-    /// QEMU with a TPM
-    QemuTpm,
-    /// Google Compute Engine C3 with TDX
-    GcpC3,
-    /// Alibaba Cloud ECS with TDX
-    AlicloudTdx,
-}
-
-impl Platform {
-    fn listener(self) -> Listener {
-        match self {
-            Platform::QemuTpm => Listener::Tpm,
-            Platform::GcpC3 => Listener::TpmAndTdx,
-            Platform::QemuTdx | Platform::AlicloudTdx => Listener::Tdx,
-        }
-    }
+enum Processor {
+    /// GenuineIntel
+    Intel,
+    /// AuthenticAMD
+    Amd,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -141,11 +143,11 @@ fn order(two_pass: bool) -> Order {
 }
 
 fn boot(arguments: &Boot) -> Result<String> {
-    let listener = arguments.platform.listener();
-    let algorithm = match (listener, arguments.bank) {
-        (Listener::Tpm, Bank::Sha256) => Algorithm::Sha256,
+    let name = arguments.platform;
+    let algorithm = match (name.kind(), arguments.bank) {
+        (RegisterKind::Tpm, Bank::Sha256) => Algorithm::Sha256,
         (_, Bank::Sha384) => Algorithm::Sha384,
-        (_, Bank::Sha256) => bail!("a TD's registers are of SHA-384: --bank is for qemu-tpm"),
+        (RegisterKind::Tdx, Bank::Sha256) => bail!("a TD's registers are of SHA-384: --bank is for qemu-tpm"),
     };
     let disk = arguments.disk.as_deref().map(files::Disk::read).transpose()?;
     let uki = match (&arguments.uki, &disk) {
@@ -155,20 +157,32 @@ fn boot(arguments: &Boot) -> Result<String> {
     };
     let plan = Plan::read(&uki, disk.as_ref().map(files::Disk::table))?;
     let image = plan.hash(algorithm)?;
-    let mut mrtds = Vec::new();
-    let file = PLATFORMS.iter().find(|(name, _)| Some(*name) == name_of(arguments.platform).as_deref());
-    let events = match file {
+    let usual = Shape::usual(name);
+    let shape = Shape {
+        memory: arguments.memory,
+        vcpus: arguments.vcpus,
+        qemu: arguments.qemu.clone(),
+        devices: arguments.devices,
+        address_bits: arguments.address_bits.unwrap_or(usual.address_bits),
+        vendor: match arguments.vendor {
+            Some(Processor::Intel) => Vendor::Intel,
+            Some(Processor::Amd) => Vendor::Amd,
+            None => usual.vendor,
+        },
+    };
+    let file = PLATFORMS.iter().find(|(known, _)| *known == name.as_str());
+    let platform = match file {
         Some((name, text)) => {
             let file: PlatformFile = toml::from_str(text).with_context(|| format!("platform file {name}"))?;
-            mrtds.extend(file.mrtd.iter().map(|seen| seen.digest));
-            boot::platform(listener, file.events(algorithm, arguments.memory)?, &image)?
+            shape::reference(arguments.platform, &shape, &Before::File(&file), &image)?
         }
         None => {
             let path = arguments.firmware.as_ref().context("expected --firmware for a machine of QEMU")?;
             let bytes = files::read(path)?;
             let firmware = Firmware::read(&bytes)?;
+            let sha256 = Algorithm::Sha256.of(&bytes);
             let known: FirmwareFile = toml::from_str(FIRMWARE).context("the file of known firmware")?;
-            let known = known.find(&Algorithm::Sha256.of(&bytes)).cloned();
+            let known = known.find(&sha256).cloned();
             let pei: Vec<Digest> =
                 known.iter().flat_map(|known| &known.pei).map(|seen| seen.digest).collect();
             let profile = match known {
@@ -177,32 +191,23 @@ fn boot(arguments: &Boot) -> Result<String> {
             };
             let variables = arguments.variables.as_deref().map(files::read).transpose()?;
             let code = Code::read(algorithm, &profile, &firmware, variables.as_deref(), &pei)?;
-            if listener == Listener::Tdx {
-                mrtds.push(mrtd(&firmware, order(arguments.two_pass)));
-            }
-            let acpi = arguments.acpi.as_deref().map(acpi_files).transpose()?;
-            let machine = Machine { memory: arguments.memory, acpi, disk_slot: 1 };
-            boot::qemu(listener, &firmware, &code, &machine, &image)?
+            let order = order(arguments.two_pass);
+            let mrtd = match name.kind() {
+                RegisterKind::Tdx => vec![(order, mrtd(&firmware, order))],
+                RegisterKind::Tpm => Vec::new(),
+            };
+            let hashed = Hashed { firmware: &firmware, code: &code, sha256, mrtd: &mrtd };
+            shape::reference(name, &shape, &Before::Firmware(hashed), &image)?
         }
     };
-    let kind = if listener == Listener::Tpm { RegisterKind::Tpm } else { RegisterKind::Tdx };
-    let mut registers = boot::registers(algorithm, &events);
-    if let [only] = mrtds.as_slice() {
-        registers.insert(Register::Mrtd, *only);
+    let mut registers = platform.registers;
+    if let [only] = platform.mrtd.as_slice() {
+        registers.insert(Register::Mrtd, only.digest);
     }
     Ok(match arguments.json {
-        true => format!("{:#}\n", json(kind, &registers, &events)),
-        false => text(kind, &registers, &events, arguments.explain),
+        true => format!("{:#}\n", json(platform.kind, &registers, &platform.events)),
+        false => text(platform.kind, &registers, &platform.events, arguments.explain),
     })
-}
-
-fn name_of(platform: Platform) -> Option<String> {
-    platform.to_possible_value().map(|value| value.get_name().to_owned())
-}
-
-fn acpi_files(folder: &std::path::Path) -> Result<AcpiFiles> {
-    let read = |name| files::read(&folder.join(name));
-    Ok(AcpiFiles { loader: read("table-loader")?, rsdp: read("rsdp")?, tables: read("tables")? })
 }
 
 /// The register that an event is extended into.
