@@ -187,7 +187,7 @@ pub enum Reason {
     },
     /// The TD began with other firmware.
     Mrtd {
-        /// The values that the reference accepts.
+        /// The values that reference and policy accept.
         accepted: Vec<Digest>,
         /// The value of the TD.
         found: Digest,
@@ -342,7 +342,7 @@ impl fmt::Display for Reason {
             Reason::Field { name, expected, found } => write!(f, "{name} is {found}, expected {expected}"),
             Reason::Module { found } => write!(f, "the TDX module {found} is none that the policy lists"),
             Reason::Mrtd { accepted, found } => {
-                write!(f, "mrtd is {found}, none of the {} that the reference accepts", accepted.len())
+                write!(f, "mrtd is {found}, none of the {} that reference and policy accept", accepted.len())
             }
             Reason::Unreplayable { why } => write!(f, "the log leads to no registers: {why}"),
             Reason::NoValue { register } => write!(f, "{register} is logged or predicted, but has no value"),
