@@ -87,8 +87,9 @@ fn reference(profile: &str) -> Value {
                 PE => "EV_EFI_BOOT_SERVICES_APPLICATION",
                 _ => "EV_IPL",
             };
+            let pcr = [0, 7, 4, 11][*index as usize];
             json!({
-                "pcr": [0, 7, 4, 11][*index as usize],
+                "pcr": pcr,
                 "type": kind,
                 "subject": "predicted",
                 "expected": {"exact": hex::encode(sha384(hashed))},
