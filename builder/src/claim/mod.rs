@@ -2,5 +2,8 @@
 
 pub mod contents;
 pub mod difference;
+pub mod eventlog;
+pub mod evidence;
 pub mod explain;
 pub mod manifest;
+pub mod verdict;
