@@ -217,11 +217,14 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// A part's digest, and the ranges of its file that it covers.
+type Hashed = (Role, Digest, Vec<(u64, u64)>);
+
 /// An image that was hashed: all that the events of a boot need of it, whatever the machine.
 #[derive(Debug, Clone)]
 pub struct Image {
     algorithm: Algorithm,
-    parts: Vec<(Role, Digest, Vec<(u64, u64)>)>,
+    parts: Vec<Hashed>,
     stub: stub::Version,
     signature: Vec<u8>,
 }
@@ -257,6 +260,12 @@ pub struct AcpiFiles {
     pub rsdp: Vec<u8>,
     /// `etc/acpi/tables`.
     pub tables: Vec<u8>,
+}
+
+impl From<crate::acpi::Tables> for AcpiFiles {
+    fn from(tables: crate::acpi::Tables) -> Self {
+        AcpiFiles { loader: tables.loader, rsdp: tables.rsdp, tables: tables.tables }
+    }
 }
 
 /// A QEMU machine of our shape: q35, one disk that is booted.
@@ -672,7 +681,8 @@ pub fn registers(algorithm: Algorithm, events: &[Event]) -> BTreeMap<Register, D
     if tdx {
         values.extend((0..4).map(|index| (Register::Rtmr(index), Some(algorithm.zero()))));
     } else {
-        values.extend((0..16).map(|index| (Register::Pcr(index), Some(algorithm.zero()))));
+        // What is not extended before the kernel runs is the kernel's and its programs' to extend.
+        values.extend(events.iter().map(|event| (Register::Pcr(event.pcr), Some(algorithm.zero()))));
     }
     for event in events {
         let register = match (event.witness, tdx) {

@@ -385,8 +385,11 @@ fn inner(offset: usize, kind: u8, content: &[u8], depth: u8, found: &mut Vec<Vol
     }
 }
 
-/// Gives the sections one after another: offset, type, content.
-fn sections(bytes: &[u8]) -> Result<Vec<(usize, u8, &[u8])>, Error> {
+/// A section: offset, type, content.
+type Content<'a> = (usize, u8, &'a [u8]);
+
+/// Gives the sections one after another.
+fn sections(bytes: &[u8]) -> Result<Vec<Content<'_>>, Error> {
     let mut sections = Vec::new();
     let mut at: usize = 0;
     loop {
