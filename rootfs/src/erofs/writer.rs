@@ -885,8 +885,7 @@ impl<'a> Emit<'a> {
                         self.clusters(frames, first, &mut index);
                         if let Some(digest) = digest {
                             let end = start + head + index.len();
-                            self.indexes
-                                .insert(digest, (start + head + skip..end, data_blocks.clone()));
+                            self.indexes.insert(digest, (start + head + skip..end, data_blocks.clone()));
                         }
                         blocks as u32
                     }
