@@ -259,3 +259,6 @@ fn rows<T: serde::Serialize>(text: &mut String, name: &str, list: impl Iterator<
     }
     text.push_str("\n]");
 }
+
+#[cfg(test)]
+mod tests;
