@@ -3,7 +3,7 @@
 //! # Shape
 //! One pass over the tree gives every file to its origin. Debian packages are told by their control stanza and
 //! copyright file, npm packages by their own `package.json`: licence, authors, what they need. A `package.json` with
-//! name and version that lies deeper in a package is a package that the other's archive bundles.
+//! a name that lies deeper in a package is a package that the other's archive bundles; it may lack a version.
 //!
 //! # Source
 //! deb-control(5); package.json(5), Node.js "Modules: loading from node_modules folders" (what a name leads to).
@@ -29,6 +29,7 @@ use super::{
 };
 use crate::assemble::{self, Assembled};
 use crate::claim::manifest::Manifest;
+use crate::image::disk::Kind as PartitionKind;
 use crate::lock::{Deb, Lock, Npm, NpmRole};
 use crate::recipe::Recipe;
 use crate::resolve::{control, relation, version};
@@ -184,7 +185,9 @@ fn layers(given: &Given<'_>, uki: &Sha256Digest) -> Vec<Layer> {
         Fact { name: "proofmark:measured-by", value: "dm-verity root hash in uki:.cmdline".to_owned() },
         Fact { name: "proofmark:root-hash", value: verity.root_hash.clone() },
     ];
-    if let Some(partition) = manifest.disk.partitions.iter().find(|partition| partition.name == "root") {
+    if let Some(partition) =
+        manifest.disk.partitions.iter().find(|partition| partition.name == PartitionKind::Root.name())
+    {
         facts.push(Fact { name: "proofmark:first-lba", value: partition.first_lba.to_string() });
         facts.push(Fact { name: "proofmark:partition", value: partition.guid.clone() });
     }
@@ -534,30 +537,32 @@ fn bundled<'a>(tree: &Tree, drafts: &[Draft<'_>]) -> Vec<Draft<'a>> {
     let describe = |(owner, file): &(&Package, &File)| -> Option<Draft<'a>> {
         let document = package_json(tree, &TreePath::new(&file.path).ok()?)?;
         let text = |value: &Value| value.as_str().map(line).filter(|text| !text.is_empty());
-        let (name, version) = (text(&document.name)?, text(&document.version)?);
-        if name == owner.name && version == owner.version {
+        let (name, version) = (text(&document.name)?, text(&document.version));
+        if name == owner.name && version.as_ref().is_none_or(|version| *version == owner.version) {
             return None;
         }
+        let mut facts = vec![Fact { name: "cdx:npm:package:bundled", value: "true".to_owned() }];
+        let (purl, version) = match version {
+            Some(version) => (purl::npm(&name, &version), version),
+            // An entry point that has a name of its own: whoever looks it up must not find another's version.
+            None => {
+                facts.push(Fact { name: "proofmark:version-of", value: owner.name.clone() });
+                (purl::npm_of_no_version(&name), owner.version.clone())
+            }
+        };
         let stated = licence_field(&document).unwrap_or_default();
         let expression = licence::of_npm(&stated);
         let folder = file.path.trim_end_matches("/package.json").to_owned();
+        facts.push(Fact { name: "cdx:npm:package:path", value: folder.clone() });
         let package = Package {
             supplier: supplier(&document, &name),
             licence_text: (expression.is_none() && !stated.is_empty()).then(|| line(&stated)),
             licence: expression,
             homepage: document.homepage.as_str().and_then(url),
             description: text(&document.description),
-            facts: vec![
-                Fact { name: "cdx:npm:package:bundled", value: "true".to_owned() },
-                Fact { name: "cdx:npm:package:path", value: folder.clone() },
-            ],
+            facts,
             layers: BTreeSet::from(["root".to_owned()]),
-            ..empty(
-                format!("npm:{name}@{version} (bundled {folder})"),
-                &name,
-                &version,
-                purl::npm(&name, &version),
-            )
+            ..empty(format!("npm:{name}@{version} (bundled {folder})"), &name, &version, purl)
         };
         Some(Draft { package, told: Told::Bundled(owner.reference.clone()) })
     };

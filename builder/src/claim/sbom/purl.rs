@@ -37,6 +37,12 @@ pub fn npm(name: &str, version: &str) -> String {
     format!("pkg:npm/{name}@{}", encoded(version))
 }
 
+/// The package URL of an npm package whose version is not known.
+pub fn npm_of_no_version(name: &str) -> String {
+    let url = npm(name, "");
+    url.trim_end_matches('@').to_owned()
+}
+
 /// The package URL of a crate.
 pub fn cargo(name: &str, version: &str) -> String {
     format!("pkg:cargo/{}@{}", encoded(name), encoded(version))
@@ -58,6 +64,7 @@ mod tests {
             "pkg:deb/debian/libstdc%2B%2B6@1:2.3%2Bx~y-1?arch=amd64&distro=trixie"
         );
         assert_eq!(npm("@a/b", "1.0.0+x"), "pkg:npm/%40a/b@1.0.0%2Bx");
+        assert_eq!(npm_of_no_version("@a/b"), "pkg:npm/%40a/b");
         assert_eq!(npm("b", "1 ü"), "pkg:npm/b@1%20%C3%BC");
         assert_eq!(cargo("a-b", "1"), "pkg:cargo/a-b@1");
         assert_eq!(generic("node", "22.19.0"), "pkg:generic/node@22.19.0");

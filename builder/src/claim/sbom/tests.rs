@@ -135,6 +135,7 @@ impl Sample {
             origin_of(&packages[2]),
         );
         put("opt/app/node_modules/app/dist/package.json", br#"{"type":"module"}"#, origin_of(&packages[2]));
+        put("opt/app/node_modules/app/dist/sub/package.json", br#"{"name":"sub"}"#, origin_of(&packages[2]));
         put(
             "opt/app/node_modules/@s/d/package.json",
             br#"{"name":"@s/d","license":"SEE LICENSE IN x"}"#,
@@ -302,11 +303,14 @@ fn every_package_of_the_image_is_there_and_nothing_else() {
             APP,
             "npm:inner@0.1 (bundled /opt/app/node_modules/app/dist/inner)",
             NODE,
+            "npm:sub@1.0.0 (bundled /opt/app/node_modules/app/dist/sub)",
         ]
     );
     let within = |reference: &str| package(&bom, reference).within.map(|owner| references(&bom)[owner]);
     assert_eq!(within("npm:inner@0.1 (bundled /opt/app/node_modules/app/dist/inner)"), Some(APP));
     assert_eq!(within("node@22.19.0"), Some(NODE));
+    let sub = package(&bom, "npm:sub@1.0.0 (bundled /opt/app/node_modules/app/dist/sub)");
+    assert_eq!((sub.within, sub.purl.as_str()), (Some(8), "pkg:npm/sub"));
     let roots: Vec<&str> = bom.roots().map(|number| references(&bom)[number]).collect();
     assert_eq!(roots, ["crate:proofmark-guest@0.1.0", AA, STUB, APP, NODE]);
 }
