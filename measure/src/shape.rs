@@ -22,7 +22,7 @@ use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::acpi::{self, Qemu, Switch, Tpm, Vendor, dynamic_window};
+use crate::acpi::{self, Qemu, Smm, Switch, Tpm, Vendor, dynamic_window};
 use crate::boot::{self, Code, Image, Machine};
 use crate::digest::{Algorithm, Digest};
 use crate::firmware::Firmware;
@@ -167,9 +167,10 @@ impl Shape {
     ///
     /// [`acpi::Error`]: a shape that was never compared with QEMU's.
     pub fn tables(&self, name: Name) -> Result<acpi::Tables, acpi::Error> {
-        let (switch, tpm) = match name {
-            Name::QemuTpm => (Switch::On, Tpm::Crb),
-            _ => (Switch::Off, Tpm::Absent),
+        // Debian's OVMF.fd lives outside of SMM, even where the machine has it.
+        let (switch, smm, tpm) = match name {
+            Name::QemuTpm => (Switch::On, Smm::On, Tpm::Crb),
+            _ => (Switch::Off, Smm::Off, Tpm::Absent),
         };
         let machine = acpi::Machine {
             qemu: Qemu::from_str(&self.qemu)?,
@@ -179,7 +180,7 @@ impl Shape {
             window: dynamic_window(self.address_bits, self.vendor)?,
             pic: switch,
             hpet: switch,
-            smm: switch,
+            smm,
             tpm,
         };
         machine.tables()
