@@ -71,6 +71,8 @@ pub enum Verb {
     Size(cmd::size::Arguments),
     /// Say what differs between two images, locks or recipes.
     Diff(cmd::diff::Arguments),
+    /// Say which known vulnerabilities affect an image, from a database that you bring along.
+    Scan(cmd::scan::Arguments),
     /// Print the JSON Schema of recipes.
     Schema(cmd::schema::Arguments),
 }
@@ -141,6 +143,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Verb::Why(verb) => cmd::why::run(verb, &session()?),
         Verb::Size(verb) => cmd::size::run(verb, &session()?),
         Verb::Diff(verb) => cmd::diff::run(verb, &session()?),
+        Verb::Scan(verb) => cmd::scan::run(verb, &session()?),
         Verb::Schema(verb) => cmd::schema::run(verb),
     }
 }

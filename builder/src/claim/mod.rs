@@ -5,3 +5,4 @@ pub mod difference;
 pub mod explain;
 pub mod manifest;
 pub mod sbom;
+pub mod scan;

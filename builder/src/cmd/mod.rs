@@ -5,6 +5,7 @@ pub mod diff;
 pub mod fetch;
 pub mod lock;
 pub mod run;
+pub mod scan;
 pub mod schema;
 pub mod size;
 pub mod update;
