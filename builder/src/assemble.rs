@@ -347,6 +347,10 @@ fn unpack(
     let unpack_one = |index: &usize| -> Result<(usize, Origin, Layer), Error> {
         let (task, blob) = tasks.get(*index).ok_or_else(|| Error::Lock("nothing".to_owned()))?;
         let origin = origin_of(task);
+        if let Some(omitted) = omitted_whole(task, &applications) {
+            source.unpacked(blob.size);
+            return Ok((*index, origin, Layer { omitted, ..Layer::default() }));
+        }
         let rules = match task {
             Task::Deb(_) => debian.text.clone(),
             Task::Node(_, target) => target.to_string(),
@@ -401,6 +405,16 @@ fn unpack(
         layers.into_iter().map(|(_, origin, layer)| (origin, layer)).collect();
     layers.sort_by_key(|(origin, _)| !is_base(origin));
     Ok((layers, all))
+}
+
+/// The tally of a package of which a rule omits everything: there is nothing to unpack.
+fn omitted_whole(task: &Task<'_>, applications: &[Application<'_>]) -> Option<Tally> {
+    let Task::Application(npm, package, number) = task else { return None };
+    let omit = &applications.get(*number)?.omit;
+    let rule = omit.whole(&package.entry.location)?;
+    let mut tally = Tally::new(omit.len());
+    tally.count(rule, npm.size);
+    Some(tally)
 }
 
 fn blob_of(npm: &Npm) -> Result<Blob, Error> {

@@ -24,7 +24,7 @@
 //! # Not here
 //!
 //! Measuring them (`boot`). Shapes that were never compared with QEMU are refused: other versions, expanders and
-//! bridges, assigned devices, VGA, firmware that negotiated SMIs (a build that requires SMM).
+//! bridges, assigned devices, VGA.
 
 mod aml;
 mod dsdt;
@@ -144,6 +144,18 @@ pub enum Switch {
     Off,
 }
 
+/// Tells what a machine does with system management mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Smm {
+    /// `-machine smm=off`, as for TDX.
+    Off,
+    /// `smm=on`, with firmware that has no use for it; without KVM this is the default.
+    On,
+    /// `smm=on`, with firmware that lives in it and has taken over the plugging of processors: OVMF built with
+    /// SMM_REQUIRE, as Debian's with Secure Boot.
+    Negotiated,
+}
+
 /// Tells which TPM a machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tpm {
@@ -170,8 +182,8 @@ pub struct Machine {
     pub pic: Switch,
     /// `-machine hpet`; QEMU's default is `on`.
     pub hpet: Switch,
-    /// `-machine smm`; `off` for TDX.
-    pub smm: Switch,
+    /// `-machine smm`, and what firmware makes of it.
+    pub smm: Smm,
     /// The TPM.
     pub tpm: Tpm,
 }

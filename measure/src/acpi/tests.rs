@@ -14,7 +14,7 @@ fn machine() -> Machine {
         window: dynamic_window(46, Vendor::Intel).unwrap(),
         pic: Switch::Off,
         hpet: Switch::Off,
-        smm: Switch::Off,
+        smm: Smm::Off,
         tpm: Tpm::Absent,
     }
 }
@@ -169,7 +169,8 @@ fn each_field_of_a_machine_changes_the_tables() {
         ("window", Machine { window: dynamic_window(47, Vendor::Intel).unwrap(), ..base.clone() }),
         ("pic", Machine { pic: Switch::On, ..base.clone() }),
         ("hpet", Machine { hpet: Switch::On, ..base.clone() }),
-        ("smm", Machine { smm: Switch::On, ..base.clone() }),
+        ("smm", Machine { smm: Smm::On, ..base.clone() }),
+        ("negotiated SMIs", Machine { smm: Smm::Negotiated, ..base.clone() }),
         ("tpm", Machine { tpm: Tpm::Crb, ..base.clone() }),
     ];
     let same = base.tables().unwrap().tables;
