@@ -7,4 +7,5 @@ pub mod evidence;
 pub mod explain;
 pub mod manifest;
 pub mod sbom;
+pub mod scan;
 pub mod verdict;

@@ -35,6 +35,7 @@ use uuid::Uuid;
 
 pub use inventory::{Error, Given};
 pub use licence::Extracted;
+pub use purl::{generic as generic_purl, npm as npm_purl};
 
 /// Everything in an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -231,18 +232,16 @@ impl Bom {
 
     /// The time of the document, as `2026-09-12T07:55:41Z`.
     pub fn created(&self) -> String {
-        let moment = crate::lock::moment(self.epoch);
-        let part = |range| moment.get(range).unwrap_or_default();
-        format!(
-            "{}-{}-{}T{}:{}:{}Z",
-            part(0..4),
-            part(4..6),
-            part(6..8),
-            part(9..11),
-            part(11..13),
-            part(13..15)
-        )
+        time(self.epoch)
     }
+}
+
+/// A moment, given in seconds since 1970, as RFC 3339 writes it.
+pub fn time(seconds: u64) -> String {
+    let moment = crate::lock::moment(seconds);
+    let part = |range| moment.get(range).unwrap_or_default();
+    let (date, clock) = ([part(0..4), part(4..6), part(6..8)], [part(9..11), part(11..13), part(13..15)]);
+    format!("{}T{}Z", date.join("-"), clock.join(":"))
 }
 
 /// One line of JSON: strings, numbers, lists and structures, which JSON can hold.

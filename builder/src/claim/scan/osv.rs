@@ -188,7 +188,8 @@ impl Ecosystem {
     fn compare(&self, a: &str, b: &str) -> Result<Ordering, String> {
         match self {
             Ecosystem::Debian(_) => {
-                let read = |text| Version::read(text).map_err(|_| format!("{text:?} is no version of Debian's"));
+                let read =
+                    |text| Version::read(text).map_err(|_| format!("{text:?} is no version of Debian's"));
                 Ok(read(a)?.cmp(&read(b)?))
             }
             Ecosystem::Npm | Ecosystem::Crates => {
@@ -259,8 +260,11 @@ impl Affected {
             }
         }
         if affected {
-            let later = |text: &str| ecosystem.compare(text, version).map_or(true, |order| order == Ordering::Greater);
-            let events = self.ranges.iter().filter(|range| range.kind != "GIT").flat_map(|range| &range.events);
+            let later = |text: &str| {
+                ecosystem.compare(text, version).map_or(true, |order| order == Ordering::Greater)
+            };
+            let events =
+                self.ranges.iter().filter(|range| range.kind != "GIT").flat_map(|range| &range.events);
             fixed.extend(events.filter_map(|event| event.fixed.clone()).filter(|text| later(text)));
             fixed.sort();
             fixed.dedup();
@@ -331,7 +335,8 @@ impl Range {
         });
         let mut affected = false;
         for (kind, text) in events {
-            let order = if first(kind, text) { Ordering::Greater } else { ecosystem.compare(version, text)? };
+            let order =
+                if first(kind, text) { Ordering::Greater } else { ecosystem.compare(version, text)? };
             match kind {
                 Kind::Introduced if order != Ordering::Less => affected = true,
                 Kind::Fixed if order != Ordering::Less => affected = false,
@@ -370,16 +375,23 @@ mod tests {
         let unfixed = range("SEMVER", r#"{"introduced":"0"}"#);
         assert!(is(&unfixed, &Ecosystem::Npm, "0.0.0-alpha") && is(&unfixed, &Ecosystem::Npm, "99.0.0"));
         let fixed = range("SEMVER", r#"{"introduced":"0"},{"fixed":"1.0.2"}"#);
-        for (version, expected) in [("0.0.1", true), ("1.0.2-rc.1", true), ("1.0.2", false), ("1.0.2+build", false)] {
+        for (version, expected) in
+            [("0.0.1", true), ("1.0.2-rc.1", true), ("1.0.2", false), ("1.0.2+build", false)]
+        {
             assert_eq!(is(&fixed, &Ecosystem::Npm, version), expected, "{version}");
         }
         let two = range(
             "SEMVER",
             r#"{"fixed":"3.2.5"},{"introduced":"3.0.0"},{"fixed":"1.0.2"},{"introduced":"1.0.0"}"#,
         );
-        for (version, expected) in
-            [("0.9.0", false), ("1.0.0", true), ("1.0.2", false), ("2.9.9", false), ("3.0.0", true), ("3.2.5", false)]
-        {
+        for (version, expected) in [
+            ("0.9.0", false),
+            ("1.0.0", true),
+            ("1.0.2", false),
+            ("2.9.9", false),
+            ("3.0.0", true),
+            ("3.2.5", false),
+        ] {
             assert_eq!(is(&two, &Ecosystem::Npm, version), expected, "{version}");
         }
         let last = range("ECOSYSTEM", r#"{"introduced":"0"},{"last_affected":"2.1.214"}"#);
@@ -428,7 +440,10 @@ mod tests {
     #[test]
     fn what_cannot_be_compared_is_not_taken_for_a_no() {
         let unknown = |affected: &Affected, ecosystem: &Ecosystem, version: &str| {
-            assert!(matches!(affected.answer(ecosystem, version), Answer::Unknown(_)), "{affected:?} {version}");
+            assert!(
+                matches!(affected.answer(ecosystem, version), Answer::Unknown(_)),
+                "{affected:?} {version}"
+            );
         };
         unknown(&affected("{}"), &DEBIAN, "1");
         unknown(&range("GIT", r#"{"introduced":"0"}"#), &Ecosystem::Npm, "1.0.0");
@@ -446,9 +461,13 @@ mod tests {
 
     #[test]
     fn a_record_of_another_release_of_debian_does_not_count() {
-        for (named, expected) in
-            [("Debian:13", true), ("Debian", true), ("Debian:12", false), ("npm", false), ("Debian:130", false)]
-        {
+        for (named, expected) in [
+            ("Debian:13", true),
+            ("Debian", true),
+            ("Debian:12", false),
+            ("npm", false),
+            ("Debian:130", false),
+        ] {
             assert_eq!(DEBIAN.is(named), expected, "{named}");
         }
         assert!(Ecosystem::Debian(None).is("Debian:12"));

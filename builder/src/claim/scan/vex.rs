@@ -231,7 +231,8 @@ impl Document {
             let named = |product: &Component| {
                 product.id.is_some() || !product.identifiers.is_empty() || !product.hashes.is_empty()
             };
-            let parts = statement.products.iter().flat_map(|product| product.subcomponents.iter().chain([product]));
+            let parts =
+                statement.products.iter().flat_map(|product| product.subcomponents.iter().chain([product]));
             if statement.products.is_empty() || !parts.into_iter().all(named) {
                 return Err(Error::NoProduct { number });
             }
@@ -257,7 +258,9 @@ pub fn statement<'a>(documents: &'a [Document], subject: &Subject<'_>) -> Option
     let all = documents.iter().flat_map(|document| {
         document.statements.iter().map(move |statement| (instant(document.time_of(statement)), statement))
     });
-    all.filter(|(_, statement)| statement.fits(subject)).max_by_key(|(time, _)| *time).map(|(_, statement)| statement)
+    all.filter(|(_, statement)| statement.fits(subject))
+        .max_by_key(|(time, _)| *time)
+        .map(|(_, statement)| statement)
 }
 
 impl Statement {
@@ -337,7 +340,7 @@ fn decoded(text: &str) -> Vec<u8> {
 }
 
 /// Nanoseconds since 1970 of a time of RFC 3339; `None` when it is none.
-fn instant(text: &str) -> Option<i128> {
+pub fn instant(text: &str) -> Option<i128> {
     let (date, rest) = text.split_at_checked(10)?;
     let (clock, rest) = rest.strip_prefix(['T', 't', ' '])?.split_at_checked(8)?;
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
@@ -410,14 +413,30 @@ mod tests {
             (r#"{"@id":"pkg:deb/debian/libc6@2.41-12"}"#.to_owned(), false),
             (r#"{"@id":"pkg:deb/debian/libc6?arch=arm64"}"#.to_owned(), false),
             (r#"{"@id":"pkg:deb/debian/libc"}"#.to_owned(), false),
-            (r#"{"@id":"https://x.example/","identifiers":{"purl":"pkg:deb/debian/libc6"}}"#.to_owned(), true),
+            (
+                r#"{"@id":"https://x.example/","identifiers":{"purl":"pkg:deb/debian/libc6"}}"#.to_owned(),
+                true,
+            ),
             (r#"{"@id":"pkg:generic/small@1"}"#.to_owned(), true),
             (r#"{"@id":"pkg:generic/small@2"}"#.to_owned(), false),
             (format!(r#"{{"hashes":{{"sha-256":"{digest}"}}}}"#), true),
-            (format!(r#"{{"@id":"pkg:generic/small@1","hashes":{{"sha-256":"{}"}}}}"#, "cd".repeat(32)), false),
-            (r#"{"@id":"pkg:generic/small@1","subcomponents":[{"@id":"pkg:deb/debian/libc6"}]}"#.to_owned(), true),
-            (r#"{"@id":"pkg:generic/small@1","subcomponents":[{"@id":"pkg:deb/debian/x"}]}"#.to_owned(), false),
-            (r#"{"@id":"pkg:generic/other","subcomponents":[{"@id":"pkg:deb/debian/libc6"}]}"#.to_owned(), false),
+            (
+                format!(r#"{{"@id":"pkg:generic/small@1","hashes":{{"sha-256":"{}"}}}}"#, "cd".repeat(32)),
+                false,
+            ),
+            (
+                r#"{"@id":"pkg:generic/small@1","subcomponents":[{"@id":"pkg:deb/debian/libc6"}]}"#
+                    .to_owned(),
+                true,
+            ),
+            (
+                r#"{"@id":"pkg:generic/small@1","subcomponents":[{"@id":"pkg:deb/debian/x"}]}"#.to_owned(),
+                false,
+            ),
+            (
+                r#"{"@id":"pkg:generic/other","subcomponents":[{"@id":"pkg:deb/debian/libc6"}]}"#.to_owned(),
+                false,
+            ),
         ] {
             assert_eq!(fixed(&products).is_some(), expected, "{products}");
         }
@@ -457,7 +476,9 @@ mod tests {
         assert_eq!(instant("1970-01-01T01:00:01.5+01:00"), Some(second * 3 / 2));
         assert_eq!(instant("1969-12-31T23:00:01-01:00"), None);
         assert_eq!(instant("1970-01-01T00:00:01-01:00"), Some(3601 * second));
-        for bad in ["", "1970-01-01", "1970-01-01T00:00:01", "1970-01-01T00:00:01+1", "1970-13-01T00:00:01Z", "é"] {
+        for bad in
+            ["", "1970-01-01", "1970-01-01T00:00:01", "1970-01-01T00:00:01+1", "1970-13-01T00:00:01Z", "é"]
+        {
             assert_eq!(instant(bad), None, "{bad}");
         }
     }
@@ -476,7 +497,8 @@ mod tests {
         let nameless = refused(&format!(r#"{{{named},"products":[{{}}],"status":"fixed"}}"#));
         assert!(matches!(nameless, Error::NoProduct { number: 1 }));
         assert!(matches!(refused(&format!(r#"{{{named},{product},"status":"fine"}}"#)), Error::Json(_)));
-        let why = refused(&format!(r#"{{{named},{product},"status":"not_affected","justification":"luck"}}"#));
+        let why =
+            refused(&format!(r#"{{{named},{product},"status":"not_affected","justification":"luck"}}"#));
         assert!(matches!(why, Error::Json(_)));
         let old = br#"{"@context":"https://openvex.dev/ns","@id":"x","author":"A","timestamp":"x","version":1,"statements":[]}"#;
         assert!(matches!(Document::parse(old), Err(Error::Context { .. })));
