@@ -71,6 +71,8 @@ pub enum Verb {
     Size(cmd::size::Arguments),
     /// Say what differs between two images, locks or recipes.
     Diff(cmd::diff::Arguments),
+    /// Say which known vulnerabilities affect an image, from a database that you bring along.
+    Scan(cmd::scan::Arguments),
     /// Say what an event log tells: registers, events, and which digests its data explain.
     Eventlog(cmd::eventlog::Arguments),
     /// Judge a machine's evidence by reference values and a policy.
@@ -151,6 +153,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Verb::Why(verb) => cmd::why::run(verb, &session()?),
         Verb::Size(verb) => cmd::size::run(verb, &session()?),
         Verb::Diff(verb) => cmd::diff::run(verb, &session()?),
+        Verb::Scan(verb) => cmd::scan::run(verb, &session()?),
         Verb::Eventlog(verb) => cmd::eventlog::run(verb, Format::of(&arguments.common)),
         Verb::Appraise(verb) => cmd::appraise::run(verb, Format::of(&arguments.common)),
         Verb::Schema(verb) => cmd::schema::run(verb),

@@ -87,9 +87,8 @@ fn reference(profile: &str) -> Value {
                 PE => "EV_EFI_BOOT_SERVICES_APPLICATION",
                 _ => "EV_IPL",
             };
-            let pcr = [0, 7, 4, 11][*index as usize];
             json!({
-                "pcr": pcr,
+                "pcr": ([0, 7, 4, 11][*index as usize]),
                 "type": kind,
                 "subject": "predicted",
                 "expected": {"exact": hex::encode(sha384(hashed))},

@@ -6,4 +6,6 @@ pub mod eventlog;
 pub mod evidence;
 pub mod explain;
 pub mod manifest;
+pub mod sbom;
+pub mod scan;
 pub mod verdict;

@@ -7,6 +7,7 @@ pub mod eventlog;
 pub mod fetch;
 pub mod lock;
 pub mod run;
+pub mod scan;
 pub mod schema;
 pub mod size;
 pub mod update;
