@@ -473,8 +473,8 @@ fn each_change_of_the_image_moves_exactly_its_registers() {
     let ovmf = bench.plain();
     let init = init(bench.folder.path());
     let changes: [(&str, &dyn Fn(&mut Disk), &[u8]); 5] = [
-        // The banner of the real-mode code, which nothing reads.
-        ("kernel", &|disk| disk.exchange(".linux", "debian-kernel@", "Debian-kernel@"), &[4, 11]),
+        // A text of the real-mode code, which does not run.
+        ("kernel", &|disk| disk.exchange(".linux", "Probing EDD", "Probing Edd"), &[4, 11]),
         ("initrd", &|disk| disk.exchange_initrd(&init, "the second"), &[4, 9, 11]),
         ("command line", &|disk| disk.exchange(".cmdline", "loglevel=4", "loglevel=3"), &[4, 9, 11]),
         (
