@@ -2,5 +2,10 @@
 
 pub mod contents;
 pub mod difference;
+pub mod eventlog;
+pub mod evidence;
 pub mod explain;
 pub mod manifest;
+pub mod sbom;
+pub mod scan;
+pub mod verdict;
