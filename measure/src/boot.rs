@@ -642,15 +642,16 @@ fn from_image(
         (_, Some(Separator::Rtmr0)) => events.separator(1),
         _ => events.separator(4),
     }
-    let gpt = image.part(&Role::Gpt);
-    let rule = "header (92 bytes), the number of used entries (u64), the used entries";
-    events.hashed(5, EventType::EV_EFI_GPT_EVENT, "GPT", gpt, DISK, rule);
     let secure_boot = code.map_or(SecureBoot::Off, |code| code.secure_boot);
+    // Of the handlers that firmware asks about a file, that of Secure Boot is asked before the one that measures.
     if let (SecureBoot::On, Some(code)) = (secure_boot, code) {
         let entries: Vec<&[u8]> = code.certificates.iter().map(Vec::as_slice).collect();
         let entry = image.signer(&entries).ok_or(Error::NotSigned { expected: entries.len() })?;
         events.variable(EventType::EV_EFI_VARIABLE_AUTHORITY, 7, "db", &IMAGE_SECURITY, entry, FIRMWARE);
     }
+    let gpt = image.part(&Role::Gpt);
+    let rule = "header (92 bytes), the number of used entries (u64), the used entries";
+    events.hashed(5, EventType::EV_EFI_GPT_EVENT, "GPT", gpt, DISK, rule);
     let program = EventType::EV_EFI_BOOT_SERVICES_APPLICATION;
     let authenticode = "Authenticode: the ranges, one after another";
     events.hashed(4, program, "UKI", image.part(&Role::Uki), UKI, authenticode);
