@@ -4,3 +4,4 @@ pub mod contents;
 pub mod difference;
 pub mod explain;
 pub mod manifest;
+pub mod reference;

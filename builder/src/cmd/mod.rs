@@ -1,9 +1,11 @@
 //! The verbs of the command line, one a file.
 
+pub mod audit;
 pub mod build;
 pub mod diff;
 pub mod fetch;
 pub mod lock;
+pub mod measure;
 pub mod run;
 pub mod schema;
 pub mod size;

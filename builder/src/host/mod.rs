@@ -4,12 +4,14 @@ pub mod built;
 pub mod disk_file;
 pub mod fetch;
 pub mod files;
+pub mod firmware;
 pub mod locking;
 pub mod machine;
 pub mod mirror;
 pub mod npm_resolver;
 pub mod output;
 pub mod progress;
+pub mod raw_disk;
 pub mod store;
 pub mod tool;
 
