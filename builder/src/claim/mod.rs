@@ -4,4 +4,5 @@ pub mod contents;
 pub mod difference;
 pub mod explain;
 pub mod manifest;
+pub mod moved;
 pub mod reference;
