@@ -75,6 +75,12 @@ pub enum Verb {
     Audit(cmd::audit::Arguments),
     /// Say what differs between two images, locks or recipes.
     Diff(cmd::diff::Arguments),
+    /// Say which known vulnerabilities affect an image, from a database that you bring along.
+    Scan(cmd::scan::Arguments),
+    /// Say what an event log tells: registers, events, and which digests its data explain.
+    Eventlog(cmd::eventlog::Arguments),
+    /// Judge a machine's evidence by reference values and a policy.
+    Appraise(Box<cmd::appraise::Arguments>),
     /// Print the JSON Schema of recipes.
     Schema(cmd::schema::Arguments),
 }
@@ -86,6 +92,12 @@ pub enum Format {
     Text,
     /// One JSON document.
     Json,
+}
+
+impl Format {
+    fn of(common: &Common) -> Self {
+        if common.json { Format::Json } else { Format::Text }
+    }
 }
 
 /// What a run of the program has at hand.
@@ -123,7 +135,7 @@ impl Session {
         };
         let given = vec![flags, Given::from_environment(&variable), configuration];
         Ok(Session {
-            format: if common.json { Format::Json } else { Format::Text },
+            format: Format::of(common),
             progress: Progress::detect(common.quiet.then_some(())),
             store: Store::open(&root)?,
             mirrors: Mirrors::new(given, Box::new(cmd::npm_registry_of_this_machine)),
@@ -147,6 +159,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Verb::Measure(verb) => cmd::measure::run(verb, &session()?),
         Verb::Audit(verb) => cmd::audit::run(verb, &session()?),
         Verb::Diff(verb) => cmd::diff::run(verb, &session()?),
+        Verb::Scan(verb) => cmd::scan::run(verb, &session()?),
+        Verb::Eventlog(verb) => cmd::eventlog::run(verb, Format::of(&arguments.common)),
+        Verb::Appraise(verb) => cmd::appraise::run(verb, Format::of(&arguments.common)),
         Verb::Schema(verb) => cmd::schema::run(verb),
     }
 }

@@ -24,7 +24,7 @@
 //! # Not here
 //!
 //! Measuring them (`boot`). Shapes that were never compared with QEMU are refused: other versions, expanders and
-//! bridges, assigned devices, VGA, firmware that negotiated SMIs (a build that requires SMM).
+//! bridges, assigned devices, VGA.
 
 mod aml;
 mod dsdt;
@@ -92,7 +92,9 @@ pub enum Error {
         most: u64,
     },
     /// OVMF does not take its window from so many bits.
-    #[error("{found} bits of physical addresses, expected 41 to 52, or 40 of an AMD processor")]
+    #[error(
+        "{found} bits of physical addresses, expected 41 to 46 (OVMF counts no more), or 40 of an AMD processor"
+    )]
     AddressBits {
         /// How many.
         found: u8,
@@ -144,6 +146,18 @@ pub enum Switch {
     Off,
 }
 
+/// Tells what a machine does with system management mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Smm {
+    /// `-machine smm=off`, as for TDX.
+    Off,
+    /// `smm=on`, with firmware that has no use for it; without KVM this is the default.
+    On,
+    /// `smm=on`, with firmware that lives in it and has taken over the plugging of processors: OVMF built with
+    /// SMM_REQUIRE, as Debian's with Secure Boot.
+    Negotiated,
+}
+
 /// Tells which TPM a machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tpm {
@@ -170,8 +184,8 @@ pub struct Machine {
     pub pic: Switch,
     /// `-machine hpet`; QEMU's default is `on`.
     pub hpet: Switch,
-    /// `-machine smm`; `off` for TDX.
-    pub smm: Switch,
+    /// `-machine smm`, and what firmware makes of it.
+    pub smm: Smm,
     /// The TPM.
     pub tpm: Tpm,
 }
@@ -191,17 +205,18 @@ pub enum Vendor {
 /// With 40 bits of an AMD processor, the twelve gibibytes before 1 TiB are HyperTransport's, and OVMF goes to the next
 /// eighth before it that fits: so QEMU 7.2 without KVM with OVMF 2025.02.
 ///
-/// The bits are what CPUID leaf 0x80000008 tells; with four levels of paging OVMF counts at most 47, and from
-/// edk2-stable202402 on 46. Of edk2-stable202211 and later: OvmfPkg/Library/PlatformInitLib/MemDetect.c
-/// `PlatformDynamicMmioWindow`, `PlatformReservationConflictCB`.
+/// The bits are those that OVMF counts, of the ones that CPUID leaf 0x80000008 tells: with four levels of paging 46 at
+/// most (47 before edk2-stable202402), with five 48. Of edk2-stable202211 and later:
+/// OvmfPkg/Library/PlatformInitLib/MemDetect.c `PlatformAddressWidthFromCpuid`, `PlatformDynamicMmioWindow`,
+/// `PlatformReservationConflictCB`.
 ///
 /// # Errors
-/// [`Error::AddressBits`] for what was never compared, or what OVMF does not trust: fewer than 40 bits, 40 of an Intel
-/// processor, more than 52.
+/// [`Error::AddressBits`] for what was never compared, or what OVMF does not take its window from: fewer than 40 bits, 40
+/// of an Intel processor, more than 46. Who knows the window of such a machine writes it down as it is.
 pub fn dynamic_window(address_bits: u8, vendor: Vendor) -> Result<u64, Error> {
     match (address_bits, vendor) {
         (40, Vendor::Amd) => Ok(0xc0_0000_0000),
-        (41..=52, _) => Ok((1 << address_bits) - (1 << (address_bits - 3))),
+        (41..=46, _) => Ok((1 << address_bits) - (1 << (address_bits - 3))),
         _ => Err(Error::AddressBits { found: address_bits }),
     }
 }

@@ -205,12 +205,6 @@ pub enum Error {
         /// What does not belong there.
         found: String,
     },
-    /// The reference accepts no MRTD on a platform of TDX.
-    #[error("the reference's platform {platform} lists no MRTD")]
-    NoMrtd {
-        /// The platform's name.
-        platform: String,
-    },
     /// A register of the reference is not what its events lead to.
     #[error(
         "the reference's platform {platform} gives {register} as {found}, but its events lead to {expected}"
@@ -346,9 +340,6 @@ fn check(platform: &Platform) -> Result<(), Error> {
     if kind == RegisterKind::Tdx && algorithm != Algorithm::Sha384 {
         return Err(foreign("no register of that algorithm".to_string()));
     }
-    if kind == RegisterKind::Tdx && platform.mrtd.is_empty() {
-        return Err(Error::NoMrtd { platform: platform.name.clone() });
-    }
     let mut led_to: BTreeMap<Register, Option<Digest>> = BTreeMap::new();
     for event in &platform.events {
         let Some(register) = register_of(event, kind) else { continue };
@@ -388,8 +379,9 @@ fn check(platform: &Platform) -> Result<(), Error> {
 fn judge<S>(evidence: &Evidence<S>, platform: &Platform, policy: &Policy) -> (Vec<Reason>, Vec<Note>) {
     let (mut reasons, mut notes) = (Vec::new(), Vec::new());
     if let Held::Td(td) = &evidence.held {
-        if !platform.mrtd.iter().any(|mrtd| mrtd.digest == td.mrtd) {
-            let accepted = platform.mrtd.iter().map(|mrtd| mrtd.digest).collect();
+        let accepted: Vec<Digest> =
+            platform.mrtd.iter().map(|mrtd| mrtd.digest).chain(policy.mrtd.iter().copied()).collect();
+        if !accepted.contains(&td.mrtd) {
             reasons.push(Reason::Mrtd { accepted, found: td.mrtd });
         }
         if let Some(expected) = platform.attributes.filter(|expected| *expected != td.attributes) {
@@ -447,6 +439,7 @@ fn judge<S>(evidence: &Evidence<S>, platform: &Platform, policy: &Policy) -> (Ve
             .map(|known| runtime.iter().fold(*known, |value, digest| value.extended(digest)));
         if let (Some(known), Some(found)) = (known, held.get(&register))
             && known != *found
+            && !findings.is_retried(register)
         {
             reasons.push(Reason::Register { register, expected: known, found: *found });
         }

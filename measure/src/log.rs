@@ -96,6 +96,8 @@ pub struct Entry {
     pub kind: EventType,
     /// Its digests with SHA-256 and SHA-384; others are passed over.
     pub digests: Vec<Digest>,
+    /// Where its data begin in the log's bytes; 0 where the log is no run of bytes.
+    pub data_at: usize,
     /// Its data; `None` where the form of the log leaves them out.
     pub data: Option<Vec<u8>>,
 }
@@ -341,8 +343,9 @@ fn entry(reader: &mut Reader<'_>, banks: &[Bank]) -> Result<Entry, Error> {
         }
     }
     let length = reader.u32("the length of a record's data")?;
+    let data_at = reader.offset();
     let data = reader.take("a record's data", length.into())?;
-    Ok(Entry { offset, index, kind, digests, data: Some(data.to_vec()) })
+    Ok(Entry { offset, index, kind, digests, data_at, data: Some(data.to_vec()) })
 }
 
 #[cfg(test)]

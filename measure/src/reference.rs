@@ -119,7 +119,7 @@ pub struct Platform {
     /// What the values hold for, in the words of the command line: `memory`, `vcpus`, `firmware`, …
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub shape: BTreeMap<String, String>,
-    /// TDX: every MRTD that is accepted; at least one.
+    /// TDX: every MRTD that is accepted; none where the platform publishes none, and only a policy can name one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mrtd: Vec<Mrtd>,
     /// TDX: the attributes that the TD is started with, where the platform file fixes them; a policy may be stricter.

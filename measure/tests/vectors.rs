@@ -12,7 +12,9 @@ use std::path::PathBuf;
 use ovmf_measure::appraise::{Answer, Evidence, Exception, Policy, Reason, Unverified, Verdict, appraise};
 use ovmf_measure::digest::{Algorithm, Digest};
 use ovmf_measure::event::{Event, EventType, Expected, Register, Source, Witness};
+use ovmf_measure::known::PLATFORMS;
 use ovmf_measure::log::{Area, Entry, Log, Technology};
+use ovmf_measure::platform::PlatformFile;
 use ovmf_measure::quote::{Attributes, Quote, Report};
 use ovmf_measure::reference::{Format1, Image, Mrtd, Platform, Profile, Reference, RegisterKind};
 use ovmf_measure::replay::{self, Derivation, Finding, derive, replay};
@@ -144,8 +146,14 @@ fn a_quote_with_its_log_as_json_leads_to_all_four_registers() {
                 let value = hex::decode(event["event_payload"].as_str().unwrap()).unwrap();
                 let name = event["event"].as_str().unwrap().as_bytes();
                 let data = [&b":"[..], name, b":", &value].concat();
-                let unknown =
-                    Entry { offset: 0, index, kind, digests: vec![SHA384.zero()], data: Some(data) };
+                let unknown = Entry {
+                    offset: 0,
+                    index,
+                    kind,
+                    digests: vec![SHA384.zero()],
+                    data_at: 0,
+                    data: Some(data),
+                };
                 match derive(&unknown, SHA384) {
                     Derivation::Contradicted { expected, .. } => expected,
                     other => panic!("{other:?}"),
@@ -303,7 +311,10 @@ fn every_forgery_of_a_real_log_is_refused_whether_or_not_the_quote_agrees() {
         ("an extra PE", |entries, at| {
             let kind = EventType::EV_EFI_BOOT_SERVICES_APPLICATION;
             let data = Some(Vec::new());
-            entries.insert(at, Entry { offset: 0, index: 2, kind, digests: vec![SHA384.of(b"evil")], data });
+            entries.insert(
+                at,
+                Entry { offset: 0, index: 2, kind, digests: vec![SHA384.of(b"evil")], data_at: 0, data },
+            );
         }),
     ];
     for (name, forge) in forgeries {
@@ -373,4 +384,71 @@ fn a_debug_td_or_another_mrtd_is_refused_with_a_real_log() {
     other.td.mrtd = Digest::Sha384([7; 48]);
     let refused = verdict(&Evidence::of_quote(&other, log), &reference);
     assert!(matches!(refused.reasons(), [Reason::Mrtd { .. }]));
+}
+
+/// The events of a real log, those before the image's as a platform's file has them.
+fn by_platform_file(name: &str, log: &Log, memory: u64, before_image: fn(&Entry) -> bool) -> Vec<Event> {
+    let text = PLATFORMS.iter().find(|(known, _)| *known == name).unwrap().1;
+    let file: PlatformFile = toml::from_str(text).unwrap();
+    let mut events = file.events(SHA384, memory).unwrap();
+    let exact = log.entries.iter().filter(|entry| entry.is_extended() && !before_image(entry));
+    events.extend(exact.map(|entry| Event {
+        pcr: [0, 7, 4, 8, 17][entry.index as usize],
+        kind: entry.kind,
+        subject: replay::subject(entry),
+        expected: Expected::Exact(*entry.digest(SHA384).unwrap()),
+        witness: Witness::Tdx,
+        source: Source { file: "log".into(), ranges: Vec::new(), rule: "as it was".into() },
+    }));
+    events
+}
+
+/// The verdict on a log, of a machine that had it, by the events.
+fn verdict_of(log: &Log, events: Vec<Event>) -> Option<Verdict> {
+    let mut quote = Quote::read(&vector("go-tdx-guest/cos-113-tdx-quote.dat")?).unwrap();
+    let registers = replay(log, SHA384).unwrap();
+    quote.td.rtmr = [0, 1, 2, 3].map(|index| registers[&Register::Rtmr(index)]);
+    let mut reference = reference_of(log, &quote);
+    reference.platforms[0].events = events;
+    reference.platforms[0].registers.clear();
+    Some(verdict(&Evidence::of_quote(&quote, log.clone()), &reference))
+}
+
+#[test]
+fn google_s_part_of_three_boots_passes_by_its_platform_file() {
+    let before_image = |entry: &Entry| entry.index == 1 && entry.kind != EventType::EV_EFI_VARIABLE_AUTHORITY;
+    for name in ["go-tdx-guest/ccel_data.dat", "trustee/CCEL_data_gcp", "trustee/CCEL_data_grub_gke"] {
+        let Some(bytes) = vector(name) else { return };
+        let log = Log::read_any(&bytes).unwrap();
+        let events = || by_platform_file("gcp-c3", &log, 16 << 30, before_image);
+        let Some(verdict) = verdict_of(&log, events()) else { return };
+        assert_eq!(verdict.reasons(), [], "{name}");
+        // Nothing of it passes when it is another.
+        for at in (0..log.entries.len()).filter(|at| before_image(&log.entries[*at])) {
+            let mut other = log.clone();
+            other.entries[at].digests = vec![SHA384.of(b"evil")];
+            let refused = verdict_of(&other, events()).unwrap();
+            assert_eq!(refused.answer(), Answer::Refused, "{name}: {at}");
+        }
+        let other = verdict_of(&log, by_platform_file("gcp-c3", &log, 32 << 30, before_image)).unwrap();
+        assert_eq!(other.answer(), Answer::Refused, "{name}: another memory size");
+    }
+}
+
+#[test]
+fn alibaba_s_part_of_a_boot_passes_by_its_platform_file() {
+    let Some(bytes) = vector("trustee/CCEL_AAEL_alibabacloud") else { return };
+    let log = Log::read_any(&bytes).unwrap();
+    let before_image = |entry: &Entry| {
+        entry.index == 1 && entry.kind != EventType::EV_EFI_VARIABLE_AUTHORITY
+            || entry.kind == EventType::EV_EFI_VARIABLE_BOOT
+    };
+    let events = || by_platform_file("alicloud-tdx", &log, 16 << 30, before_image);
+    let Some(verdict) = verdict_of(&log, events()) else { return };
+    assert_eq!(verdict.reasons(), []);
+    for at in (0..log.entries.len()).filter(|at| before_image(&log.entries[*at])) {
+        let mut other = log.clone();
+        other.entries[at].digests = vec![SHA384.of(b"evil")];
+        assert_eq!(verdict_of(&other, events()).unwrap().answer(), Answer::Refused, "{at}");
+    }
 }

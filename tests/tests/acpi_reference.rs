@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use ovmf_measure::acpi::{Machine, Qemu, Switch, Tables, Tpm, Vendor, dynamic_window};
+use ovmf_measure::acpi::{Machine, Qemu, Smm, Switch, Tables, Tpm, Vendor, dynamic_window};
 use ovmf_measure::digest::Algorithm;
 use proofmark::host::machine::{self, Accelerator, Firmware, Memory, Plan};
 use serde_json::Value;
@@ -30,6 +30,8 @@ use system_tests::npm::skipped;
 
 /// Time that QEMU has for one answer, on a computer that has other work to do.
 const LIMIT: Duration = Duration::from_secs(60);
+/// Where in the machine's memory the test keeps what it reads and writes.
+const DATA: u64 = 0x10_0000;
 
 /// A process that ends with this.
 struct Running(Child);
@@ -109,17 +111,29 @@ impl Still {
         self.configure(1, 0, 0x04, 2);
     }
 
+    /// What OVMF asks of QEMU when it lives in system management mode (OvmfPkg/SmmControl2Dxe): all features.
+    fn negotiate(&mut self) {
+        let files = self.files();
+        let key = |name: &str| files.iter().find(|(other, ..)| other == name).unwrap().1;
+        self.write(DATA, &7_u64.to_le_bytes());
+        self.transfer(key("etc/smi/requested-features"), 0x10, 8); // write
+        assert_eq!(self.item(key("etc/smi/features-ok"), 1), [1]);
+    }
+
     /// Reads an item of fw_cfg by DMA (docs/specs/fw_cfg.rst).
     fn item(&mut self, key: u16, bytes: u32) -> Vec<u8> {
+        self.transfer(key, 2, bytes); // read
+        self.read(DATA, bytes as usize)
+    }
+
+    fn transfer(&mut self, key: u16, deed: u32, bytes: u32) {
         const COMMAND: u64 = 0x1000;
-        const DATA: u64 = 0x10_0000;
-        let control = u32::from(key) << 16 | 8 | 2; // select, read
+        let control = u32::from(key) << 16 | 8 | deed; // select
         let command = [&control.to_be_bytes()[..], &bytes.to_be_bytes(), &DATA.to_be_bytes()].concat();
         self.write(COMMAND, &command);
         self.tell("outl 0x514 0x0");
         self.tell(&format!("outl 0x518 {:#x}", (COMMAND as u32).swap_bytes()));
         assert_eq!(self.read(COMMAND, 4), [0; 4], "the transfer failed");
-        self.read(DATA, bytes as usize)
     }
 
     /// Every file of fw_cfg: its name, key and size.
@@ -189,7 +203,7 @@ fn shape(qemu: Qemu, vcpus: u16, mebibytes: u64, devices: u8) -> Machine {
         window: dynamic_window(46, Vendor::Intel).unwrap(),
         pic: Switch::Off,
         hpet: Switch::Off,
-        smm: Switch::Off,
+        smm: Smm::Off,
         tpm: Tpm::Absent,
     }
 }
@@ -203,7 +217,7 @@ fn arguments(machine: &Machine) -> Vec<OsString> {
          q35,hpet={},smm={},pic={},memory-backend=ram -smp {vcpus} -m {mebibytes}M -object \
          memory-backend-ram,id=ram,size={mebibytes}M,reserve=off",
         word(*hpet),
-        word(*smm),
+        word(if *smm == Smm::Off { Switch::Off } else { Switch::On }),
         word(*pic),
         vcpus = machine.vcpus,
         mebibytes = machine.memory >> 20,
@@ -232,12 +246,16 @@ fn each_file_is_stock_qemus_for_many_shapes() {
         Machine { window: 0x10_0000_0000, ..base(2, 6144, 2) },
         Machine { window: 0xe0_0000_4000, ..base(2, 512, 3) },
         Machine { hpet: Switch::On, ..base(2, 4096, 2) },
-        Machine { smm: Switch::On, ..base(12, 4096, 2) },
-        Machine { hpet: Switch::On, smm: Switch::On, pic: Switch::On, ..base(1, 1536, 8) },
+        Machine { smm: Smm::On, ..base(12, 4096, 2) },
+        Machine { smm: Smm::Negotiated, ..base(5, 2048, 3) },
+        Machine { hpet: Switch::On, smm: Smm::On, pic: Switch::On, ..base(1, 1536, 8) },
     ];
     for machine in &shapes {
         let mut still = Still::start(&qemu, &arguments(machine), folder.path());
         still.configure_as_ovmf_does(machine.window);
+        if machine.smm == Smm::Negotiated {
+            still.negotiate();
+        }
         compare(&format!("{machine:?}"), &machine.tables().unwrap(), &mut still);
     }
 }
@@ -304,7 +322,7 @@ fn each_file_is_that_of_the_machine_that_run_starts() {
         let machine = Machine {
             pic: Switch::On,
             hpet: Switch::On,
-            smm: Switch::On,
+            smm: Smm::On,
             tpm,
             // Disk, network, source of random numbers.
             ..shape(version, 2, 2048, 3 + drives.len() as u8)
@@ -342,7 +360,7 @@ fn described(version: Qemu, arguments: &[&str]) -> Machine {
     Machine {
         pic: switch("pic"),
         hpet: switch("hpet"),
-        smm: switch("smm"),
+        smm: if switch("smm") == Switch::Off { Smm::Off } else { Smm::On },
         ..shape(
             version,
             after("-smp").parse().unwrap(),

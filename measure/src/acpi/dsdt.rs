@@ -38,8 +38,8 @@ use super::aml::{
     package, processor, range, release, resource_template, return_, scope, shift_left, shift_right, size_of,
     slot_name, store, string, subtract, to_buffer, to_hex_string, to_uuid, while_,
 };
-use super::fixed::{ECAM, ECAM_END, GPE0, GPE0_BYTES, processor_entry};
-use super::{Layout, Machine, Qemu, Switch, Tpm};
+use super::fixed::{ECAM, ECAM_END, GPE0, GPE0_BYTES, SMI_PORT, processor_entry};
+use super::{Layout, Machine, Qemu, Smm, Switch, Tpm};
 
 use Bits::{Named, Reserved};
 use Serial::{NotSerialized, Serialized};
@@ -130,7 +130,30 @@ fn root(machine: &Machine) -> Term {
             )]),
         ),
     ];
-    scope("_SB", &[device("PCI0", &terms), device("DRAC", &dram)])
+    let mut bus = Vec::from([device("PCI0", &terms), device("DRAC", &dram)]);
+    if machine.smm == Smm::Negotiated {
+        bus.push(management_interrupt());
+    }
+    scope("_SB", &bus)
+}
+
+/// The ports by which the system tells firmware of a processor.
+fn management_interrupt() -> Term {
+    device(
+        "PCI0.SMI0",
+        &[
+            name_decl("_HID", eisa_id("PNP0A06")),
+            name_decl("_UID", string("SMI resources")),
+            name_decl("_CRS", resource_template(&[io(SMI_PORT, 1, 2)])),
+            operation_region("SMIR", Space::SystemIo, int(SMI_PORT.into()), 2),
+            field("SMIR", Access::Byte, Lock::NoLock, Update::WriteAsZeros, &[Named("SMIC", 8), Reserved(8)]),
+        ],
+    )
+}
+
+/// Tells firmware that processors come or go (OVMF_CPUHP_SMI_CMD).
+fn tell_firmware() -> Term {
+    store(int(4), name("\\_SB.PCI0.SMI0.SMIC"))
 }
 
 /// `build_q35_osc_method`: what the system may take over; plugging stays with ACPI.
@@ -442,6 +465,11 @@ fn processors(machine: &Machine) -> [Term; 2] {
     let notified = |number: u16| {
         if_(l_equal(arg(0), int(number.into())), &[notify(name(&format!("C{number:03X}")), arg(1))])
     };
+    let eject: &[Term] = match machine.smm {
+        Smm::Off | Smm::On => &[store(int(1), plug("CEJ0"))],
+        Smm::Negotiated => &[store(int(1), plug("CEJF")), tell_firmware()],
+    };
+    let eject = [&[store(arg(0), plug("CSEL"))], eject].concat();
     let notifications: Vec<Term> = (0..count).map(notified).collect();
     let mut container = Vec::from([
         name_decl("_HID", string("ACPI0010")),
@@ -457,7 +485,7 @@ fn processors(machine: &Machine) -> [Term; 2] {
             ],
             &[return_(local(0))],
         ),
-        locked("CEJ0", 1, &[store(arg(0), plug("CSEL")), store(int(1), plug("CEJ0"))], &[]),
+        locked("CEJ0", 1, &eject, &[]),
         scan(machine),
         locked(
             "COST",
@@ -522,8 +550,11 @@ fn scan(machine: &Machine) -> Term {
     if notes_ejected {
         pass.push(store(int(0), ejected()));
     }
+    pass.push(while_(l_and(l_equal(event(), int(1)), l_less(uid(), last)), &found));
+    if machine.smm == Smm::Negotiated {
+        pass.push(if_(l_greater(added(), int(0)), &[tell_firmware()]));
+    }
     pass.extend([
-        while_(l_and(l_equal(event(), int(1)), l_less(uid(), last)), &found),
         store(int(0), at()),
         told(
             "CNEW",

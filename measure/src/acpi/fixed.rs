@@ -22,7 +22,7 @@
 use alloc::vec::Vec;
 
 use super::loader::{Blob, Loader, Pointer};
-use super::{Machine, Qemu, Switch};
+use super::{Machine, Qemu, Smm, Switch};
 
 /// First address of PCI's configuration space, where OVMF puts it (PcdPciExpressBaseAddress of TDVF and of OVMF
 /// for q35).
@@ -31,6 +31,8 @@ pub(super) const ECAM: u64 = 0xe000_0000;
 pub(super) const ECAM_END: u64 = 0xefff_ffff;
 /// Base of power management, where OVMF puts it (ICH9_PMBASE_VALUE).
 const POWER: u16 = 0x600;
+/// The port that raises an SMI (ACPI_PORT_SMI_CMD).
+pub(super) const SMI_PORT: u16 = 0xb2;
 /// Registers of general-purpose events.
 pub(super) const GPE0: u16 = POWER + 0x20;
 /// Their bytes.
@@ -152,11 +154,11 @@ pub(super) fn fadt(
     table.bytes(&[1, 0]); // multiple APICs; no profile
     table.u16(9); // the interrupt of ACPI
     match machine.smm {
-        Switch::On => {
-            table.u32(0xb2);
+        Smm::On | Smm::Negotiated => {
+            table.u32(SMI_PORT.into());
             table.bytes(&[2, 3]); // enable, disable
         }
-        Switch::Off => table.zeros(6),
+        Smm::Off => table.zeros(6),
     }
     table.zeros(2);
     for register in [POWER, 0, POWER + 4, 0, 0, TIMER, GPE0, 0] {

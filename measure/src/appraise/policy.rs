@@ -7,6 +7,7 @@
 //! platforms         the reference's platforms that may decide; all when empty
 //! attributes        required ["SEPT_VE_DISABLE"], allowed ["LASS", "PKS"]: any other bit of TDATTRIBUTES refuses
 //! xfam              the extended state that a TD may use; tracing (PT, LBR) and what has no name refuses
+//! mrtd              values that are accepted besides the reference's, where a platform publishes none; none
 //! mr_config_id, mr_owner, mr_owner_config, mr_service_td     zeros
 //! mr_seam           the accepted measurements of the TDX module; any when empty, and the verdict says so
 //! report_data       the nonce that the quote must hold; not judged when absent, and the verdict says so
@@ -41,6 +42,8 @@ pub struct Policy {
     pub attributes: AttributeRule,
     /// The extended state that a TD may use.
     pub xfam: BitNames<Xfam>,
+    /// The MRTD that are accepted besides the reference's.
+    pub mrtd: Vec<Digest>,
     /// What MRCONFIGID must be.
     pub mr_config_id: Bytes<48>,
     /// What MROWNER must be.
@@ -97,6 +100,7 @@ impl Default for Policy {
             platforms: BTreeSet::new(),
             attributes: AttributeRule::default(),
             xfam: BitNames(Xfam(DEFAULT_XFAM)),
+            mrtd: Vec::new(),
             mr_config_id: Bytes::default(),
             mr_owner: Bytes::default(),
             mr_owner_config: Bytes::default(),

@@ -15,7 +15,7 @@ fn h(text: &str) -> Digest {
 
 /// A record of register `index` whose digest is that of its data.
 fn plain(index: u32, kind: EventType, data: &[u8]) -> Entry {
-    Entry { offset: 0, index, kind, digests: [SHA384.of(data)].into(), data: Some(data.into()) }
+    Entry { offset: 0, index, kind, digests: [SHA384.of(data)].into(), data_at: 0, data: Some(data.into()) }
 }
 
 /// A record whose digest is of something else.
@@ -68,6 +68,7 @@ fn entries() -> Vec<Entry> {
         opaque(3, EventType::EV_IPL, ".linux\0", &wide(".linux\0")),
         opaque(3, EventType::EV_IPL, "kernel", &wide(".linux\0")),
         plain(2, ACTION, b"Exit Boot Services Invocation"),
+        plain(2, ACTION, b"Exit Boot Services Returned with Success"),
     ]
     .into_iter()
     .enumerate()
@@ -143,6 +144,7 @@ fn predicted() -> Vec<Event> {
         ".linux name",
         ".linux",
         "exit",
+        "exit succeeded",
     ];
     let entries = entries();
     let events = entries.iter().zip(subjects).map(|(entry, subject)| Event {
@@ -249,6 +251,19 @@ fn another_mrtd_is_refused() {
     let log = log_of(entries());
     let td = Td { mrtd: h("other firmware"), ..td_of(&log) };
     assert_refused_for(&evidence_of(td, log), "mrtd is");
+}
+
+#[test]
+fn where_the_reference_has_no_mrtd_only_a_policy_can_name_one() {
+    let mut reference = reference();
+    reference.platforms[0].mrtd.clear();
+    let evidence = ran(entries());
+    let refused = appraise(&evidence, &reference, &lenient()).unwrap();
+    assert!(matches!(refused.reasons(), [Reason::Mrtd { accepted, .. }] if accepted.is_empty()));
+    let policy = Policy { mrtd: [h("mrtd")].into(), ..lenient() };
+    assert_eq!(appraise(&evidence, &reference, &policy).unwrap().answer(), Answer::Accepted);
+    let policy = Policy { mrtd: [h("other")].into(), ..lenient() };
+    assert_eq!(appraise(&evidence, &reference, &policy).unwrap().answer(), Answer::Refused);
 }
 
 #[test]
@@ -376,6 +391,34 @@ fn hiding_an_event_as_one_that_extends_nothing_is_refused() {
     let mut entries = entries();
     entries[8].kind = EventType::EV_NO_ACTION;
     assert_refused_for(&forged(entries), "(UKI) is missing");
+}
+
+#[test]
+fn a_second_exit_of_boot_services_is_honest_once_and_only_in_its_place() {
+    let failed = plain(2, ACTION, b"Exit Boot Services Returned with Failure");
+    let again = plain(2, ACTION, b"Exit Boot Services Invocation");
+    let with = |place: usize, extra: &[&Entry]| {
+        let mut entries = entries();
+        entries.splice(place..place, extra.iter().map(|entry| (*entry).clone()));
+        judged_by(&ran(entries), &lenient())
+    };
+    let end = entries().len() - 1;
+    let honest = with(end, &[&failed, &again]);
+    assert_eq!(honest.reasons(), []);
+    assert!(honest.notes().contains(&Note::ExitRetried { register: Register::Rtmr(1) }));
+    let cases: [(usize, &[&Entry]); 6] = [
+        (end, &[&failed]),
+        (end, &[&again, &failed]),
+        (end, &[&failed, &again, &failed, &again]),
+        (end + 1, &[&failed, &again]),
+        (end - 1, &[&failed, &again]),
+        (5, &[&failed, &again]),
+    ];
+    for (place, extra) in cases {
+        assert_eq!(with(place, extra).answer(), Answer::Refused, "{place}: {extra:?}");
+    }
+    let relabelled = Entry { kind: PE, ..failed };
+    assert_eq!(with(end, &[&relabelled, &again]).answer(), Answer::Refused);
 }
 
 #[test]
@@ -514,8 +557,6 @@ fn a_reference_that_contradicts_itself_gives_no_verdict() {
         platform.registers.insert(Register::Rtmr(1), h("other"));
     });
     assert!(matches!(error, Error::Inconsistent { register: Register::Rtmr(1), .. }));
-    let error = with(|platform| platform.mrtd.clear());
-    assert!(matches!(error, Error::NoMrtd { .. }));
     let error = with(|platform| {
         platform.registers.insert(Register::Pcr(1), h("other"));
     });

@@ -187,7 +187,7 @@ pub enum Reason {
     },
     /// The TD began with other firmware.
     Mrtd {
-        /// The values that the reference accepts.
+        /// The values that reference and policy accept.
         accepted: Vec<Digest>,
         /// The value of the TD.
         found: Digest,
@@ -342,7 +342,7 @@ impl fmt::Display for Reason {
             Reason::Field { name, expected, found } => write!(f, "{name} is {found}, expected {expected}"),
             Reason::Module { found } => write!(f, "the TDX module {found} is none that the policy lists"),
             Reason::Mrtd { accepted, found } => {
-                write!(f, "mrtd is {found}, none of the {} that the reference accepts", accepted.len())
+                write!(f, "mrtd is {found}, none of the {} that reference and policy accept", accepted.len())
             }
             Reason::Unreplayable { why } => write!(f, "the log leads to no registers: {why}"),
             Reason::NoValue { register } => write!(f, "{register} is logged or predicted, but has no value"),
@@ -404,6 +404,11 @@ pub enum Note {
         /// The register.
         register: Register,
     },
+    /// The firmware failed the kernel's first ExitBootServices, and the kernel called again.
+    ExitRetried {
+        /// The register that holds the two events of it.
+        register: Register,
+    },
     /// An event passed by its platform's rule.
     PlatformGiven {
         /// The register.
@@ -429,6 +434,11 @@ impl fmt::Display for Note {
             Note::FreshnessNotJudged => f.write_str("freshness: not judged, the policy asks for no report_data"),
             Note::ModuleNotJudged => f.write_str("TDX module: not judged, the policy lists no mr_seam"),
             Note::NotJudged { register } => write!(f, "{register}: not judged"),
+            Note::ExitRetried { register } => write!(
+                f,
+                "{register}: the firmware failed the first ExitBootServices, and the kernel called again: the value is not \
+                 the reference's, its events are"
+            ),
             Note::PlatformGiven { register, subject, rule, digest } => {
                 write!(f, "{register}: {subject} is as the platform gave it, {rule}: {digest}")
             }

@@ -20,6 +20,9 @@ use crate::read::Reader;
 /// The most characters that are shown of a log's text.
 const MOST: usize = 120;
 
+/// What the data of an item of QEMU's fw_cfg begin with.
+const FW_CFG: &[u8] = b"QEMU FW CFG\0";
+
 /// Says what was measured, as the record has it.
 pub fn subject(entry: &Entry) -> String {
     let Some(data) = entry.data.as_deref() else { return named(entry.kind) };
@@ -59,6 +62,11 @@ pub fn subject(entry: &Entry) -> String {
         | EventType::EV_POST_CODE2 => {
             let name = data.split_first().and_then(|(length, rest)| rest.get(..usize::from(*length)));
             name.map_or_else(|| named(entry.kind), |name| printable(until_nul(name)))
+        }
+        // A label with its NUL, then the item's name: edk2 OvmfPkg/Library/QemuFwCfgLib, from edk2-stable202505 on.
+        EventType::EV_PLATFORM_CONFIG_FLAGS if data.starts_with(FW_CFG) => {
+            let name = data.strip_prefix(FW_CFG).unwrap_or_default();
+            format!("QEMU FW CFG {}", printable(until_nul(name)))
         }
         DSTACK_RUNTIME => text(data.strip_prefix(b":").unwrap_or(data), entry.kind),
         _ => text(data, entry.kind),

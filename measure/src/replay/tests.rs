@@ -8,7 +8,7 @@ const SHA384: Algorithm = Algorithm::Sha384;
 const SHA384_BANK: Bank = Bank { id: 0x0c, length: 48 };
 
 fn entry(index: u32, kind: EventType, digest: Digest, data: &[u8]) -> Entry {
-    Entry { offset: 0, index, kind, digests: [digest].into(), data: Some(data.into()) }
+    Entry { offset: 0, index, kind, digests: [digest].into(), data_at: 0, data: Some(data.into()) }
 }
 
 /// An event whose digest is that of its data.
@@ -183,6 +183,8 @@ fn subjects_name_variables_files_and_sections() {
     assert_eq!(named(EventType::EV_EFI_ACTION, b"Calling"), "Calling");
     assert_eq!(named(EventType::EV_EFI_ACTION, b"\x1b[2J"), "EV_EFI_ACTION");
     assert_eq!(named(EventType(0x7777), &[]), "0x7777");
+    let item = b"QEMU FW CFG\0BootMenu\0\0\0";
+    assert_eq!(named(EventType::EV_PLATFORM_CONFIG_FLAGS, item), "QEMU FW CFG BootMenu");
     let long: Vec<u8> = core::iter::repeat_n(b'a', 5000).collect();
     assert!(named(EventType::EV_EFI_ACTION, &long).chars().count() <= 121);
 }
