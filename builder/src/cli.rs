@@ -69,6 +69,10 @@ pub enum Verb {
     Why(cmd::why::Arguments),
     /// Say where the bytes of an image are: by package and by folder, largest first.
     Size(cmd::size::Arguments),
+    /// Compute the registers and events that a machine has after it booted an image.
+    Measure(Box<cmd::measure::Arguments>),
+    /// Compute all reference values of an image again from its bytes, and compare them with a document.
+    Audit(cmd::audit::Arguments),
     /// Say what differs between two images, locks or recipes.
     Diff(cmd::diff::Arguments),
     /// Say which known vulnerabilities affect an image, from a database that you bring along.
@@ -152,6 +156,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Verb::Run(verb) => cmd::run::run(verb, &session()?),
         Verb::Why(verb) => cmd::why::run(verb, &session()?),
         Verb::Size(verb) => cmd::size::run(verb, &session()?),
+        Verb::Measure(verb) => cmd::measure::run(verb, &session()?),
+        Verb::Audit(verb) => cmd::audit::run(verb, &session()?),
         Verb::Diff(verb) => cmd::diff::run(verb, &session()?),
         Verb::Scan(verb) => cmd::scan::run(verb, &session()?),
         Verb::Eventlog(verb) => cmd::eventlog::run(verb, Format::of(&arguments.common)),

@@ -6,6 +6,8 @@ pub mod eventlog;
 pub mod evidence;
 pub mod explain;
 pub mod manifest;
+pub mod moved;
+pub mod reference;
 pub mod sbom;
 pub mod scan;
 pub mod verdict;

@@ -1,11 +1,13 @@
 //! The verbs of the command line, one a file.
 
 pub mod appraise;
+pub mod audit;
 pub mod build;
 pub mod diff;
 pub mod eventlog;
 pub mod fetch;
 pub mod lock;
+pub mod measure;
 pub mod run;
 pub mod scan;
 pub mod schema;

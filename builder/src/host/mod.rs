@@ -4,6 +4,7 @@ pub mod built;
 pub mod disk_file;
 pub mod fetch;
 pub mod files;
+pub mod firmware;
 pub mod locking;
 pub mod machine;
 pub mod mirror;
@@ -11,6 +12,7 @@ pub mod npm_resolver;
 pub mod osv;
 pub mod output;
 pub mod progress;
+pub mod raw_disk;
 pub mod store;
 pub mod tool;
 
