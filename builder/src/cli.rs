@@ -71,6 +71,8 @@ pub enum Verb {
     Size(cmd::size::Arguments),
     /// Say what differs between two images, locks or recipes.
     Diff(cmd::diff::Arguments),
+    /// Say whether a signed claim holds, without the network.
+    Verify(cmd::verify::Arguments),
     /// Print the JSON Schema of recipes.
     Schema(cmd::schema::Arguments),
 }
@@ -119,13 +121,17 @@ impl Session {
         };
         let given = vec![flags, Given::from_environment(&variable), configuration];
         Ok(Session {
-            format: if common.json { Format::Json } else { Format::Text },
+            format: format(common),
             progress: Progress::detect(common.quiet.then_some(())),
             store: Store::open(&root)?,
             mirrors: Mirrors::new(given, Box::new(cmd::npm_registry_of_this_machine)),
             network: if common.offline { Network::Offline } else { Network::Allowed },
         })
     }
+}
+
+fn format(common: &Common) -> Format {
+    if common.json { Format::Json } else { Format::Text }
 }
 
 /// Does what was asked for.
@@ -141,6 +147,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Verb::Why(verb) => cmd::why::run(verb, &session()?),
         Verb::Size(verb) => cmd::size::run(verb, &session()?),
         Verb::Diff(verb) => cmd::diff::run(verb, &session()?),
+        Verb::Verify(verb) => cmd::verify::run(verb, format(&arguments.common)),
         Verb::Schema(verb) => cmd::schema::run(verb),
     }
 }

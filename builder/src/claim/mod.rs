@@ -1,6 +1,8 @@
 //! What is claimed of an image, as data: pure, without a clock, a host or a path of this machine.
 
+pub mod bundle;
 pub mod contents;
 pub mod difference;
 pub mod explain;
 pub mod manifest;
+pub mod transparency;

@@ -10,6 +10,7 @@ pub mod size;
 pub mod update;
 pub mod validate;
 pub mod vendor;
+pub mod verify;
 pub mod why;
 
 use std::collections::BTreeMap;

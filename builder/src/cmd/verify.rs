@@ -1,0 +1,171 @@
+//! `proofmark verify`.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use proofmark::claim::bundle::{self, Artifact, Checked, PublicKey, Signer, Sigstore, Verify};
+use proofmark::host::output;
+use serde_json::json;
+
+use crate::cli::Format;
+use crate::failure::{NO, hinted};
+
+/// Largest artifact that is held in memory, as signatures of Ed25519 keys need it; larger ones are read once.
+const MOST_IN_MEMORY: u64 = 64 << 20;
+
+/// Says whether a claim holds, without the network. Exits with 0 when it does, and with 4 and the reason when not.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Say whether a sigstore bundle holds for a file.
+    Bundle(BundleArguments),
+}
+
+/// Checks signature, certificate, log entries, inclusion proofs, checkpoints, promises and time stamps of a bundle of
+/// version 0.1 to 0.3.
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("signer").required(true).args(["key", "identity"])))]
+struct BundleArguments {
+    /// The bundle.
+    #[arg(long, value_name = "FILE")]
+    bundle: PathBuf,
+    /// Public key that must have signed, PEM.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["identity", "issuer"])]
+    key: Option<PathBuf>,
+    /// Name that the signer's certificate must have: a mail address or a URI, whole.
+    #[arg(long, value_name = "NAME", requires = "issuer")]
+    identity: Option<String>,
+    /// Who must have vouched for the name: a URL, whole.
+    #[arg(long, value_name = "URL", requires = "identity")]
+    issuer: Option<String>,
+    /// Keys of logs and authorities to trust [default: Sigstore's public instance, as built in].
+    #[arg(long, value_name = "FILE")]
+    trusted_root: Option<PathBuf>,
+    /// What was signed, or its digest.
+    #[arg(value_name = "FILE|sha256:HEX")]
+    artifact: String,
+}
+
+/// Says it.
+pub fn run(arguments: &Arguments, format: Format) -> anyhow::Result<ExitCode> {
+    match &arguments.what {
+        What::Bundle(arguments) => bundle(arguments, format),
+    }
+}
+
+/// Reads a file that must be small.
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut bytes = Vec::new();
+    let most = bundle::MOST_BYTES as u64;
+    file.take(most + 1).read_to_end(&mut bytes).with_context(|| format!("cannot read {}", path.display()))?;
+    if bytes.len() as u64 > most {
+        anyhow::bail!("{} is longer than {most} bytes", path.display());
+    }
+    Ok(bytes)
+}
+
+fn bundle(arguments: &BundleArguments, format: Format) -> anyhow::Result<ExitCode> {
+    let verifier = match &arguments.trusted_root {
+        Some(path) => {
+            Sigstore::new(&read(path)?).with_context(|| format!("cannot trust {}", path.display()))?
+        }
+        None => Sigstore::public()?,
+    };
+    let signer = match (&arguments.key, &arguments.identity, &arguments.issuer) {
+        (Some(path), None, None) => {
+            let text =
+                String::from_utf8(read(path)?).with_context(|| format!("{} is no text", path.display()))?;
+            let key = PublicKey::from_pem(&text).with_context(|| format!("cannot use {}", path.display()))?;
+            Signer::Key(key)
+        }
+        (None, Some(name), Some(issuer)) => Signer::Identity { name: name.clone(), issuer: issuer.clone() },
+        _ => {
+            return Err(hinted(
+                "who must have signed is not said",
+                "give --key FILE, or --identity NAME and --issuer URL",
+            ));
+        }
+    };
+    let document = read(&arguments.bundle)?;
+    let verdict = match arguments.artifact.strip_prefix("sha256:") {
+        Some(text) => {
+            let mut digest = [0; 32];
+            hex::decode_to_slice(text, &mut digest)
+                .with_context(|| format!("{text} is no SHA-256 in hexadecimal"))?;
+            verifier.verify(&document, Artifact::Sha256(digest), &signer)
+        }
+        None => {
+            let path = Path::new(&arguments.artifact);
+            let cannot = || format!("cannot read {}", path.display());
+            let mut file = File::open(path).with_context(cannot)?;
+            let metadata = file.metadata().with_context(cannot)?;
+            if metadata.is_file() && metadata.len() <= MOST_IN_MEMORY {
+                let mut bytes = Vec::new();
+                file.take(MOST_IN_MEMORY + 1).read_to_end(&mut bytes).with_context(cannot)?;
+                verifier.verify(&document, Artifact::Bytes(&bytes), &signer)
+            } else {
+                verifier.verify(&document, Artifact::Stream(&mut file), &signer)
+            }
+        }
+    };
+    match verdict {
+        Ok(checked) => {
+            output::print(&told(&checked, format)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(bundle::Error::Refused { reason }) => {
+            output::print(&match format {
+                Format::Text => format!("refused: {reason}\n"),
+                Format::Json => {
+                    format!(
+                        "{}\n",
+                        serde_json::to_string_pretty(&json!({"verified": false, "reason": reason}))?
+                    )
+                }
+            })?;
+            Ok(ExitCode::from(NO))
+        }
+        Err(error) => {
+            Err(anyhow::Error::from(error).context(format!("cannot judge {}", arguments.bundle.display())))
+        }
+    }
+}
+
+fn told(checked: &Checked, format: Format) -> anyhow::Result<String> {
+    if format == Format::Json {
+        let entries: Vec<_> = checked
+            .entries()
+            .iter()
+            .map(|entry| json!({"index": entry.index, "kind": entry.kind, "log": hex::encode(&entry.log)}))
+            .collect();
+        let answer = json!({
+            "verified": true,
+            "payload_type": checked.payload().map(|payload| &payload.kind),
+            "entries": entries,
+            "times": checked.times(),
+        });
+        return Ok(format!("{}\n", serde_json::to_string_pretty(&answer)?));
+    }
+    let mut text = match checked.signer() {
+        Signer::Key(_) => "verified: signed by the key\n".to_owned(),
+        Signer::Identity { name, issuer } => {
+            format!("verified: signed by {name}, for whom {issuer} vouches\n")
+        }
+    };
+    for entry in checked.entries() {
+        text += &format!("entry {} of log {}: {}\n", entry.index, hex::encode(&entry.log), entry.kind);
+    }
+    for time in checked.times() {
+        text += &format!("signed before {time}, in seconds since 1970\n");
+    }
+    Ok(text)
+}
