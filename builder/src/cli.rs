@@ -71,6 +71,14 @@ pub enum Verb {
     Size(cmd::size::Arguments),
     /// Say what differs between two images, locks or recipes.
     Diff(cmd::diff::Arguments),
+    /// Sign and log how an image was built and what it measures to.
+    Publish(cmd::publish::Arguments),
+    /// Build an image again, compare it byte for byte, and sign that it is the same.
+    Rebuild(cmd::rebuild::Arguments),
+    /// Make a key that signs statements, a log or what a witness saw.
+    Key(cmd::key::Arguments),
+    /// Make, write, serve and watch transparency logs.
+    Log(cmd::log::Arguments),
     /// Say whether a signed claim holds, without the network.
     Verify(cmd::verify::Arguments),
     /// Print the JSON Schema of recipes.
@@ -147,6 +155,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Verb::Why(verb) => cmd::why::run(verb, &session()?),
         Verb::Size(verb) => cmd::size::run(verb, &session()?),
         Verb::Diff(verb) => cmd::diff::run(verb, &session()?),
+        Verb::Publish(verb) => cmd::publish::run(verb, &session()?),
+        Verb::Rebuild(verb) => cmd::rebuild::run(verb, &session()?),
+        Verb::Key(verb) => cmd::key::run(verb),
+        Verb::Log(verb) => cmd::log::run(verb, format(&arguments.common)),
         Verb::Verify(verb) => cmd::verify::run(verb, format(&arguments.common)),
         Verb::Schema(verb) => cmd::schema::run(verb),
     }

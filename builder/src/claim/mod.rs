@@ -3,6 +3,8 @@
 pub mod bundle;
 pub mod contents;
 pub mod difference;
+pub mod envelope;
 pub mod explain;
 pub mod manifest;
+pub mod provenance;
 pub mod transparency;

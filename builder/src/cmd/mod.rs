@@ -3,7 +3,11 @@
 pub mod build;
 pub mod diff;
 pub mod fetch;
+pub mod key;
 pub mod lock;
+pub mod log;
+pub mod publish;
+pub mod rebuild;
 pub mod run;
 pub mod schema;
 pub mod size;

@@ -1,5 +1,6 @@
 //! `proofmark verify`.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,11 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use proofmark::claim::bundle::{self, Artifact, Checked, PublicKey, Signer, Sigstore, Verify};
+use proofmark::claim::provenance::policy::Policy;
+use proofmark::claim::provenance::verdict::{self, Image, Recompute};
+use proofmark::host::built::Built;
 use proofmark::host::output;
+use rootfs::content::Sha256Digest;
 use serde_json::json;
 
 use crate::cli::Format;
@@ -18,9 +23,16 @@ const MOST_IN_MEMORY: u64 = 64 << 20;
 
 /// Says whether a claim holds, without the network. Exits with 0 when it does, and with 4 and the reason when not.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
 pub struct Arguments {
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
+    /// Folder of an image, with the bundles that were published beside it.
+    #[arg(value_name = "OUT", requires = "policy")]
+    image: Option<PathBuf>,
+    /// Whom and what to believe: identities, logs, quorum, rebuilders, builders, version, age, deny list.
+    #[arg(long, value_name = "FILE", requires = "image")]
+    policy: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -56,13 +68,80 @@ struct BundleArguments {
 
 /// Says it.
 pub fn run(arguments: &Arguments, format: Format) -> anyhow::Result<ExitCode> {
-    match &arguments.what {
-        What::Bundle(arguments) => bundle(arguments, format),
+    match (&arguments.what, &arguments.image, &arguments.policy) {
+        (Some(What::Bundle(arguments)), ..) => bundle(arguments, format),
+        (None, Some(folder), Some(policy)) => image(folder, policy, format),
+        _ => Err(hinted("what to verify is not said", "give OUT --policy FILE, or bundle --bundle FILE")),
     }
 }
 
+/// Nothing in this build recomputes reference values: a policy that demands them refuses every image.
+struct NotYet;
+
+impl Recompute for NotYet {
+    fn recompute(&self, _: &serde_json::Value) -> Result<serde_json::Value, String> {
+        Err("this program cannot compute reference values".to_owned())
+    }
+}
+
+fn image(folder: &Path, path: &Path, format: Format) -> anyhow::Result<ExitCode> {
+    let text = String::from_utf8(read(path)?).with_context(|| format!("{} is no text", path.display()))?;
+    let beside = path.parent().unwrap_or(Path::new(""));
+    let policy = Policy::parse(&text, &|name| std::fs::read(beside.join(name)))
+        .with_context(|| format!("cannot use {}", path.display()))?;
+    let built = Built::open(folder)?;
+    let absent = match built.check_outputs() {
+        Ok(absent) => absent,
+        // A file that is not the one of the manifest is no failure of this program, but an answer.
+        Err(error) => return refused(&[proofmark::host::chain(&error)], format),
+    };
+    let cannot = || format!("cannot read {}", folder.display());
+    let manifest = std::fs::read(folder.join("manifest.json")).with_context(cannot)?;
+    let mut bundles = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).with_context(cannot)? {
+        let path = entry.with_context(cannot)?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        if name.ends_with(".sigstore.json") {
+            bundles.insert(name, read(&path)?);
+        }
+    }
+    let image =
+        Image { manifest: &built.manifest, manifest_sha256: Sha256Digest::of(&manifest).to_string(), absent };
+    let verdict = verdict::judge(&policy, &image, &bundles, &NotYet, super::now());
+    if format == Format::Json {
+        output::print(&format!("{}\n", serde_json::to_string_pretty(&verdict)?))?;
+        return Ok(if verdict.holds() { ExitCode::SUCCESS } else { ExitCode::from(NO) });
+    }
+    let mut text = String::new();
+    for accepted in &verdict.accepted {
+        let logs: Vec<_> =
+            accepted.logs.iter().map(|(log, index)| format!("entry {index} of {log}")).collect();
+        text += &format!("{}: signed by {}, {}\n", accepted.bundle, accepted.identity, logs.join(", "));
+    }
+    for (bundle, reasons) in &verdict.passed_over {
+        text += &format!("passed over: {bundle}: {}\n", reasons.join("; "));
+    }
+    output::print(&text)?;
+    if !verdict.holds() {
+        let reasons: Vec<String> = verdict.problems.iter().map(ToString::to_string).collect();
+        return refused(&reasons, format);
+    }
+    output::print("verified\n")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn refused(reasons: &[String], format: Format) -> anyhow::Result<ExitCode> {
+    output::print(&match format {
+        Format::Text => reasons.iter().map(|reason| format!("refused: {reason}\n")).collect(),
+        Format::Json => {
+            format!("{}\n", serde_json::to_string_pretty(&json!({"verified": false, "reasons": reasons}))?)
+        }
+    })?;
+    Ok(ExitCode::from(NO))
+}
+
 /// Reads a file that must be small.
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+pub fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut bytes = Vec::new();
     let most = bundle::MOST_BYTES as u64;

@@ -5,11 +5,14 @@ pub mod disk_file;
 pub mod fetch;
 pub mod files;
 pub mod locking;
+pub mod log;
 pub mod machine;
 pub mod mirror;
 pub mod npm_resolver;
 pub mod output;
 pub mod progress;
+pub mod publish;
+pub mod signer;
 pub mod store;
 pub mod tool;
 

@@ -138,6 +138,8 @@ pub struct Payload {
 pub struct LogEntry {
     /// Place in the log.
     pub index: u64,
+    /// Place in the tree of the checkpoint: another number when a Rekor v1 has had several trees.
+    pub index_in_tree: u64,
     /// Kind and version, as `hashedrekord 0.0.2`.
     pub kind: String,
     /// The log's key identifier.

@@ -4,7 +4,7 @@
 //! The algorithms: `algorithms`.
 
 use sigstore_trust_root::{SIGSTORE_PRODUCTION_TRUSTED_ROOT, TrustedRoot};
-use sigstore_types::{Bundle, DerPublicKey, Sha256Hash, SignatureContent};
+use sigstore_types::{Bundle, DerPublicKey, KindVersion, Sha256Hash, SignatureContent};
 use sigstore_verify::{PublicKeyVerificationPolicy, VerificationPolicy, VerificationResult, Verifier};
 
 use super::{Artifact, Checked, Error, LogEntry, MOST_BYTES, Payload, Signer, Verify, algorithms};
@@ -92,8 +92,14 @@ impl Verify for Sigstore {
                 return Err(Error::Refused { reason });
             }
             let proof = entry.inclusion_proof.as_ref();
+            // A Rekor v2 has one tree, and says its index twice; only the outer one is looked at.
+            let index_in_tree = match (entry.kind_version, proof) {
+                (KindVersion::HashedRekordV002, _) | (_, None) => entry.log_index.get(),
+                (_, Some(proof)) => proof.log_index.get(),
+            };
             entries.push(LogEntry {
                 index: entry.log_index.get(),
+                index_in_tree,
                 kind: format!("{} {}", entry.kind_version.kind(), entry.kind_version.version()),
                 log: entry.log_id.key_id.as_bytes().to_vec(),
                 body: entry.canonicalized_body.as_bytes().to_vec(),

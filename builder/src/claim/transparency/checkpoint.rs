@@ -48,8 +48,8 @@ pub struct Checkpoint {
     extensions: Vec<String>,
 }
 
-/// A number without leading zeros or sign.
-pub(super) fn decimal(text: &str) -> Option<u64> {
+/// Reads a number without leading zeros or sign.
+pub fn decimal(text: &str) -> Option<u64> {
     let number: u64 = text.parse().ok()?;
     (number.to_string() == text).then_some(number)
 }

@@ -295,8 +295,11 @@ impl Writer<Disk> {
     /// # Errors
     /// [`Error::Taken`], [`Error::Io`].
     pub fn init(folder: &Path, key: SigningKey) -> Result<Self, Error> {
-        std::fs::create_dir_all(folder)
-            .map_err(|source| Error::Io { deed: "make", path: folder.to_owned(), source })?;
+        std::fs::create_dir_all(folder).map_err(|source| Error::Io {
+            deed: "make",
+            path: folder.to_owned(),
+            source,
+        })?;
         Self::init_on(Disk::new(folder), folder, key)
     }
 
@@ -378,6 +381,11 @@ impl<M: Medium> Writer<M> {
         self.key.public()
     }
 
+    /// The log's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     fn io(&self, deed: &'static str, path: &Path, result: io::Result<()>) -> Result<(), Error> {
         result.map_err(|source| {
             self.broken.set(Some(()));
@@ -433,7 +441,9 @@ impl<M: Medium> Writer<M> {
         let index = bytes.and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|text| text.parse().ok());
         let Some(index) = index else { return Ok(None) };
         let width = u64::from(WIDTH);
-        let Some(name) = Name::in_tree(Kind::Entries, index / width, self.last.size()) else { return Ok(None) };
+        let Some(name) = Name::in_tree(Kind::Entries, index / width, self.last.size()) else {
+            return Ok(None);
+        };
         // An index from before a crash may point behind the end of the bundle, or to another entry.
         let tiles = Tiles(&self.medium);
         let Ok(bundle) = tiles.tile(&name) else { return Ok(None) };
@@ -601,8 +611,7 @@ impl<M: Medium> Writer<M> {
             return Err(no(merkle::Error::Sizes { old: self.last.size(), new: next.size() }));
         }
         follows(&Tiles(&self.medium), &self.last, next).map_err(no)?;
-        let note =
-            next.sign(&self.key).map_err(|source| Error::Checkpoint { file: SIGNED, source })?;
+        let note = next.sign(&self.key).map_err(|source| Error::Checkpoint { file: SIGNED, source })?;
         self.put(Path::new(SIGNED), note.to_string().as_bytes())?;
         self.settle(Path::new(""))?;
         self.last = next.clone();

@@ -41,7 +41,8 @@ fn checked(folder: &Path) -> Vec<Vec<u8>> {
 fn holds(logged: &Logged, entry: &[u8]) {
     let checkpoint = Checkpoint::verified(&logged.checkpoint, key().public()).unwrap();
     let leaf = merkle::leaf(entry);
-    merkle::verify_inclusion(&leaf, logged.index, checkpoint.size(), &logged.proof, &checkpoint.root()).unwrap();
+    merkle::verify_inclusion(&leaf, logged.index, checkpoint.size(), &logged.proof, &checkpoint.root())
+        .unwrap();
 }
 
 #[test]
@@ -54,7 +55,8 @@ fn entries_are_logged_once_and_proven_across_tiles_and_openings() {
         let mut log = Writer::open(&folder, key()).unwrap();
         assert_eq!(log.state().size(), size);
         let new = entries(size..size + step);
-        for (index, (logged, entry)) in (size..).zip(log.append(&new, &Unwitnessed).unwrap().iter().zip(&new)) {
+        for (index, (logged, entry)) in (size..).zip(log.append(&new, &Unwitnessed).unwrap().iter().zip(&new))
+        {
             assert_eq!((logged.index, logged.known), (index, None));
             holds(logged, entry);
         }
@@ -77,7 +79,10 @@ fn equal_entries_of_one_append_share_a_place() {
     let logged = log.append(&[b"a".to_vec(), b"b".to_vec(), b"a".to_vec()], &Unwitnessed).unwrap();
     assert_eq!(logged.iter().map(|logged| logged.index).collect::<Vec<_>>(), [0, 1, 0]);
     assert!(matches!(log.append(&[vec![0; 65_536]], &Unwitnessed), Err(Error::Entry(_))));
-    assert!(matches!(log.append(&vec![Vec::new(); MOST_ENTRIES + 1], &Unwitnessed), Err(Error::TooMany { .. })));
+    assert!(matches!(
+        log.append(&vec![Vec::new(); MOST_ENTRIES + 1], &Unwitnessed),
+        Err(Error::TooMany { .. })
+    ));
     assert_eq!(log.append(&[b"c".to_vec()], &Unwitnessed).unwrap()[0].index, 2);
 }
 
@@ -159,8 +164,14 @@ impl Cosigners for Asked {
             && last.size() > 0
         {
             let proof = prove(last.size()).unwrap();
-            merkle::verify_consistency(last.size(), checkpoint.size(), &proof, &last.root(), &checkpoint.root())
-                .unwrap();
+            merkle::verify_consistency(
+                last.size(),
+                checkpoint.size(),
+                &proof,
+                &last.root(),
+                &checkpoint.root(),
+            )
+            .unwrap();
         }
         self.states.borrow_mut().push(checkpoint);
         self.agrees.map_err(str::to_owned)
@@ -173,7 +184,10 @@ fn a_state_that_no_witness_cosigned_is_not_published_and_not_forgotten() {
     let mut log = Writer::init(root.path(), key()).unwrap();
     let deaf = Asked { states: RefCell::default(), agrees: Err("nobody answers") };
     let error = log.append(&entries(0..2), &deaf).unwrap_err();
-    assert!(matches!(&error, Error::Unwitnessed { size: 2, reason } if reason == "nobody answers"), "{error}");
+    assert!(
+        matches!(&error, Error::Unwitnessed { size: 2, reason } if reason == "nobody answers"),
+        "{error}"
+    );
     assert!(checked(root.path()).is_empty());
     drop(log);
     // The next writer builds on it: a witness may have seen it.
