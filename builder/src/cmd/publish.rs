@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use proofmark::claim::envelope::VerifyingKey;
-use proofmark::claim::provenance::statement::{Byproduct, Statement};
+use proofmark::claim::provenance::statement::{BUILDER, Byproduct, Statement};
 use proofmark::claim::transparency::policy::Policy;
 use proofmark::host::built::Built;
 use proofmark::host::log::directory::Writer;
@@ -23,8 +23,6 @@ use super::log::{environment, patience, policy, signing_key};
 use crate::cli::{Format, Session};
 use crate::failure::hinted;
 
-/// The builder that statements name when none is given: this program, whoever runs it.
-pub const BUILDER: &str = concat!("https://github.com/proofmark/proofmark@", env!("CARGO_PKG_VERSION"));
 /// Documents beside an image which the provenance names when they are there.
 const BESIDE: [&str; 4] = ["manifest.json", "reference-values.json", "sbom.cdx.json", "sbom.spdx.json"];
 /// The document of reference values.

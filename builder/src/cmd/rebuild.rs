@@ -5,11 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use proofmark::claim::manifest::Manifest;
-use proofmark::claim::provenance::statement::Statement;
+use proofmark::claim::provenance::statement::{BUILDER, Statement};
 use proofmark::host::output;
 use rootfs::content::Sha256Digest;
 
-use super::publish::{BUILDER, Logs, Signing, told, whole};
+use super::publish::{Logs, Signing, told, whole};
 use crate::cli::Session;
 use crate::failure::{NO, hinted};
 

@@ -36,6 +36,8 @@ pub const REFERENCE: &str =
 pub const SUMMARY: &str = "https://slsa.dev/verification_summary/v1";
 /// How images are built.
 pub const BUILD_TYPE: &str = "https://github.com/proofmark/proofmark/blob/main/docs/provenance.md#image-v1";
+/// The builder that statements name when none is given: this program, whoever runs it.
+pub const BUILDER: &str = concat!("https://github.com/proofmark/proofmark@", env!("CARGO_PKG_VERSION"));
 /// What a rebuilder checked, in a verification summary.
 pub const REPRODUCED: &str =
     "https://github.com/proofmark/proofmark/blob/main/docs/provenance.md#reproduced-v1";
