@@ -87,7 +87,10 @@ fn advice(error: &anyhow::Error) -> (Option<String>, u8) {
             return (Some(hint.to_owned()), 1);
         }
         if let Some(signer::Error::Readable { path, .. }) = cause.downcast_ref() {
-            return (Some(format!("run `chmod 600 {}`, and think of who may have read it", path.display())), 1);
+            return (
+                Some(format!("run `chmod 600 {}`, and think of who may have read it", path.display())),
+                1,
+            );
         }
         match cause.downcast_ref() {
             Some(log::directory::Error::Missing { .. }) => {

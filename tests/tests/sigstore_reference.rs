@@ -80,6 +80,9 @@ impl Published {
             folder: root.path(),
             signer: &signer,
             logs: vec![Box::new(log)],
+            certificate: None,
+            stamps: None,
+            authorities: None,
             policy: &policy,
             policy_text: &text,
         };

@@ -144,11 +144,14 @@ impl Envelope {
         }
     }
 
-    /// The bundle of the envelope and its log entries, as protobuf's JSON has them (`TransparencyLogEntry`).
-    pub fn bundle(&self, verifier: &Verifier, entries: &[Value]) -> String {
+    /// The bundle of the envelope, its log entries, as protobuf's JSON has them (`TransparencyLogEntry`), and time
+    /// stamps of RFC 3161 on its signature.
+    pub fn bundle(&self, verifier: &Verifier, entries: &[Value], stamps: &[Vec<u8>]) -> String {
+        let stamps: Vec<Value> =
+            stamps.iter().map(|stamp| json!({"signedTimestamp": STANDARD.encode(stamp)})).collect();
         let mut material = json!({
             "tlogEntries": entries,
-            "timestampVerificationData": {"rfc3161Timestamps": []},
+            "timestampVerificationData": {"rfc3161Timestamps": stamps},
         });
         if let Some(material) = material.as_object_mut() {
             match verifier {

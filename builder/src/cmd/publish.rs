@@ -60,6 +60,15 @@ pub struct Signing {
     /// Public key of that program, PEM.
     #[arg(long, value_name = "FILE", requires = "sign_command")]
     public_key: Option<PathBuf>,
+    /// Certificate of the key, PEM: verifiers then ask for its name and issuer, not for the key.
+    #[arg(long, value_name = "FILE", requires = "timestamp_authority", requires = "trusted_root")]
+    certificate: Option<PathBuf>,
+    /// Address of an authority that stamps the time on signatures (RFC 3161); certificates need it.
+    #[arg(long, value_name = "URL", requires = "trusted_root")]
+    timestamp_authority: Option<String>,
+    /// Trust root with the authorities of certificate and stamps.
+    #[arg(long, value_name = "FILE")]
+    trusted_root: Option<PathBuf>,
 }
 
 /// Where it is logged.
@@ -108,14 +117,38 @@ impl Signing {
     }
 }
 
+/// The one certificate in a PEM file, DER.
+fn certificate(path: &Path) -> anyhow::Result<Vec<u8>> {
+    use base64::Engine;
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let body = text
+        .trim()
+        .strip_prefix("-----BEGIN CERTIFICATE-----")
+        .and_then(|rest| rest.strip_suffix("-----END CERTIFICATE-----"))
+        .with_context(|| format!("{} is no PEM with one certificate", path.display()))?;
+    let body: String = body.split_ascii_whitespace().collect();
+    base64::engine::general_purpose::STANDARD
+        .decode(body)
+        .with_context(|| format!("{} is no PEM with one certificate", path.display()))
+}
+
 impl Logs {
     /// Hands a publisher with these logs to `work`.
     pub fn publisher(
         &self,
         folder: &Path,
-        signer: &Signer,
+        signing: &Signing,
         work: impl FnOnce(&mut Publisher<'_>) -> anyhow::Result<Vec<Published>>,
     ) -> anyhow::Result<Vec<Published>> {
+        let signer = signing.signer()?;
+        let certificate = signing.certificate.as_deref().map(certificate).transpose()?;
+        let mut authorities = None;
+        if let Some(path) = &signing.trusted_root {
+            let bytes = super::verify::read(path)?;
+            let root: serde_json::Value =
+                serde_json::from_slice(&bytes).with_context(|| format!("cannot use {}", path.display()))?;
+            authorities = Some(root);
+        }
         let mut writer = None;
         if let (Some(folder), Some(key)) = (&self.log, &self.log_key) {
             writer = Some(Writer::open(folder, signing_key(key)?)?);
@@ -140,7 +173,16 @@ impl Logs {
         if let Some(url) = &self.rekor_v1 {
             logs.push(Box::new(RekorV1::new(url, &policy, Some(patience))));
         }
-        let mut publisher = Publisher { folder, signer, logs, policy: &policy, policy_text: &text };
+        let mut publisher = Publisher {
+            folder,
+            signer: &signer,
+            logs,
+            certificate: certificate.as_deref(),
+            stamps: signing.timestamp_authority.as_deref(),
+            authorities: authorities.as_ref(),
+            policy: &policy,
+            policy_text: &text,
+        };
         work(&mut publisher)
     }
 }
@@ -193,7 +235,6 @@ pub fn told(published: &[Published], format: Format) -> anyhow::Result<()> {
 /// Publishes.
 pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
     let built = whole(&arguments.image)?;
-    let signer = arguments.signing.signer()?;
     let provenance = Statement::provenance(&built.manifest, &arguments.builder, &beside(&arguments.image)?);
     let path = arguments.image.join(VALUES);
     let values = match std::fs::read(&path) {
@@ -206,7 +247,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
         }
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
-    let published = arguments.logs.publisher(&arguments.image, &signer, |publisher| {
+    let published = arguments.logs.publisher(&arguments.image, &arguments.signing, |publisher| {
         let mut published = vec![publisher.publish("provenance", &provenance)?];
         if let Some(values) = values {
             let statement = Statement::reference(&built.manifest, values);

@@ -93,9 +93,9 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     let statement = Statement::reproduced(&built.manifest, &arguments.builder, &digest);
     let id = Sha256Digest::of(&signer.public().der()?).to_string();
     let kind = format!("reproduced-{}", id.get(..8).unwrap_or_default());
-    let published = arguments
-        .logs
-        .publisher(&arguments.image, &signer, |publisher| Ok(vec![publisher.publish(&kind, &statement)?]))?;
+    let published = arguments.logs.publisher(&arguments.image, &arguments.signing, |publisher| {
+        Ok(vec![publisher.publish(&kind, &statement)?])
+    })?;
     told(&published, session.format)?;
     Ok(ExitCode::SUCCESS)
 }

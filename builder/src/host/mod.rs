@@ -13,6 +13,7 @@ pub mod output;
 pub mod progress;
 pub mod publish;
 pub mod signer;
+pub mod stamp;
 pub mod store;
 pub mod tool;
 

@@ -25,11 +25,13 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::files;
+use super::log::web::PATIENCE;
 use super::log::{self, Submission, TransparencyLog};
 use super::signer::{self, Signer};
+use super::stamp;
 use crate::claim::bundle::{self, Artifact, PublicKey, Sigstore, Verify};
 use crate::claim::envelope::{self, Envelope, IN_TOTO};
-use crate::claim::provenance::policy::{log_in_root, trust_root};
+use crate::claim::provenance::policy::{add_authorities, log_in_root, trust_root};
 use crate::claim::provenance::statement::Statement;
 use crate::claim::transparency::entry::Verifier;
 use crate::claim::transparency::policy::Policy;
@@ -108,8 +110,11 @@ struct Journal {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Done {
-    /// SHA-256 of the envelope.
+    /// SHA-256 of the envelope and of the key or certificate.
     envelope: String,
+    /// The time stamp on its signature, hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stamp: Option<String>,
     /// By log.
     logs: BTreeMap<String, Step>,
 }
@@ -143,6 +148,12 @@ pub struct Publisher<'a> {
     pub signer: &'a Signer,
     /// Where it is logged.
     pub logs: Vec<Box<dyn TransparencyLog + 'a>>,
+    /// The signer's certificate, DER; without it, the key is all that is known of the signer.
+    pub certificate: Option<&'a [u8]>,
+    /// Address of an authority that stamps the time on signatures.
+    pub stamps: Option<&'a str>,
+    /// A trust root with the authorities of certificate and stamps.
+    pub authorities: Option<&'a Value>,
     /// What is accepted of the logs.
     pub policy: &'a Policy,
     /// The policy's text, for the image's folder.
@@ -206,13 +217,24 @@ impl Publisher<'_> {
         let envelope = self.envelope(kind, payload)?;
         let public = self.signer.public();
         let der = public.der()?;
-        let verifier = Verifier::Key(der.clone());
+        let verifier = match self.certificate {
+            Some(certificate) => Verifier::Certificate(certificate.to_vec()),
+            None => Verifier::Key(der.clone()),
+        };
         let mut journal = self.journal()?;
         journal.form = FORM.to_owned();
-        let signed = hex::encode(Sha256::digest(envelope.to_bytes()));
+        let (Verifier::Key(who) | Verifier::Certificate(who)) = &verifier;
+        let signed = Sha256::new().chain_update(envelope.to_bytes()).chain_update(who).finalize();
+        let signed = hex::encode(signed);
         let done = journal.done.entry(kind.to_owned()).or_default();
         if done.envelope != signed {
-            *done = Done { envelope: signed, logs: BTreeMap::new() };
+            *done = Done { envelope: signed, stamp: None, logs: BTreeMap::new() };
+        }
+        if let (Some(address), None) = (self.stamps, &done.stamp) {
+            let stamp = stamp::stamp(address, &envelope.signature, PATIENCE)
+                .map_err(|source| Error::Log { log: address.to_owned(), source: Box::new(source) })?;
+            done.stamp = Some(hex::encode(stamp));
+            self.keep(&journal)?;
         }
         let mut asked = Vec::new();
         for at in 0..self.logs.len() {
@@ -252,9 +274,15 @@ impl Publisher<'_> {
         }
         let keys: Vec<Value> =
             self.policy.logs().iter().map(|log| log_in_root(&log.key, log.url.as_deref())).collect();
-        let root = trust_root(&keys).to_string();
-        let text = envelope.bundle(&verifier, &entries);
-        self.holds(kind, statement, &text, &root, &der)?;
+        let mut root = trust_root(&keys);
+        if let Some(authorities) = self.authorities {
+            add_authorities(&mut root, authorities);
+        }
+        let root = root.to_string();
+        let stamp = journal.done.get(kind).and_then(|done| done.stamp.as_deref());
+        let stamps: Vec<Vec<u8>> = stamp.and_then(|stamp| hex::decode(stamp).ok()).into_iter().collect();
+        let text = envelope.bundle(&verifier, &entries, &stamps);
+        self.holds(kind, statement, &text, &root, &verifier)?;
         for (number, proof) in (1..).zip(&proofs) {
             let number = if number == 1 { String::new() } else { format!(".{number}") };
             self.write(&format!("{kind}{number}.tlog-proof"), proof.as_bytes())?;
@@ -273,7 +301,7 @@ impl Publisher<'_> {
         statement: &Statement,
         bundle: &str,
         root: &str,
-        der: &[u8],
+        signer: &Verifier,
     ) -> Result<(), Error> {
         let refused = |source| Error::Refused { kind: kind.to_owned(), source };
         let mut digest = [0; 32];
@@ -284,9 +312,13 @@ impl Publisher<'_> {
                 reason: "the statement has no subject".to_owned(),
             }));
         }
-        let key = bundle::Signer::Key(PublicKey::from_der(der).map_err(refused)?);
+        let signer = match signer {
+            Verifier::Key(der) => PublicKey::from_der(der).map(bundle::Signer::Key),
+            Verifier::Certificate(der) => bundle::Signer::of_certificate(der),
+        };
+        let signer = signer.map_err(refused)?;
         let verifier = Sigstore::new(root.as_bytes()).map_err(refused)?;
-        verifier.verify(bundle.as_bytes(), Artifact::Sha256(digest), &key).map(drop).map_err(refused)
+        verifier.verify(bundle.as_bytes(), Artifact::Sha256(digest), &signer).map(drop).map_err(refused)
     }
 }
 
@@ -398,6 +430,9 @@ mod tests {
                 folder: &folder,
                 signer: &self.signer,
                 logs: logs.into(),
+                certificate: None,
+                stamps: None,
+                authorities: None,
                 policy: &self.policy,
                 policy_text: &self.text,
             };

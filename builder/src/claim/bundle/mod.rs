@@ -92,6 +92,25 @@ pub enum Signer {
     },
 }
 
+impl Signer {
+    /// The identity that a certificate, in DER, names.
+    ///
+    /// # Errors
+    /// [`Error::Key`] when it is malformed, or names no subject or no issuer of the sort.
+    pub fn of_certificate(der: &[u8]) -> Result<Self, Error> {
+        let certificate = sigstore_types::DerCertificate::from_bytes(der);
+        let wrong = |reason: String| Error::Key { reason };
+        let known = sigstore_crypto::parse_certificate_info(&certificate)
+            .map_err(|error| wrong(error.to_string()))?;
+        match (known.identity, known.issuer) {
+            (Some(name), Some(issuer)) => Ok(Signer::Identity { name: name.as_str().to_owned(), issuer }),
+            _ => Err(wrong(
+                "the certificate has no subject alternative name, or no issuer extension".to_owned(),
+            )),
+        }
+    }
+}
+
 /// A public key of a kind that can be judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicKey(Vec<u8>);

@@ -241,6 +241,15 @@ pub fn trust_root(logs: &[Value]) -> Value {
     })
 }
 
+/// Takes the authorities of certificates and time stamps into a trust root; the given one's logs stay where they are.
+pub fn add_authorities(root: &mut Value, given: &Value) {
+    for member in ["certificateAuthorities", "ctlogs", "timestampAuthorities"] {
+        if let (Some(list), Some(root)) = (given.get(member), root.as_object_mut()) {
+            root.insert(member.to_owned(), list.clone());
+        }
+    }
+}
+
 impl Policy {
     /// Reads a policy, and by `read` the files that it names.
     ///
@@ -301,12 +310,7 @@ impl Policy {
                 field: "trusted_root",
                 reason: format!("is no JSON: {error}"),
             })?;
-            // The logs are those of log_policy alone.
-            for member in ["certificateAuthorities", "ctlogs", "timestampAuthorities"] {
-                if let Some(list) = given.get(member) {
-                    root[member] = list.clone();
-                }
-            }
+            add_authorities(&mut root, &given);
         }
         let profiles = document.profiles.unwrap_or_else(|| vec!["release".to_owned()]).into_iter().collect();
         Ok(Policy {

@@ -349,7 +349,7 @@ mod tests {
                 &lab.policy.logs()[0].key,
                 None,
             )]);
-        let bundle = lab.envelope.bundle(&lab.verifier, &[first.entry]);
+        let bundle = lab.envelope.bundle(&lab.verifier, &[first.entry], &[]);
         use crate::claim::bundle::{Artifact, Signer, Sigstore, Verify};
         let statement: Value = serde_json::from_slice(&lab.envelope.payload).unwrap();
         let mut digest = [0; 32];

@@ -126,7 +126,7 @@ pub fn serve(
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::thread;
 
     use super::*;

@@ -52,7 +52,10 @@ impl Server {
 
     /// The address of a path.
     pub fn url(&self, path: &str) -> String {
-        format!("{}/{}", self.base, path.trim_start_matches('/'))
+        match path.trim_start_matches('/') {
+            "" => self.base.clone(),
+            path => format!("{}/{path}", self.base),
+        }
     }
 
     fn answer(

@@ -115,7 +115,7 @@ impl World {
             },
             "canonicalizedBody": STANDARD.encode(&body),
         });
-        serde_json::from_str(&envelope.bundle(&verifier, &[entry])).unwrap()
+        serde_json::from_str(&envelope.bundle(&verifier, &[entry], &[])).unwrap()
     }
 
     fn judge(&self, bundles: &[&Value]) -> Verdict {
