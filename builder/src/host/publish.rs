@@ -515,7 +515,7 @@ mod tests {
         assert!(matches!(lab.publish(&statement("1")), Err(Error::Stale { .. })));
         std::fs::write(&path, "{").unwrap();
         assert!(matches!(lab.publish(&statement("1")), Err(Error::Journal { .. })));
-        std::fs::write(&path, good.replacen("\"logIndex\": \"0\"", "\"logIndex\": \"7\"", 1)).unwrap();
+        std::fs::write(&path, good.replace("\"logIndex\": \"0\"", "\"logIndex\": \"7\"")).unwrap();
         assert!(matches!(lab.publish(&statement("1")), Err(Error::Refused { .. })));
         std::fs::write(&path, &good).unwrap();
         lab.signer = Signer::Key(SigningKey::from_seed(&[5; 32]).unwrap());
