@@ -179,8 +179,16 @@ pub struct Assembled {
     pub kernel: Vec<u8>,
     /// What `uname -r` says.
     pub kernel_release: String,
+    /// The package that brought the kernel.
+    pub kernel_origin: Origin,
     /// The UEFI stub, a PE file.
     pub stub: Vec<u8>,
+    /// The package that brought the stub.
+    pub stub_origin: Option<Origin>,
+    /// The copyright file of that package, which is not in the tree.
+    pub stub_copyright: Option<Vec<u8>>,
+    /// Control stanzas of all Debian packages, that of the stub included.
+    pub controls: BTreeMap<Origin, String>,
     /// os-release.
     pub os_release: Vec<u8>,
     /// Modules of the initrd in the order of loading: file name and content.
@@ -243,17 +251,20 @@ pub fn assemble(
     let stub_origin = lock.debs.iter().find(|deb| deb.name == recipe.kernel.stub_package);
     let stub_origin = stub_origin.map(|deb| Origin::debian(&deb.name, &deb.version));
     let mut stanzas = Vec::new();
+    let mut controls = BTreeMap::new();
     let mut replaces = BTreeSet::new();
     for (origin, layer) in &layers {
         if let (Origin::Debian { name, .. }, Some(control)) = (origin, layer.notes.get("control")) {
             replaces.extend(replaced_by(control).map(|loser| (name.to_string(), loser)));
+            controls.insert(origin.clone(), control.clone());
             if Some(origin) != stub_origin.as_ref() {
                 stanzas.push((control.clone(), layer.notes.get("md5sums").cloned()));
             }
         }
     }
     let mut tree = merge::merge(layers.into_iter(), &Rules { replaces, diversions: Vec::new() })?;
-    let (kernel, kernel_release) = take_kernel(&mut tree)?;
+    let (kernel, kernel_release, kernel_origin) = take_kernel(&mut tree)?;
+    let stub_copyright = stub_origin.as_ref().and_then(|origin| copyright(&tree, origin));
     let stub = take_stub(&mut tree, stub_origin.as_ref())?;
     base::apply(&mut tree, &recipe.hostname).map_err(fix_up("base"))?;
     let image =
@@ -283,7 +294,11 @@ pub fn assemble(
         tree,
         kernel,
         kernel_release,
+        kernel_origin,
         stub,
+        stub_origin,
+        stub_copyright,
+        controls,
         os_release,
         initrd_modules,
         modules,
@@ -332,6 +347,10 @@ fn unpack(
     let unpack_one = |index: &usize| -> Result<(usize, Origin, Layer), Error> {
         let (task, blob) = tasks.get(*index).ok_or_else(|| Error::Lock("nothing".to_owned()))?;
         let origin = origin_of(task);
+        if let Some(omitted) = omitted_whole(task, &applications) {
+            source.unpacked(blob.size);
+            return Ok((*index, origin, Layer { omitted, ..Layer::default() }));
+        }
         let rules = match task {
             Task::Deb(_) => debian.text.clone(),
             Task::Node(_, target) => target.to_string(),
@@ -386,6 +405,16 @@ fn unpack(
         layers.into_iter().map(|(_, origin, layer)| (origin, layer)).collect();
     layers.sort_by_key(|(origin, _)| !is_base(origin));
     Ok((layers, all))
+}
+
+/// The tally of a package of which a rule omits everything: there is nothing to unpack.
+fn omitted_whole(task: &Task<'_>, applications: &[Application<'_>]) -> Option<Tally> {
+    let Task::Application(npm, package, number) = task else { return None };
+    let omit = &applications.get(*number)?.omit;
+    let rule = omit.whole(&package.entry.location)?;
+    let mut tally = Tally::new(omit.len());
+    tally.count(rule, npm.size);
+    Some(tally)
 }
 
 fn blob_of(npm: &Npm) -> Result<Blob, Error> {
@@ -535,17 +564,24 @@ fn replaced_by(control: &str) -> impl Iterator<Item = String> + '_ {
 }
 
 /// Takes the kernel out of the tree, with everything in /boot: it belongs into the UKI.
-fn take_kernel(tree: &mut Tree) -> Result<(Vec<u8>, String), Error> {
+fn take_kernel(tree: &mut Tree) -> Result<(Vec<u8>, String, Origin), Error> {
     let boot = TreePath::new("boot")?;
     let found = tree.children(&boot).find_map(|(path, node)| {
         let release = path.name().strip_prefix("vmlinuz-")?;
-        Some((node.content()?.clone(), release.to_owned()))
+        Some((node.content()?.clone(), release.to_owned(), node.origin.clone()))
     });
     let missing = || Error::Missing { what: "kernel", expected: "/boot/vmlinuz-*".to_owned() };
-    let (content, release) = found.ok_or_else(missing)?;
+    let (content, release, origin) = found.ok_or_else(missing)?;
     let kernel = content.read()?.into_owned();
     tree.remove(&boot);
-    Ok((kernel, release))
+    Ok((kernel, release, origin))
+}
+
+/// The copyright file of a Debian package, when the tree has one.
+pub fn copyright(tree: &Tree, origin: &Origin) -> Option<Vec<u8>> {
+    let Origin::Debian { name, .. } = origin else { return None };
+    let path = TreePath::new(&format!("usr/share/doc/{name}/copyright")).ok()?;
+    tree.read(&path).ok().map(std::borrow::Cow::into_owned)
 }
 
 /// Takes the UEFI stub out of the tree, with everything else of its package.

@@ -81,6 +81,12 @@ pub enum Verb {
     Log(cmd::log::Arguments),
     /// Say whether a signed claim holds, without the network.
     Verify(cmd::verify::Arguments),
+    /// Say which known vulnerabilities affect an image, from a database that you bring along.
+    Scan(cmd::scan::Arguments),
+    /// Say what an event log tells: registers, events, and which digests its data explain.
+    Eventlog(cmd::eventlog::Arguments),
+    /// Judge a machine's evidence by reference values and a policy.
+    Appraise(Box<cmd::appraise::Arguments>),
     /// Print the JSON Schema of recipes.
     Schema(cmd::schema::Arguments),
 }
@@ -92,6 +98,12 @@ pub enum Format {
     Text,
     /// One JSON document.
     Json,
+}
+
+impl Format {
+    fn of(common: &Common) -> Self {
+        if common.json { Format::Json } else { Format::Text }
+    }
 }
 
 /// What a run of the program has at hand.
@@ -129,17 +141,13 @@ impl Session {
         };
         let given = vec![flags, Given::from_environment(&variable), configuration];
         Ok(Session {
-            format: format(common),
+            format: Format::of(common),
             progress: Progress::detect(common.quiet.then_some(())),
             store: Store::open(&root)?,
             mirrors: Mirrors::new(given, Box::new(cmd::npm_registry_of_this_machine)),
             network: if common.offline { Network::Offline } else { Network::Allowed },
         })
     }
-}
-
-fn format(common: &Common) -> Format {
-    if common.json { Format::Json } else { Format::Text }
 }
 
 /// Does what was asked for.
@@ -158,8 +166,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Verb::Publish(verb) => cmd::publish::run(verb, &session()?),
         Verb::Rebuild(verb) => cmd::rebuild::run(verb, &session()?),
         Verb::Key(verb) => cmd::key::run(verb),
-        Verb::Log(verb) => cmd::log::run(verb, format(&arguments.common)),
-        Verb::Verify(verb) => cmd::verify::run(verb, format(&arguments.common)),
+        Verb::Log(verb) => cmd::log::run(verb, Format::of(&arguments.common)),
+        Verb::Verify(verb) => cmd::verify::run(verb, Format::of(&arguments.common)),
+        Verb::Scan(verb) => cmd::scan::run(verb, &session()?),
+        Verb::Eventlog(verb) => cmd::eventlog::run(verb, Format::of(&arguments.common)),
+        Verb::Appraise(verb) => cmd::appraise::run(verb, Format::of(&arguments.common)),
         Verb::Schema(verb) => cmd::schema::run(verb),
     }
 }

@@ -13,7 +13,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use proofmark::host::{built, fetch, locking, log, signer, store};
+use proofmark::host::{built, fetch, locking, log, osv, signer, store};
 use proofmark::{assemble, lock, recipe};
 
 /// The answer to a check is no.
@@ -82,6 +82,9 @@ fn advice(error: &anyhow::Error) -> (Option<String>, u8) {
     for cause in error.chain().map(meant) {
         if let Some(hinted) = cause.downcast_ref::<Hinted>() {
             return (Some(hinted.hint.clone()), 1);
+        }
+        if let Some(hint) = cause.downcast_ref::<osv::Error>().and_then(osv::Error::hint) {
+            return (Some(hint.to_owned()), 1);
         }
         if let Some(hint) = cause.downcast_ref::<built::Error>().and_then(built::Error::hint) {
             return (Some(hint.to_owned()), 1);

@@ -2,7 +2,7 @@
 //!
 //! # Shape
 //! ```text
-//! recipe ─> lock ─> fetch* ─> assemble ─> filesystem ─> verity ─> uki ─> disk ─> manifest     (* = an effect)
+//! recipe ─> lock ─> fetch* ─> assemble ─> filesystem ─> verity ─> uki ─> disk ─> manifest, SBOM     (* = an effect)
 //!
 //! disk:  | GPT | root (EROFS) | root-verity | ESP: \EFI\BOOT\BOOTX64.EFI = UKI | GPT |
 //! ```
@@ -31,6 +31,7 @@ use uuid::Uuid;
 use crate::assemble::{self, Assembled};
 use crate::claim::contents::Contents;
 use crate::claim::manifest::{self, Manifest, Part};
+use crate::claim::sbom::{self, Bom};
 use crate::image::disk::{self, Kind, Layout, Partition, Role};
 use crate::image::esp::{self, Esp};
 use crate::image::sign::{self, Signer};
@@ -105,6 +106,8 @@ pub struct Image {
     pub uki: Vec<u8>,
     /// Everything in the root file system.
     pub contents: Contents,
+    /// Where each node of the tree that is no hard link lies in the file system, in the order of the tree.
+    pub places: Vec<erofs::Place>,
     /// The manifest, without the digests of the outputs.
     pub manifest: Manifest,
 }
@@ -282,7 +285,23 @@ pub fn image(
         inputs: inputs(recipe, lock, assembled),
         outputs: Default::default(),
     };
-    Ok(Image { uki, contents, manifest })
+    Ok(Image { uki, contents, places: filesystem.places().to_vec(), manifest })
+}
+
+/// Makes the bill of materials of an image.
+///
+/// # Errors
+/// [`sbom::Error`] when the parts are not of one image.
+pub fn bom(recipe: &Recipe, lock: &Lock, assembled: &Assembled, image: &Image) -> Result<Bom, sbom::Error> {
+    Bom::of(&sbom::Given {
+        recipe,
+        lock,
+        assembled,
+        places: &image.places,
+        module_list: &module_list(assembled),
+        manifest: &image.manifest,
+        uki: &image.uki,
+    })
 }
 
 /// The place on the disk that is written next.
@@ -324,18 +343,25 @@ fn part(name: &str, bytes: &[u8]) -> Part {
     Part { name: name.to_owned(), size: bytes.len() as u64, sha256: Sha256Digest::of(bytes).to_string() }
 }
 
+/// Where a module lies in the initrd.
+fn module_path(name: &str) -> String {
+    format!("modules/{}", name.trim_start_matches('?'))
+}
+
+/// The list of modules that the init loads.
+fn module_list(assembled: &Assembled) -> String {
+    let line = |(name, _): &(String, Vec<u8>)| {
+        let mark = if name.starts_with('?') { "?" } else { "" };
+        format!("{mark}/{}\n", module_path(name))
+    };
+    assembled.initrd_modules.iter().map(line).collect()
+}
+
 /// The initrd: our init, the list of modules, and the modules.
 fn initrd(assembled: &Assembled) -> Result<Vec<u8>, Error> {
     let modules = &assembled.initrd_modules;
-    let path = |name: &str| format!("modules/{}", name.trim_start_matches('?'));
-    let list: String = modules
-        .iter()
-        .map(|(name, _)| {
-            let mark = if name.starts_with('?') { "?" } else { "" };
-            format!("{mark}/{}\n", path(name))
-        })
-        .collect();
-    let paths: Vec<String> = modules.iter().map(|(name, _)| path(name)).collect();
+    let list = module_list(assembled);
+    let paths: Vec<String> = modules.iter().map(|(name, _)| module_path(name)).collect();
     let mut entries = vec![
         cpio::Entry { path: "init", mode: 0o755, content: cpio::Content::File(proofmark_guest::INIT) },
         cpio::Entry { path: "modules", mode: 0o755, content: cpio::Content::Directory },

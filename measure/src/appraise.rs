@@ -1,1 +1,463 @@
-//! The verdict on evidence, from what a boot should have measured.
+//! The verdict on evidence, from what a boot should have measured and what a policy allows.
+//!
+//! # Shape
+//!
+//! ```text
+//! Evidence<Unverified> ─┐                       ┌─ accepted: no reason against it
+//! Evidence<Verified> ───┼─ appraise ─> Verdict ─┤
+//! Reference, Policy ────┘                       └─ refused: every reason
+//! ```
+//!
+//! The world is closed. The log must replay to the registers that the evidence holds; in each register every event must
+//! be the next that the reference predicts, in order, none missing and none more; what the platform decides passes by its
+//! rule alone; no register holds anything else. The log's words (types, data) prove nothing: a digest that the data could
+//! explain must be theirs, and what the data merely name is never looked at.
+//!
+//! An unverified quote is refused unless the policy allows it by name, and its verdict says so even then. Only a verifier
+//! of signatures makes `Evidence<Verified>`, and none is written yet: [`Verified`] has no value, so no code, here or
+//! outside, can pass a quote off as verified.
+//!
+//! ```compile_fail
+//! use ovmf_measure::appraise::Verified;
+//! let passed_off = Verified {};
+//! ```
+//!
+//! # Source
+//!
+//! IETF RFC 9334 (evidence, reference values, appraisal); Intel TDX Module Base Specification, 12 (what a quote covers).
+//! The replay of each public log that has a quote gives the quote's registers.
+//!
+//! # Not here
+//!
+//! Signatures, TCB levels, collateral; reading of files; the words of a policy's file format beyond serde's.
+
+mod closed;
+mod policy;
+mod verdict;
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+pub use policy::{AttributeRule, BitNames, Exception, Policy};
+pub use verdict::{Answer, Note, Place, Reason, Signature, Verdict};
+
+use crate::digest::{Algorithm, Digest};
+use crate::event::{Event, Expected, Register, Witness, rtmr_of_pcr};
+use crate::log::Log;
+use crate::quote::{Attributes, Quote, Report, Td, Xfam};
+use crate::reference::{Platform, Profile, Reference, RegisterKind};
+use crate::replay;
+
+/// Holds what a machine says of itself: its registers, the log that should explain them, and how far the registers can
+/// be believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence<S> {
+    held: Held,
+    log: Log,
+    signature: S,
+}
+
+/// Marks evidence whose signature nobody has checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unverified(());
+
+/// Marks evidence whose signature, collateral and TCB level a verifier has checked; only the verifier makes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verified(Verification);
+
+/// Stands for what the verifier found; as long as there is no verifier, there is no value of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verification {}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Unverified {}
+    impl Sealed for super::Verified {}
+}
+
+/// Says how far evidence can be believed; [`Unverified`] and [`Verified`] alone do.
+pub trait Trust: sealed::Sealed {
+    /// Tells it for the verdict.
+    fn signature(&self) -> Signature;
+}
+
+impl Trust for Unverified {
+    fn signature(&self) -> Signature {
+        Signature::NotVerified
+    }
+}
+
+impl Trust for Verified {
+    fn signature(&self) -> Signature {
+        match self.0 {}
+    }
+}
+
+/// Holds the registers of evidence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Held {
+    Td(Box<Td>),
+    Pcrs { algorithm: Algorithm, values: BTreeMap<u8, Digest> },
+}
+
+impl Evidence<Unverified> {
+    /// Takes a quote and the log of the same boot.
+    pub fn of_quote(quote: &Quote, log: Log) -> Self {
+        Evidence {
+            held: Held::Td(Box::new(quote.td.clone())),
+            log: Log { kind: RegisterKind::Tdx, ..log },
+            signature: Unverified(()),
+        }
+    }
+
+    /// Takes a TDREPORT and the log of the same boot: nobody but the machine itself could verify it.
+    pub fn of_report(report: &Report, log: Log) -> Self {
+        Evidence {
+            held: Held::Td(Box::new(report.td.clone())),
+            log: Log { kind: RegisterKind::Tdx, ..log },
+            signature: Unverified(()),
+        }
+    }
+
+    /// Takes the values of one bank of a TPM's PCRs and the log of the same boot.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PcrAlgorithm`] and [`Error::PcrNumber`].
+    pub fn of_pcrs(algorithm: Algorithm, values: BTreeMap<u8, Digest>, log: Log) -> Result<Self, Error> {
+        for (pcr, value) in &values {
+            if *pcr > 23 {
+                return Err(Error::PcrNumber { found: *pcr });
+            }
+            if value.algorithm() != algorithm {
+                return Err(Error::PcrAlgorithm { pcr: *pcr, expected: algorithm, found: value.algorithm() });
+            }
+        }
+        Ok(Evidence {
+            held: Held::Pcrs { algorithm, values },
+            log: Log { kind: RegisterKind::Tpm, ..log },
+            signature: Unverified(()),
+        })
+    }
+}
+
+impl<S> Evidence<S> {
+    /// Tells whose registers these are.
+    pub fn kind(&self) -> RegisterKind {
+        self.log.kind
+    }
+
+    /// Tells the registers' algorithm.
+    pub fn algorithm(&self) -> Algorithm {
+        match &self.held {
+            Held::Td(_) => Algorithm::Sha384,
+            Held::Pcrs { algorithm, .. } => *algorithm,
+        }
+    }
+
+    /// Gives the registers that events are extended into.
+    pub fn registers(&self) -> BTreeMap<Register, Digest> {
+        match &self.held {
+            Held::Td(td) => (0..).zip(td.rtmr).map(|(index, value)| (Register::Rtmr(index), value)).collect(),
+            Held::Pcrs { values, .. } => {
+                values.iter().map(|(pcr, value)| (Register::Pcr(*pcr), *value)).collect()
+            }
+        }
+    }
+}
+
+/// Says why there can be no verdict.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A PCR's number is none.
+    #[error("expected PCRs 0 to 23, found {found}")]
+    PcrNumber {
+        /// The number.
+        found: u8,
+    },
+    /// A PCR's value is of another bank.
+    #[error("expected a value of {expected} for PCR {pcr}, found one of {found}")]
+    PcrAlgorithm {
+        /// The PCR.
+        pcr: u8,
+        /// The bank's algorithm.
+        expected: Algorithm,
+        /// The value's.
+        found: Algorithm,
+    },
+    /// The policy leaves a register out that it must judge.
+    #[error("a policy cannot leave {register} unjudged: the image's identity is in it")]
+    Unjudged {
+        /// The register.
+        register: Register,
+    },
+    /// The reference names a register, or a digest's algorithm, that the platform does not have.
+    #[error("the reference's platform {platform} is of {kind:?} and {algorithm}, but has {found}")]
+    Foreign {
+        /// The platform's name.
+        platform: String,
+        /// Whose registers it has.
+        kind: RegisterKind,
+        /// Its algorithm.
+        algorithm: Algorithm,
+        /// What does not belong there.
+        found: String,
+    },
+    /// A register of the reference is not what its events lead to.
+    #[error(
+        "the reference's platform {platform} gives {register} as {found}, but its events lead to {expected}"
+    )]
+    Inconsistent {
+        /// The platform's name.
+        platform: String,
+        /// The register.
+        register: Register,
+        /// What the events lead to.
+        expected: Digest,
+        /// What the reference says.
+        found: Digest,
+    },
+}
+
+/// Judges evidence by a reference and a policy.
+///
+/// Of several platforms in the reference that the evidence could be of, one that accepts it decides, else the one with
+/// the fewest reasons against it.
+///
+/// # Errors
+///
+/// [`Error`] when reference or policy contradict themselves; evidence that is not as it should be is a [`Verdict`].
+pub fn appraise<S: Trust>(
+    evidence: &Evidence<S>,
+    reference: &Reference,
+    policy: &Policy,
+) -> Result<Verdict, Error> {
+    let must = [Register::Mrtd, Register::Rtmr(1), Register::Rtmr(2), Register::Pcr(4)];
+    if let Some(register) = must.into_iter().find(|register| policy.unjudged.contains(register)) {
+        return Err(Error::Unjudged { register });
+    }
+    let (kind, algorithm) = (evidence.kind(), evidence.algorithm());
+    let mut reasons = Vec::new();
+    let mut notes = Vec::new();
+    let signature = evidence.signature.signature();
+    match signature {
+        Signature::NotVerified if policy.allows(Exception::UnverifiedQuote) => {
+            notes.push(Note::SignatureNotVerified);
+        }
+        Signature::NotVerified => reasons.push(Reason::SignatureNotVerified),
+    }
+    if reference.image.profile == Profile::Debug {
+        let image = reference.image.name.clone();
+        if policy.allows(Exception::DebugImage) {
+            notes.push(Note::DebugImage { image });
+        } else {
+            reasons.push(Reason::DebugImage { image });
+        }
+    }
+    if let Held::Td(td) = &evidence.held {
+        identity(td, policy, &mut reasons, &mut notes);
+    }
+    let mut best: Option<(&Platform, Vec<Reason>, Vec<Note>)> = None;
+    for platform in &reference.platforms {
+        check(platform)?;
+        let wanted = policy.platforms.is_empty() || policy.platforms.contains(&platform.name);
+        if !wanted || platform.kind != kind || platform.algorithm != algorithm {
+            continue;
+        }
+        let (against, noted) = judge(evidence, platform, policy);
+        if best.as_ref().is_none_or(|(_, fewest, _)| against.len() < fewest.len()) {
+            best = Some((platform, against, noted));
+        }
+    }
+    let platform = match best {
+        Some((platform, against, noted)) => {
+            reasons.extend(against);
+            notes.extend(noted);
+            Some(platform)
+        }
+        None => {
+            reasons.push(Reason::NoPlatform { kind, algorithm });
+            None
+        }
+    };
+    Ok(Verdict::new(reference, platform, signature, reasons, notes))
+}
+
+/// Judges what a TD is by itself.
+fn identity(td: &Td, policy: &Policy, reasons: &mut Vec<Reason>, notes: &mut Vec<Note>) {
+    let rule = &policy.attributes;
+    for bit in 0..u64::BITS {
+        let (set, required) = (td.attributes.has(bit), rule.required.0.has(bit));
+        if required && !set {
+            reasons.push(Reason::AttributeMissing { name: Attributes::name(bit) });
+        } else if set && !required && !rule.allowed.0.has(bit) {
+            reasons.push(Reason::AttributeSet { name: Attributes::name(bit) });
+        }
+        if td.xfam.has(bit) && !policy.xfam.0.has(bit) {
+            reasons.push(Reason::XfamSet { name: Xfam::name(bit) });
+        }
+    }
+    let mut field = |name: &'static str, expected: String, found: String| {
+        if expected != found {
+            reasons.push(Reason::Field { name, expected, found });
+        }
+    };
+    field("mr_config_id", policy.mr_config_id.to_string(), td.mr_config_id.to_string());
+    field("mr_owner", policy.mr_owner.to_string(), td.mr_owner.to_string());
+    field("mr_owner_config", policy.mr_owner_config.to_string(), td.mr_owner_config.to_string());
+    let none = Algorithm::Sha384.zero();
+    let service_td = td.mr_service_td.unwrap_or(none);
+    field("mr_service_td", policy.mr_service_td.unwrap_or(none).to_string(), service_td.to_string());
+    // An Intel-signed module that is not for debugging: anything else is not the TDX module.
+    field("mr_signer_seam", none.to_string(), td.mr_signer_seam.to_string());
+    field("seam_attributes", 0u64.to_string(), td.seam_attributes.to_string());
+    match &policy.report_data {
+        Some(expected) => field("report_data", expected.to_string(), td.report_data.to_string()),
+        None => notes.push(Note::FreshnessNotJudged),
+    }
+    if policy.mr_seam.is_empty() {
+        notes.push(Note::ModuleNotJudged);
+    } else if !policy.mr_seam.contains(&td.mr_seam) {
+        reasons.push(Reason::Module { found: td.mr_seam });
+    }
+}
+
+/// Gives the register that an event extends on a platform; `None` for one that the platform is not told of.
+fn register_of(event: &Event, kind: RegisterKind) -> Option<Register> {
+    match (kind, event.witness) {
+        (RegisterKind::Tdx, Witness::Both | Witness::Tdx) => rtmr_of_pcr(event.pcr).map(Register::Rtmr),
+        (RegisterKind::Tpm, Witness::Both | Witness::Tpm) => Some(Register::Pcr(event.pcr)),
+        _ => None,
+    }
+}
+
+/// Checks that a platform's registers are what its own events lead to.
+fn check(platform: &Platform) -> Result<(), Error> {
+    let (kind, algorithm) = (platform.kind, platform.algorithm);
+    let foreign = |found: String| Error::Foreign { platform: platform.name.clone(), kind, algorithm, found };
+    if kind == RegisterKind::Tdx && algorithm != Algorithm::Sha384 {
+        return Err(foreign("no register of that algorithm".to_string()));
+    }
+    let mut led_to: BTreeMap<Register, Option<Digest>> = BTreeMap::new();
+    for event in &platform.events {
+        let Some(register) = register_of(event, kind) else { continue };
+        if matches!(register, Register::Pcr(24..)) {
+            return Err(foreign(register.to_string()));
+        }
+        let value = led_to.entry(register).or_insert(Some(replay::reset_value(register, algorithm)));
+        *value = match &event.expected {
+            Expected::Exact(digest) if digest.algorithm() != algorithm => {
+                return Err(foreign(alloc::format!("a digest of {}", digest.algorithm())));
+            }
+            Expected::Exact(digest) => value.map(|value| value.extended(digest)),
+            Expected::PlatformGiven(_) => None,
+        };
+    }
+    for (register, found) in &platform.registers {
+        let fits = matches!(
+            (kind, register),
+            (RegisterKind::Tdx, Register::Rtmr(_)) | (RegisterKind::Tpm, Register::Pcr(_))
+        );
+        // MRTD is in a list of its own, and may stand here too when it is one of it.
+        let listed = *register == Register::Mrtd && platform.mrtd.iter().any(|mrtd| mrtd.digest == *found);
+        if !fits && !listed {
+            return Err(foreign(register.to_string()));
+        }
+        let reset = Some(replay::reset_value(*register, algorithm));
+        let expected = if fits { led_to.get(register).copied().unwrap_or(reset) } else { None };
+        if let Some(expected) = expected.filter(|expected| expected != found) {
+            let platform = platform.name.clone();
+            return Err(Error::Inconsistent { platform, register: *register, expected, found: *found });
+        }
+    }
+    Ok(())
+}
+
+/// Judges evidence by one platform.
+fn judge<S>(evidence: &Evidence<S>, platform: &Platform, policy: &Policy) -> (Vec<Reason>, Vec<Note>) {
+    let (mut reasons, mut notes) = (Vec::new(), Vec::new());
+    if let Held::Td(td) = &evidence.held {
+        let accepted: Vec<Digest> =
+            platform.mrtd.iter().map(|mrtd| mrtd.digest).chain(policy.mrtd.iter().copied()).collect();
+        if !accepted.contains(&td.mrtd) {
+            reasons.push(Reason::Mrtd { accepted, found: td.mrtd });
+        }
+        if let Some(expected) = platform.attributes.filter(|expected| *expected != td.attributes) {
+            reasons.push(Reason::Attributes { expected, found: td.attributes });
+        }
+    }
+    let algorithm = evidence.algorithm();
+    let logged = match closed::logged(&evidence.log, algorithm) {
+        Ok(logged) => logged,
+        Err(error) => {
+            reasons.push(Reason::Unreplayable { why: error.to_string() });
+            return (reasons, notes);
+        }
+    };
+    let mut predicted: BTreeMap<Register, Vec<&Event>> = BTreeMap::new();
+    for event in &platform.events {
+        if let Some(register) = register_of(event, platform.kind) {
+            predicted.entry(register).or_default().push(event);
+        }
+    }
+    let held = evidence.registers();
+    let judged = judged(evidence.kind(), logged.keys().chain(predicted.keys()).copied());
+    for register in held.keys().filter(|register| !judged.contains(register)) {
+        notes.push(Note::NotJudged { register: *register });
+    }
+    let at_start = replay::at_start(&evidence.log, algorithm);
+    let mut findings = closed::Findings::default();
+    for register in judged {
+        if policy.unjudged.contains(&register) {
+            notes.push(Note::NotJudged { register });
+            continue;
+        }
+        let events = logged.get(&register).map_or(&[][..], Vec::as_slice);
+        let runtime = policy.runtime.get(&register).map_or(&[][..], Vec::as_slice);
+        // What the log already tells of the run time is not told again.
+        let told = closed::told(events, runtime);
+        let start = at_start.get(&register).copied();
+        let start = start.unwrap_or_else(|| replay::reset_value(register, algorithm));
+        let replayed = events.iter().fold(start, |value, event| value.extended(&event.digest));
+        let later = runtime.get(told..).unwrap_or_default();
+        let expected = later.iter().fold(replayed, |value, digest| value.extended(digest));
+        match held.get(&register) {
+            None => reasons.push(Reason::NoValue { register }),
+            Some(found) if *found != expected => {
+                reasons.push(Reason::Replay { register, replayed: expected, held: *found });
+            }
+            Some(_) => {}
+        }
+        let boot = events.get(..events.len().saturating_sub(told)).unwrap_or_default();
+        let foreseen = predicted.get(&register).map_or(&[][..], Vec::as_slice);
+        findings.compare(register, foreseen, boot);
+        let known = platform
+            .registers
+            .get(&register)
+            .map(|known| runtime.iter().fold(*known, |value, digest| value.extended(digest)));
+        if let (Some(known), Some(found)) = (known, held.get(&register))
+            && known != *found
+            && !findings.is_retried(register)
+        {
+            reasons.push(Reason::Register { register, expected: known, found: *found });
+        }
+    }
+    let (against, noted) = findings.told();
+    reasons.extend(against);
+    notes.extend(noted);
+    (reasons, notes)
+}
+
+/// Gives the registers that are judged: each RTMR; each PCR of the firmware, and every other that is predicted or logged.
+fn judged(kind: RegisterKind, touched: impl Iterator<Item = Register>) -> BTreeSet<Register> {
+    let always: Vec<Register> = match kind {
+        RegisterKind::Tdx => (0..4).map(Register::Rtmr).collect(),
+        RegisterKind::Tpm => (0..8).map(Register::Pcr).collect(),
+    };
+    touched.chain(always).collect()
+}
+
+#[cfg(test)]
+mod tests;

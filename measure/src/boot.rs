@@ -1,1 +1,706 @@
 //! The events of a whole boot, from the firmware, the machine and the image.
+//!
+//! # Shape
+//!
+//! ```text
+//! firmware   TPM: its version, PEIFV, DXEFV      TD: TD HOB, CFV
+//! variables  SecureBoot PK KEK db dbx, separator
+//! machine    ACPI: the files that the loader allocates, and the loader; SMBIOS; BootOrder, each Boot####
+//! image      "Calling EFI Application…", separators, GPT, the UKI, the stub's sections, the kernel, its command line
+//!            and initrd, "Exit Boot Services…" twice
+//! ```
+//!
+//! # Source
+//!
+//! edk2 `SecurityPkg/Tcg/Tcg2Dxe`, `SecurityPkg/Tcg/Tcg2Pei`, `OvmfPkg/Tcg/TdTcg2Dxe`, `OvmfPkg/AcpiPlatformDxe`,
+//! `OvmfPkg/Library/PlatformBootManagerLib`, `MdeModulePkg/Library/UefiBootManagerLib`: compared event by event with what
+//! Debian's OVMF 2022.11, 2025.02 and 2026.08 measure of our images in QEMU with swtpm, and with logs of TDs.
+//!
+//! # Not here
+//!
+//! MRTD ([`crate::mrtd`]); a boot loader between firmware and UKI; a kernel that QEMU is given with `-kernel`.
+
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use crate::acpi::Smm;
+use crate::digest::{Algorithm, Digest};
+use crate::event::{Event, EventType, Expected, PlatformRule, Register, Source, Witness, rtmr_of_pcr};
+use crate::firmware::{Firmware, Kind};
+use crate::gpt::{self, Gpt};
+use crate::linux;
+use crate::platform::Listener;
+use crate::preimage::{Piece, Preimage};
+use crate::stub::{self, Uki};
+use crate::td_hob;
+use crate::variable::{self, GLOBAL, IMAGE_SECURITY, SecureBoot, Store};
+use crate::volume::{BOOT_MENU, Profile, SHELL, Separator, UI_APP};
+
+const FIRMWARE: &str = "firmware";
+const DISK: &str = "disk";
+const UKI: &str = "uki";
+/// The text that the firmware measures of an application that it starts.
+const CALLING: &str = "Calling EFI Application from Boot Option";
+/// The texts that the firmware measures as the kernel takes over.
+const EXITING: [&str; 2] = ["Exit Boot Services Invocation", "Exit Boot Services Returned with Success"];
+/// The file of the TPM's log that the loader allocates, of zeros: QEMU's `TPM_LOG_AREA_MINIMUM_SIZE`.
+const TPM_LOG: usize = 64 << 10;
+
+/// Says why a boot cannot be told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The UKI cannot be read.
+    #[error(transparent)]
+    Stub(#[from] stub::Error),
+    /// The kernel in it cannot be read.
+    #[error("kernel in the UKI")]
+    Kernel(#[source] crate::pe::Error),
+    /// The command line is not text.
+    #[error(transparent)]
+    Linux(#[from] linux::Error),
+    /// The partition table cannot be read.
+    #[error(transparent)]
+    Gpt(#[from] gpt::Error),
+    /// The firmware cannot be read.
+    #[error(transparent)]
+    Firmware(#[from] crate::firmware::Error),
+    /// Its variables cannot be read.
+    #[error(transparent)]
+    Variable(#[from] variable::Error),
+    /// Its TD HOB cannot be made.
+    #[error(transparent)]
+    TdHob(#[from] td_hob::Error),
+    /// As many digests are needed as there are preimages.
+    #[error("expected the digests of {expected} preimages, found {found}")]
+    Digests {
+        /// Preimages.
+        expected: usize,
+        /// Digests given.
+        found: usize,
+    },
+    /// The firmware does not tell a TD's registers of the boot.
+    #[error(
+        "firmware {firmware}: expected one that extends a TD's registers, found none of edk2's TdTcg2Dxe in it"
+    )]
+    NotForTdx {
+        /// SHA-256 of the firmware.
+        firmware: Digest,
+    },
+    /// The firmware would refuse the image.
+    #[error(
+        "firmware has Secure Boot on, and no certificate of its db signed the UKI: expected one of {expected}"
+    )]
+    NotSigned {
+        /// Certificates of db.
+        expected: usize,
+    },
+    /// Both digests and image must be of one algorithm.
+    #[error("image hashed with {found:?}, expected {expected:?}")]
+    Algorithm {
+        /// What the registers have.
+        expected: Algorithm,
+        /// What the image has.
+        found: Algorithm,
+    },
+}
+
+/// What of an image is hashed, parsed but not hashed yet.
+#[derive(Debug, Clone)]
+pub struct Plan<'a> {
+    preimages: Vec<Preimage<'a>>,
+    parts: Vec<Part>,
+    stub: stub::Version,
+    signature: &'a [u8],
+}
+
+/// One event of the image: what it is, and which digest of which preimage it has.
+#[derive(Debug, Clone)]
+struct Part {
+    role: Role,
+    preimage: usize,
+    cut: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Role {
+    Gpt,
+    Uki,
+    Section(&'static str),
+    Kernel,
+    Options,
+    Initrd,
+}
+
+impl<'a> Plan<'a> {
+    /// Reads a UKI, and the first sectors of the disk that it boots from (at least [`gpt::TABLE`] bytes); without a disk
+    /// there is no event of a partition table.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: what firmware would not boot, or what these rules do not cover.
+    pub fn read(uki: &'a [u8], disk: Option<&'a [u8]>) -> Result<Self, Error> {
+        let image = Uki::read(uki)?;
+        let mut plan = Plan {
+            preimages: Vec::new(),
+            parts: Vec::new(),
+            stub: image.version(),
+            signature: image.pe().certificates(),
+        };
+        if let Some(disk) = disk {
+            plan.part(Role::Gpt, Gpt::read(disk)?.preimage());
+        }
+        plan.part(Role::Uki, image.pe().authenticode(0).map_err(stub::Error::from)?);
+        let (initrd, cut) = linux::initrd(&image);
+        let initrd_index = plan.preimages.len();
+        plan.preimages.push(initrd);
+        for (name, content) in image.sections() {
+            match (*name, cut) {
+                // The initrd begins with the section: both cost one pass.
+                (".initrd", 1) => {
+                    plan.parts.push(Part { role: Role::Section(name), preimage: initrd_index, cut: 0 });
+                }
+                _ => plan.part(Role::Section(name), Preimage::new(alloc::vec![content.clone()])),
+            }
+        }
+        if let Some(Piece { offset: Some(offset), bytes: alloc::borrow::Cow::Borrowed(bytes) }) =
+            image.section(".linux")
+        {
+            let kernel = crate::pe::Pe::read(bytes).map_err(Error::Kernel)?;
+            plan.part(Role::Kernel, kernel.authenticode(*offset).map_err(Error::Kernel)?);
+        }
+        let cmdline = image.section(".cmdline").map(|piece| &*piece.bytes).unwrap_or_default();
+        plan.part(Role::Options, Preimage::new(alloc::vec![Piece::made(linux::load_options(cmdline)?)]));
+        plan.parts.push(Part { role: Role::Initrd, preimage: initrd_index, cut });
+        Ok(plan)
+    }
+
+    /// Gives what is hashed; the largest take as long as the whole, so that threads help.
+    pub fn preimages(&self) -> &[Preimage<'a>] {
+        &self.preimages
+    }
+
+    /// Takes the digests of all preimages, in their order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Digests`].
+    pub fn hashed(&self, algorithm: Algorithm, digests: &[Vec<Digest>]) -> Result<Image, Error> {
+        let missing = Error::Digests { expected: self.preimages.len(), found: digests.len() };
+        if digests.len() != self.preimages.len() {
+            return Err(missing);
+        }
+        let mut parts = Vec::new();
+        for part in &self.parts {
+            let digest = digests
+                .get(part.preimage)
+                .and_then(|digests| digests.get(part.cut))
+                .ok_or(missing.clone())?;
+            let ranges = self.preimages.get(part.preimage).map(|preimage| preimage.ranges(part.cut));
+            parts.push((part.role.clone(), *digest, ranges.unwrap_or_default()));
+        }
+        Ok(Image { algorithm, parts, stub: self.stub, signature: self.signature.to_vec() })
+    }
+
+    /// Hashes everything, one after another.
+    ///
+    /// # Errors
+    ///
+    /// As [`Plan::hashed`].
+    pub fn hash(&self, algorithm: Algorithm) -> Result<Image, Error> {
+        let digests: Vec<_> = self.preimages.iter().map(|preimage| preimage.digests(algorithm)).collect();
+        self.hashed(algorithm, &digests)
+    }
+
+    fn part(&mut self, role: Role, preimage: Preimage<'a>) {
+        self.parts.push(Part { role, preimage: self.preimages.len(), cut: 0 });
+        self.preimages.push(preimage);
+    }
+}
+
+/// A part's digest, and the ranges of its file that it covers.
+type Hashed = (Role, Digest, Vec<(u64, u64)>);
+
+/// An image that was hashed: all that the events of a boot need of it, whatever the machine.
+#[derive(Debug, Clone)]
+pub struct Image {
+    algorithm: Algorithm,
+    parts: Vec<Hashed>,
+    stub: stub::Version,
+    signature: Vec<u8>,
+}
+
+impl Image {
+    /// Tells what it was hashed with.
+    pub const fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    fn part(&self, role: &Role) -> Option<(&Digest, &[(u64, u64)])> {
+        let part = self.parts.iter().find(|(found, ..)| found == role);
+        part.map(|(_, digest, ranges)| (digest, ranges.as_slice()))
+    }
+
+    /// Gives the entry of db (its owner's GUID, a certificate) whose certificate the UKI's signature carries.
+    fn signer<'b>(&self, entries: &[&'b [u8]]) -> Option<&'b [u8]> {
+        let carried = |entry: &&&[u8]| {
+            let certificate = entry.get(16..).unwrap_or_default();
+            !certificate.is_empty()
+                && self.signature.windows(certificate.len()).any(|part| part == certificate)
+        };
+        entries.iter().find(carried).copied()
+    }
+}
+
+/// The ACPI tables that a machine is given, as QEMU's fw_cfg holds them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcpiFiles {
+    /// `etc/table-loader`.
+    pub loader: Vec<u8>,
+    /// `etc/acpi/rsdp`.
+    pub rsdp: Vec<u8>,
+    /// `etc/acpi/tables`.
+    pub tables: Vec<u8>,
+}
+
+impl From<crate::acpi::Tables> for AcpiFiles {
+    fn from(tables: crate::acpi::Tables) -> Self {
+        AcpiFiles { loader: tables.loader, rsdp: tables.rsdp, tables: tables.tables }
+    }
+}
+
+/// A QEMU machine of our shape: q35, one disk that is booted.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Its ACPI tables; without them the events of the tables are the platform's.
+    pub acpi: Option<AcpiFiles>,
+    /// The slot on PCI bus 0 of the virtio disk that is booted.
+    pub disk_slot: u8,
+}
+
+/// A firmware whose own part of every boot was hashed.
+#[derive(Debug, Clone)]
+pub struct Code {
+    algorithm: Algorithm,
+    profile: Profile,
+    cfv: Option<(Digest, (u64, u64))>,
+    variables: [(&'static str, [u8; 16], Vec<u8>); 5],
+    secure_boot: SecureBoot,
+    certificates: Vec<Vec<u8>>,
+    /// What was seen of PEIFV, which code changes in memory before it is measured.
+    pei: Vec<Digest>,
+}
+
+impl Code {
+    /// Tells what QEMU's ACPI tables tell of system management mode where the machine has it.
+    pub const fn smm(&self) -> Smm {
+        if self.profile.smm.is_present() { Smm::Negotiated } else { Smm::On }
+    }
+
+    /// Reads what a boot measures of a firmware; `variables` replace those of the image, as QEMU's second flash does;
+    /// `pei` are the digests of PEIFV that were seen in logs of this firmware.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub fn read(
+        algorithm: Algorithm,
+        profile: &Profile,
+        firmware: &Firmware<'_>,
+        variables: Option<&[u8]>,
+        pei: &[Digest],
+    ) -> Result<Self, Error> {
+        let cfv = firmware.section(Kind::Cfv)?;
+        let bytes = variables.unwrap_or_else(|| firmware.data(cfv));
+        let store = Store::read(bytes)?;
+        let secure_boot =
+            if profile.secure_boot.is_present() { store.secure_boot() } else { SecureBoot::Off };
+        let state: &[u8] = match (profile.secure_boot.is_present(), secure_boot) {
+            (false, _) => &[],
+            (true, SecureBoot::Off) => &[0],
+            (true, SecureBoot::On) => &[1],
+        };
+        let data = |guid: &[u8; 16], name| store.data(guid, name).unwrap_or_default().to_vec();
+        Ok(Code {
+            algorithm,
+            profile: profile.clone(),
+            cfv: Some((algorithm.of(bytes), (cfv.data_offset.into(), cfv.data_size.into()))),
+            variables: [
+                ("SecureBoot", GLOBAL, state.to_vec()),
+                ("PK", GLOBAL, data(&GLOBAL, "PK")),
+                ("KEK", GLOBAL, data(&GLOBAL, "KEK")),
+                ("db", IMAGE_SECURITY, data(&IMAGE_SECURITY, "db")),
+                ("dbx", IMAGE_SECURITY, data(&IMAGE_SECURITY, "dbx")),
+            ],
+            secure_boot,
+            certificates: store.certificates().iter().map(|entry| entry.to_vec()).collect(),
+            pei: pei.iter().filter(|digest| digest.algorithm() == algorithm).copied().collect(),
+        })
+    }
+}
+
+/// Events that are being put together.
+struct Events {
+    algorithm: Algorithm,
+    witness: Witness,
+    events: Vec<Event>,
+}
+
+impl Events {
+    fn push(
+        &mut self,
+        pcr: u8,
+        kind: EventType,
+        subject: impl Into<String>,
+        expected: Expected,
+        source: Source,
+    ) {
+        let event = Event { pcr, kind, subject: subject.into(), expected, witness: self.witness, source };
+        self.events.push(event);
+    }
+
+    /// Bytes that a rule makes.
+    fn made(
+        &mut self,
+        pcr: u8,
+        kind: EventType,
+        subject: impl Into<String>,
+        bytes: &[u8],
+        rule: impl Into<String>,
+    ) {
+        let expected = Expected::Exact(self.algorithm.of(bytes));
+        self.push(pcr, kind, subject, expected, rule_source("rule", rule));
+    }
+
+    fn action(&mut self, pcr: u8, text: &str) {
+        let rule = "the text without a NUL";
+        self.made(pcr, EventType::EV_EFI_ACTION, text, text.as_bytes(), rule);
+    }
+
+    fn separator(&mut self, pcr: u8) {
+        self.made(pcr, EventType::EV_SEPARATOR, "separator", &[0; 4], "four zero bytes");
+    }
+
+    fn hashed(
+        &mut self,
+        pcr: u8,
+        kind: EventType,
+        subject: impl Into<String>,
+        part: Option<(&Digest, &[(u64, u64)])>,
+        file: &str,
+        rule: &str,
+    ) {
+        if let Some((digest, ranges)) = part {
+            let source = Source { file: file.into(), ranges: ranges.to_vec(), rule: rule.into() };
+            self.push(pcr, kind, subject, Expected::Exact(*digest), source);
+        }
+    }
+
+    fn variable(&mut self, kind: EventType, pcr: u8, name: &str, guid: &[u8; 16], data: &[u8], file: &str) {
+        let bytes = match kind {
+            EventType::EV_EFI_VARIABLE_BOOT => data.to_vec(),
+            _ => variable::event_data(guid, name, data),
+        };
+        let rule = match kind {
+            EventType::EV_EFI_VARIABLE_BOOT => "the variable's data",
+            _ => "UEFI_VARIABLE_DATA: GUID, lengths, name, data",
+        };
+        let expected = Expected::Exact(self.algorithm.of(&bytes));
+        self.push(pcr, kind, name, expected, rule_source(file, rule));
+    }
+}
+
+fn rule_source(file: &str, rule: impl Into<String>) -> Source {
+    Source { file: file.into(), ranges: Vec::new(), rule: rule.into() }
+}
+
+/// Gives the events of a QEMU machine that boots the image from its disk, in their order.
+///
+/// # Errors
+///
+/// [`Error`].
+pub fn qemu(
+    listener: Listener,
+    firmware: &Firmware<'_>,
+    code: &Code,
+    machine: &Machine,
+    image: &Image,
+) -> Result<Vec<Event>, Error> {
+    let algorithm = code.algorithm;
+    if image.algorithm != algorithm {
+        return Err(Error::Algorithm { expected: algorithm, found: image.algorithm });
+    }
+    let witness = if listener == Listener::Tpm { Witness::Tpm } else { Witness::Tdx };
+    let mut events = Events { algorithm, witness, events: Vec::new() };
+    let profile = &code.profile;
+    match listener {
+        Listener::Tpm => volumes(&mut events, code),
+        Listener::Tdx | Listener::TpmAndTdx => {
+            if !profile.tdx.is_present() {
+                return Err(Error::NotForTdx { firmware: profile.firmware });
+            }
+            let hob = td_hob::qemu(firmware, machine.memory)?;
+            let rule = "the TD HOB list without its end, from the firmware's sections and the memory";
+            events.made(1, EventType::EV_EFI_HANDOFF_TABLES2, "TD HOB", &hob, rule);
+            if let Some((digest, range)) = &code.cfv {
+                let part = Some((digest, core::slice::from_ref(range)));
+                let kind = EventType::EV_EFI_PLATFORM_FIRMWARE_BLOB2;
+                events.hashed(1, kind, "CFV", part, FIRMWARE, "the bytes of the variable store");
+            }
+            if profile.fw_cfg.is_present() {
+                let rule = Expected::PlatformGiven(PlatformRule::FromData { at_most: 6 });
+                let source = rule_source("machine", "items of QEMU's fw_cfg, such as bootorder");
+                events.push(1, EventType::EV_PLATFORM_CONFIG_FLAGS, "QEMU FW CFG", rule, source);
+            }
+        }
+    }
+    for (name, guid, data) in &code.variables {
+        events.variable(EventType::EV_EFI_VARIABLE_DRIVER_CONFIG, 7, name, guid, data, FIRMWARE);
+    }
+    events.separator(7);
+    if profile.acpi.is_present() {
+        acpi(&mut events, listener, machine.acpi.as_ref());
+    }
+    if profile.smbios.is_present() {
+        let kind = EventType::EV_EFI_HANDOFF_TABLES;
+        let rule = "SMBIOS without what differs from machine to machine";
+        events.push(
+            1,
+            kind,
+            "SMBIOS",
+            Expected::PlatformGiven(PlatformRule::Unjudged),
+            rule_source("machine", rule),
+        );
+    }
+    boot_options(&mut events, profile, machine.disk_slot);
+    from_image(&mut events, listener, Some(code), image)?;
+    Ok(events.events)
+}
+
+/// Gives the events of a platform that its file tells, and the image's behind them.
+///
+/// # Errors
+///
+/// [`Error`].
+pub fn platform(listener: Listener, before: Vec<Event>, image: &Image) -> Result<Vec<Event>, Error> {
+    let witness = if listener == Listener::Tpm { Witness::Tpm } else { Witness::Tdx };
+    let mut events = Events { algorithm: image.algorithm, witness, events: before };
+    from_image(&mut events, listener, None, image)?;
+    Ok(events.events)
+}
+
+fn volumes(events: &mut Events, code: &Code) {
+    let kind = EventType::EV_S_CRTM_VERSION;
+    match &code.profile.version {
+        Some(version) => {
+            let text: Vec<u8> = version.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+            let expected = Expected::Exact(events.algorithm.of(&text));
+            let source = rule_source(FIRMWARE, "the text in Tcg2Pei, UTF-16 with a NUL");
+            events.push(0, kind, "firmware version", expected, source);
+        }
+        None => {
+            let expected = Expected::PlatformGiven(PlatformRule::FromData { at_most: 1 });
+            events.push(0, kind, "firmware version", expected, rule_source(FIRMWARE, "the text in the log"));
+        }
+    }
+    let kind = EventType::EV_EFI_PLATFORM_FIRMWARE_BLOB;
+    let seen = match code.pei.as_slice() {
+        [] => Expected::PlatformGiven(PlatformRule::Unjudged),
+        digests => Expected::PlatformGiven(PlatformRule::OneOf { digests: digests.to_vec() }),
+    };
+    let rule = "PEIFV as its own code has changed it in memory; seen in logs of this firmware";
+    events.push(0, kind, "PEIFV", seen, rule_source(FIRMWARE, rule));
+    let dxe = code.profile.dxe.iter().find(|digest| digest.algorithm() == events.algorithm);
+    let expected =
+        dxe.map_or(Expected::PlatformGiven(PlatformRule::Unjudged), |digest| Expected::Exact(*digest));
+    events.push(
+        0,
+        kind,
+        "DXEFV",
+        expected,
+        rule_source(FIRMWARE, "DXEFV, unpacked from the LZMA section of the code"),
+    );
+}
+
+fn acpi(events: &mut Events, listener: Listener, files: Option<&AcpiFiles>) {
+    let kind = EventType::EV_PLATFORM_CONFIG_FLAGS;
+    let names = files.map(|files| allocated(&files.loader)).unwrap_or_else(|| {
+        let log = (listener != Listener::Tdx).then_some("etc/tpm/log");
+        let names = ["etc/acpi/rsdp"].into_iter().chain(log).chain(["etc/acpi/tables"]);
+        names.map(ToString::to_string).collect()
+    });
+    for name in core::iter::once("etc/table-loader".to_string()).chain(names) {
+        let content = match (files, name.as_str()) {
+            (_, "etc/tpm/log") => Some(alloc::vec![0; TPM_LOG]),
+            (Some(files), "etc/table-loader") => Some(files.loader.clone()),
+            (Some(files), "etc/acpi/rsdp") => Some(files.rsdp.clone()),
+            (Some(files), "etc/acpi/tables") => Some(files.tables.clone()),
+            _ => None,
+        };
+        let expected = match content {
+            Some(content) => Expected::Exact(events.algorithm.of(&content)),
+            None => Expected::PlatformGiven(PlatformRule::Unjudged),
+        };
+        let source = rule_source("acpi", "the file of QEMU's fw_cfg, before addresses are put in");
+        events.push(1, kind, alloc::format!("ACPI DATA {name}"), expected, source);
+    }
+}
+
+/// The files that a loader script allocates, in order: commands of 128 bytes, 1 is ALLOCATE, with the name at 4.
+fn allocated(loader: &[u8]) -> Vec<String> {
+    let allocate = loader.chunks_exact(128).filter(|command| crate::field::u32(command, 0) == Some(1));
+    let name = |command: &[u8]| {
+        let name = command.get(4..60).unwrap_or_default();
+        let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+        String::from_utf8_lossy(name.get(..end).unwrap_or_default()).into_owned()
+    };
+    allocate.map(name).collect()
+}
+
+/// A load option: attributes u32, length of the paths u16, description, paths, more.
+fn load_option(attributes: u32, description: &str, path: &[u8], more: &[u8]) -> Vec<u8> {
+    let mut option = attributes.to_le_bytes().to_vec();
+    option.extend((path.len() as u16).to_le_bytes());
+    option.extend(description.encode_utf16().chain([0]).flat_map(u16::to_le_bytes));
+    option.extend_from_slice(path);
+    option.extend_from_slice(more);
+    option
+}
+
+/// Ends a device path.
+const PATH_END: [u8; 4] = [0x7f, 0xff, 4, 0];
+/// Marks an option that the boot manager itself made: 8108ac4e-9f11-4d59-850e-e21a522c59b2.
+const MADE: [u8; 16] =
+    [0x4e, 0xac, 0x08, 0x81, 0x11, 0x9f, 0x59, 0x4d, 0x85, 0x0e, 0xe2, 0x1a, 0x52, 0x2c, 0x59, 0xb2];
+/// The volume of drivers, 7cb8bdc9-f8eb-4f34-aaea-3ee4af6516a1.
+const DXE_VOLUME: [u8; 16] =
+    [0xc9, 0xbd, 0xb8, 0x7c, 0xeb, 0xf8, 0x34, 0x4f, 0xaa, 0xea, 0x3e, 0xe4, 0xaf, 0x65, 0x16, 0xa1];
+const ACTIVE: u32 = 1;
+const HIDDEN: u32 = 8;
+/// An application, not a boot option proper.
+const APPLICATION: u32 = 0x100;
+
+fn volume_option(attributes: u32, description: &str, file: &[u8; 16]) -> Vec<u8> {
+    let mut path = alloc::vec![4, 7, 20, 0];
+    path.extend(DXE_VOLUME);
+    path.extend([4, 6, 20, 0]);
+    path.extend(file);
+    path.extend(PATH_END);
+    load_option(attributes, description, &path, &[])
+}
+
+/// BootOrder and its options: the disk that has a boot index, then what the firmware brings along.
+fn boot_options(events: &mut Events, profile: &Profile, slot: u8) {
+    // PciRoot(0x0)/Pci(slot,0x0)
+    let mut path = alloc::vec![2, 1, 12, 0, 0xd0, 0x41, 0x03, 0x0a, 0, 0, 0, 0, 1, 1, 6, 0, 0, slot];
+    path.extend(PATH_END);
+    let disk = load_option(ACTIVE, "UEFI Misc Device", &path, &MADE);
+    let mut options: Vec<Vec<u8>> = Vec::new();
+    let menu = profile.boot_menu.is_present();
+    if menu {
+        options.push(volume_option(ACTIVE | HIDDEN | APPLICATION, "BootManagerMenuApp", &BOOT_MENU));
+    }
+    if profile.ui_app.is_present() {
+        let (attributes, name) = if menu {
+            (ACTIVE | APPLICATION, "EFI Firmware Setup")
+        } else {
+            (ACTIVE | HIDDEN | APPLICATION, "UiApp")
+        };
+        options.push(volume_option(attributes, name, &UI_APP));
+    }
+    let first = options.len();
+    options.push(disk);
+    if profile.shell.is_present() {
+        let attributes = if menu { ACTIVE | APPLICATION } else { ACTIVE };
+        options.push(volume_option(attributes, "EFI Internal Shell", &SHELL));
+    }
+    let order: Vec<usize> =
+        core::iter::once(first).chain((0..options.len()).filter(|index| *index != first)).collect();
+    let numbers: Vec<u8> = order.iter().flat_map(|index| (*index as u16).to_le_bytes()).collect();
+    let kind = EventType::EV_EFI_VARIABLE_BOOT;
+    events.variable(kind, 1, "BootOrder", &GLOBAL, &numbers, "machine");
+    for index in order {
+        if let Some(option) = options.get(index) {
+            events.variable(kind, 1, &alloc::format!("Boot{index:04X}"), &GLOBAL, option, "machine");
+        }
+    }
+}
+
+/// What comes from the call of the boot option on.
+fn from_image(
+    events: &mut Events,
+    listener: Listener,
+    code: Option<&Code>,
+    image: &Image,
+) -> Result<(), Error> {
+    let tpm = listener == Listener::Tpm;
+    events.action(4, CALLING);
+    match (listener, code.map(|code| code.profile.separator)) {
+        (Listener::Tpm, _) => (0..=6).for_each(|pcr| events.separator(pcr)),
+        (_, Some(Separator::Rtmr0)) => events.separator(1),
+        _ => events.separator(4),
+    }
+    let gpt = image.part(&Role::Gpt);
+    let rule = "header (92 bytes), the number of used entries (u64), the used entries";
+    events.hashed(5, EventType::EV_EFI_GPT_EVENT, "GPT", gpt, DISK, rule);
+    let secure_boot = code.map_or(SecureBoot::Off, |code| code.secure_boot);
+    if let (SecureBoot::On, Some(code)) = (secure_boot, code) {
+        let entries: Vec<&[u8]> = code.certificates.iter().map(Vec::as_slice).collect();
+        let entry = image.signer(&entries).ok_or(Error::NotSigned { expected: entries.len() })?;
+        events.variable(EventType::EV_EFI_VARIABLE_AUTHORITY, 7, "db", &IMAGE_SECURITY, entry, FIRMWARE);
+    }
+    let program = EventType::EV_EFI_BOOT_SERVICES_APPLICATION;
+    let authenticode = "Authenticode: the ranges, one after another";
+    events.hashed(4, program, "UKI", image.part(&Role::Uki), UKI, authenticode);
+    if tpm || image.stub.extends_rtmrs() {
+        for name in stub::MEASURED {
+            if let Some(part) = image.part(&Role::Section(name)) {
+                let label = [name.as_bytes(), &[0]].concat();
+                let kind = EventType::EV_IPL;
+                events.made(11, kind, alloc::format!("name of section {name}"), &label, "the name and a NUL");
+                let rule = "the section, as long as it is in memory";
+                events.hashed(11, kind, alloc::format!("section {name}"), Some(part), UKI, rule);
+            }
+        }
+    }
+    if image.stub.loads_by_firmware() && secure_boot == SecureBoot::Off {
+        events.hashed(4, program, "kernel in the UKI", image.part(&Role::Kernel), UKI, authenticode);
+    }
+    if listener != Listener::TpmAndTdx {
+        let kind = EventType::EV_EVENT_TAG;
+        let rule = "section .cmdline as the stub hands it on: UTF-16 with a NUL";
+        events.hashed(9, kind, "command line", image.part(&Role::Options), UKI, rule);
+        let rule = "the sections, each filled up to a multiple of 4, behind each but .ucode and .initrd an archive's \
+                    member around it (systemd-stub's .extra)";
+        events.hashed(9, kind, "initrd", image.part(&Role::Initrd), UKI, rule);
+    }
+    EXITING.iter().for_each(|text| events.action(5, text));
+    Ok(())
+}
+
+/// Gives the value of every register that only exact events are extended into, after all of them.
+pub fn registers(algorithm: Algorithm, events: &[Event]) -> BTreeMap<Register, Digest> {
+    let mut values: BTreeMap<Register, Option<Digest>> = BTreeMap::new();
+    let tdx = events.iter().any(|event| event.witness != Witness::Tpm);
+    if tdx {
+        values.extend((0..4).map(|index| (Register::Rtmr(index), Some(algorithm.zero()))));
+    } else {
+        // What is not extended before the kernel runs is the kernel's and its programs' to extend.
+        values.extend(events.iter().map(|event| (Register::Pcr(event.pcr), Some(algorithm.zero()))));
+    }
+    for event in events {
+        let register = match (event.witness, tdx) {
+            (Witness::Tpm, _) | (Witness::Both, false) => Some(Register::Pcr(event.pcr)),
+            _ => rtmr_of_pcr(event.pcr).map(Register::Rtmr),
+        };
+        if let Some(value) = register.and_then(|register| values.get_mut(&register)) {
+            *value = match &event.expected {
+                Expected::Exact(digest) => value.map(|value| value.extended(digest)),
+                Expected::PlatformGiven(_) => None,
+            };
+        }
+    }
+    values.into_iter().filter_map(|(register, value)| Some((register, value?))).collect()
+}

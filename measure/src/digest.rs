@@ -29,7 +29,7 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// Gives the bytes of a digest.
-    pub const fn len(self) -> usize {
+    pub const fn size(self) -> usize {
         match self {
             Algorithm::Sha256 => 32,
             Algorithm::Sha384 => 48,
@@ -63,6 +63,15 @@ impl Algorithm {
             Algorithm::Sha256 => Digest::Sha256([0; 32]),
             Algorithm::Sha384 => Digest::Sha384([0; 48]),
         }
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Algorithm::Sha256 => "sha256",
+            Algorithm::Sha384 => "sha384",
+        })
     }
 }
 

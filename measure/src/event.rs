@@ -47,6 +47,44 @@ impl fmt::Display for Register {
     }
 }
 
+/// Says why text names no register.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected mrtd, rtmr0 to rtmr3 or pcr.0 to pcr.23, found {found:?}")]
+pub struct NotARegister {
+    /// The text.
+    pub found: String,
+}
+
+impl core::str::FromStr for Register {
+    type Err = NotARegister;
+
+    fn from_str(text: &str) -> Result<Self, NotARegister> {
+        let index = |digits: &str, below: u8| {
+            let plain = digits.len() == 1 || !digits.starts_with(['0', '+']);
+            digits.parse::<u8>().ok().filter(|index| plain && *index < below)
+        };
+        let named = match text.strip_prefix("rtmr") {
+            Some(digits) => index(digits, 4).map(Register::Rtmr),
+            None => text.strip_prefix("pcr.").and_then(|digits| index(digits, 24)).map(Register::Pcr),
+        };
+        named
+            .or_else(|| (text == "mrtd").then_some(Register::Mrtd))
+            .ok_or_else(|| NotARegister { found: text.into() })
+    }
+}
+
+impl Serialize for Register {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Register {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// Tells the RTMR that TDX extends instead of a PCR; `None` for PCR 0, which MRTD stands for, and for PCR 16 and those
 /// from 18 on, which no firmware extends.
 pub const fn rtmr_of_pcr(pcr: u8) -> Option<u8> {
@@ -205,8 +243,8 @@ pub enum PlatformRule {
         /// The digests.
         digests: Vec<Digest>,
     },
-    /// A `Boot####` variable whose digest is that of its data, an active load option whose description begins so and
-    /// that names no file but one of `files`; an empty description allows any.
+    /// A `Boot####` variable whose digest is that of its value, an active load option whose description begins so; an
+    /// empty description allows any. Which file it names does not matter: the file that runs is measured itself.
     BootOption {
         /// The beginning of its description.
         description: String,

@@ -1,1 +1,173 @@
 //! The events of the kernel's EFI stub, from the command line and the initrd.
+//!
+//! # Shape
+//!
+//! ```text
+//! PCR 9   EV_EVENT_TAG 0x8f3b22ed   LoadOptions: UTF-16 with a NUL
+//! PCR 9   EV_EVENT_TAG 0x8f3b22ec   the initrd: .ucode, .initrd, archives (newc cpio) of what the stub hands on, each
+//!                                   filled up to a multiple of 4
+//! ```
+//!
+//! Where firmware speaks to a TPM and to a TD's registers, the kernel tells the TPM alone.
+//!
+//! # Source
+//!
+//! Linux `drivers/firmware/efi/libstub/efi-stub-helper.c` (from 6.9 also for TDs); systemd 257 `src/boot/stub.c`,
+//! `src/boot/cpio.c`, `src/boot/util.c` (`mangle_stub_cmdline`). Equal to what Debian's kernel 6.12 measures under stub
+//! 257.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::preimage::{Piece, Preimage};
+use crate::stub::Uki;
+
+/// Marks a directory in an archive.
+const DIRECTORY: u32 = 0o040_000;
+/// Marks a file in an archive.
+const FILE: u32 = 0o100_000;
+
+/// Says why a command line cannot be told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It is not text.
+    #[error("command line at byte {offset}: expected UTF-8, found {found:#04x}")]
+    NotText {
+        /// Of which byte.
+        offset: usize,
+        /// What stands there.
+        found: u8,
+    },
+}
+
+/// Gives the LoadOptions that systemd-stub hands to the kernel for the UKI's section `.cmdline`.
+///
+/// # Errors
+///
+/// [`Error::NotText`].
+pub fn load_options(cmdline: &[u8]) -> Result<Vec<u8>, Error> {
+    // The section is text up to a NUL.
+    let text = cmdline.split(|byte| *byte == 0).next().unwrap_or_default();
+    let text = core::str::from_utf8(text).map_err(|error| {
+        let offset = error.valid_up_to();
+        Error::NotText { offset, found: text.get(offset).copied().unwrap_or_default() }
+    })?;
+    let blank = |letter: char| u32::from(letter) <= 0x20;
+    // A control character becomes a blank; blanks at both ends are cut off.
+    let plain = text.trim_matches(blank).chars().map(|letter| if blank(letter) { ' ' } else { letter });
+    let text: String = plain.collect();
+    Ok(text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect())
+}
+
+/// Gives what the kernel hashes of the initrd that systemd-stub puts together, and by which cut: its first cut is the
+/// UKI's section `.initrd` alone where the archive begins with it, so that both cost one pass.
+pub fn initrd<'a>(uki: &Uki<'a>) -> (Preimage<'a>, usize) {
+    let mut pieces = Vec::new();
+    let mut cut = 0;
+    let mut first = None;
+    for name in [".ucode", ".initrd"] {
+        if let Some(section) = uki.section(name) {
+            let fill = section.bytes.len().wrapping_neg() % 4;
+            if name == ".initrd" && pieces.is_empty() {
+                first = Some(section.clone());
+                cut = 1;
+            } else {
+                pieces.push(section.clone());
+            }
+            pieces.push(Piece::made(alloc::vec![0; fill]));
+        }
+    }
+    // In the order of the stub's list of initrds.
+    let handed_on = [
+        (uki.signature(), "tpm2-pcr-signature.json"),
+        (uki.section(".pcrpkey"), "tpm2-pcr-public-key.pem"),
+        (uki.section(".osrel"), "os-release"),
+    ];
+    for (section, name) in handed_on {
+        if let Some(section) = section {
+            archive(section, name, &mut pieces);
+        }
+    }
+    match first {
+        Some(section) => (Preimage::new(alloc::vec![section]).followed_by(pieces), cut),
+        None => (Preimage::new(pieces), cut),
+    }
+}
+
+/// Appends an archive of one file in `.extra`.
+fn archive<'a>(content: &Piece<'a>, name: &str, pieces: &mut Vec<Piece<'a>>) {
+    let size = content.bytes.len();
+    let mut head = member(1, DIRECTORY | 0o555, 0, ".extra");
+    head.extend(member(2, FILE | 0o444, size, &alloc::format!(".extra/{name}")));
+    pieces.push(Piece::made(head));
+    pieces.push(content.clone());
+    let mut tail = alloc::vec![0; size.wrapping_neg() % 4];
+    let zeros = "00000000";
+    let words = ["070701", zeros, zeros, zeros, zeros, "00000001", zeros, zeros, zeros, zeros, zeros, zeros];
+    tail.extend(words.concat().into_bytes());
+    tail.extend(b"0000000B00000000TRAILER!!!\0\0\0\0");
+    // The stub fills up each archive; the trailer is 124 bytes long, and so is the fill none.
+    pieces.push(Piece::made(tail));
+}
+
+fn member(inode: u32, mode: u32, size: usize, name: &str) -> Vec<u8> {
+    let mut bytes = b"070701".to_vec();
+    let length = name.len().saturating_add(1) as u32;
+    for word in [inode, mode, 0, 0, 1, 0, size as u32, 0, 0, 0, 0, length, 0] {
+        bytes.extend(alloc::format!("{word:08x}").into_bytes());
+    }
+    bytes.extend_from_slice(name.as_bytes());
+    bytes.push(0);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+    use crate::digest::Algorithm;
+    use crate::stub::specimen::{MAGIC, uki};
+
+    fn text(cmdline: &[u8]) -> String {
+        let options = load_options(cmdline).unwrap();
+        let units: Vec<u16> = options.chunks(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])).collect();
+        assert_eq!(units.last(), Some(&0));
+        String::from_utf16(&units[..units.len() - 1]).unwrap()
+    }
+
+    #[test]
+    fn blanks_at_the_ends_go_and_control_characters_become_blanks() {
+        assert_eq!(text(b" \n quiet\troot=x\n\n"), "quiet root=x");
+        assert_eq!(text("a\u{e4}\u{1f600} b\0junk".as_bytes()), "a\u{e4}\u{1f600} b");
+        assert_eq!(text(b""), "");
+        assert_eq!(load_options(b"ab\xff"), Err(Error::NotText { offset: 2, found: 0xff }));
+    }
+
+    #[test]
+    fn the_initrd_is_the_section_and_an_archive_of_the_release() {
+        let bytes = uki(MAGIC, b"x");
+        let uki = Uki::read(&bytes).unwrap();
+        let (preimage, cut) = initrd(&uki);
+        let digests = preimage.digests(Algorithm::Sha384);
+        assert_eq!(cut, 1);
+        assert_eq!(digests[0], Algorithm::Sha384.of(b"initrd"));
+        let mut all = b"initrd\0\0".to_vec();
+        let member = |inode, mode, size, name_size| {
+            alloc::format!(
+                "070701{inode}{mode}0000000000000000{links}00000000{size}{rest}{name_size}00000000",
+                links = "00000001",
+                rest = "00000000".repeat(4)
+            )
+            .into_bytes()
+        };
+        all.extend(member("00000001", "0000416d", "00000000", "00000007"));
+        all.extend(b".extra\0\0\0\0");
+        all.extend(member("00000002", "00008124", "00000005", "00000012"));
+        all.extend(b".extra/os-release\0");
+        all.extend(b"ID=x\n\0\0\0");
+        all.extend(member("00000000", "00000000", "00000000", "0000000B"));
+        all.extend(b"TRAILER!!!\0\0\0\0");
+        assert_eq!(digests[1], Algorithm::Sha384.of(&all), "{}", String::from_utf8_lossy(&all));
+    }
+}

@@ -434,7 +434,9 @@ impl Packer {
 
 fn compress(bytes: &[u8], level: i32) -> Option<Clusters> {
     let mut packer = Packer::new(bytes, level)?;
-    packer.push(bytes)?;
+    for window in bytes.chunks(WINDOW) {
+        packer.push(window)?;
+    }
     packer.finish()
 }
 

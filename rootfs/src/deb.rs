@@ -133,7 +133,8 @@ pub fn xz_reader(bytes: &[u8]) -> impl Read + '_ {
     liblzma::bufread::XzDecoder::new(bytes)
 }
 
-/// Large archives have several blocks, which two threads decode at once.
+/// Large archives have several blocks, which two threads decode at once. The sums inside are not computed: they can
+/// only find again what the digest of the whole package, which the caller holds it to, has found.
 fn xz(bytes: &[u8]) -> io::Result<liblzma::bufread::XzDecoder<&[u8]>> {
     const WORTH_THREADS: usize = 8 << 20;
     let stream = if bytes.len() >= WORTH_THREADS {
@@ -143,7 +144,7 @@ fn xz(bytes: &[u8]) -> io::Result<liblzma::bufread::XzDecoder<&[u8]>> {
             .memlimit_stop(u64::MAX)
             .decoder()
     } else {
-        liblzma::stream::Stream::new_stream_decoder(u64::MAX, 0)
+        liblzma::stream::Stream::new_stream_decoder(u64::MAX, liblzma::stream::IGNORE_CHECK)
     };
     Ok(liblzma::bufread::XzDecoder::new_stream(bytes, stream.map_err(io::Error::from)?))
 }

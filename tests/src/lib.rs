@@ -8,3 +8,4 @@ pub mod model;
 pub mod npm;
 pub mod outcome;
 pub mod program;
+pub mod trixie;

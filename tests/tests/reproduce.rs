@@ -15,7 +15,15 @@ use system_tests::npm::skipped;
 use system_tests::outcome::Outcome;
 use system_tests::{folder, program};
 
-const OUTPUTS: [&str; 5] = ["contents.json", "disk.raw", "image.efi", "manifest.json", "recipe.lock"];
+const OUTPUTS: [&str; 7] = [
+    "contents.json",
+    "disk.raw",
+    "image.efi",
+    "manifest.json",
+    "recipe.lock",
+    "sbom.cdx.json",
+    "sbom.spdx.json",
+];
 /// The user and group `nobody` and `nogroup` of Debian's base-passwd.
 const NOBODY: u32 = 65534;
 

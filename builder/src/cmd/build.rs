@@ -6,11 +6,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use proofmark::assemble::{self, Assembled, IdChoice, Source};
 use proofmark::claim::manifest::{Manifest, Output};
+use proofmark::claim::sbom::{cyclonedx, spdx};
 use proofmark::host::disk_file::DiskFile;
 use proofmark::host::fetch::Fetcher;
 use proofmark::host::files::NewFolder;
@@ -112,9 +113,9 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
 
     let stage = session.progress.stage("write disk", 0);
     let lock_sha256 = Sha256Digest::of(lock_text.as_bytes());
-    let (image, disk) =
+    let (image, disk, sbom) =
         write_disk(recipe, &lock, lock_sha256, &assembled, signer.as_ref(), folder.path(), &stage)?;
-    stage.done(&size(disk.size));
+    stage.done(&format!("{}, SBOM {:.0} ms", size(disk.size), sbom.took.as_secs_f64() * 1000.0));
     let mut manifest = image.manifest;
     manifest.outputs = BTreeMap::from([("disk.raw".to_owned(), disk)]);
     let contents = image.contents.to_text();
@@ -122,6 +123,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
         ("image.efi", &*image.uki),
         ("contents.json", contents.as_bytes()),
         ("recipe.lock", lock_text.as_bytes()),
+        ("sbom.cdx.json", sbom.cyclonedx.as_bytes()),
+        ("sbom.spdx.json", sbom.spdx.as_bytes()),
     ] {
         let output = write_synced(&folder.path().join(name), bytes)
             .with_context(|| format!("cannot write {}", target.join(name).display()))?;
@@ -198,12 +201,33 @@ fn write_disk(
     signer: Option<&Signer>,
     folder: &Path,
     stage: &Stage,
-) -> anyhow::Result<(pipeline::Image, Output)> {
+) -> anyhow::Result<(pipeline::Image, Output, Sbom)> {
     let mut file = DiskFile::create(&folder.join("disk.raw")).context("cannot write disk.raw")?;
     let told = |bytes| stage.advance(bytes);
     let image = pipeline::image(recipe, lock, lock_sha256, assembled, signer, &mut file, &told)?;
-    let (size, sha256) = file.finish().context("cannot write disk.raw")?;
-    Ok((image, Output { size, sha256: sha256.to_string() }))
+    // The file system takes its time to write what it was given: the bill of materials is made meanwhile.
+    let (finished, sbom) = rayon::join(|| file.finish(), || sbom(recipe, lock, assembled, &image));
+    let (size, sha256) = finished.context("cannot write disk.raw")?;
+    Ok((image, Output { size, sha256: sha256.to_string() }, sbom?))
+}
+
+/// The bill of materials in both forms.
+struct Sbom {
+    cyclonedx: String,
+    spdx: String,
+    took: Duration,
+}
+
+fn sbom(
+    recipe: &Recipe,
+    lock: &Lock,
+    assembled: &Assembled,
+    image: &pipeline::Image,
+) -> anyhow::Result<Sbom> {
+    let started = Instant::now();
+    let bom = pipeline::bom(recipe, lock, assembled, image).context("cannot make the bill of materials")?;
+    let (cyclonedx, spdx) = rayon::join(|| cyclonedx::document(&bom), || spdx::document(&bom));
+    Ok(Sbom { cyclonedx, spdx, took: started.elapsed() })
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<Output> {
@@ -230,7 +254,15 @@ struct Stat {
     changed: (i64, i64),
 }
 
-const OUTPUTS: [&str; 5] = ["contents.json", "disk.raw", "image.efi", "manifest.json", "recipe.lock"];
+const OUTPUTS: [&str; 7] = [
+    "contents.json",
+    "disk.raw",
+    "image.efi",
+    "manifest.json",
+    "recipe.lock",
+    "sbom.cdx.json",
+    "sbom.spdx.json",
+];
 
 fn stat(path: &Path) -> io::Result<Stat> {
     use std::os::unix::fs::MetadataExt;

@@ -1,7 +1,9 @@
 //! The verbs of the command line, one a file.
 
+pub mod appraise;
 pub mod build;
 pub mod diff;
+pub mod eventlog;
 pub mod fetch;
 pub mod key;
 pub mod lock;
@@ -9,6 +11,7 @@ pub mod log;
 pub mod publish;
 pub mod rebuild;
 pub mod run;
+pub mod scan;
 pub mod schema;
 pub mod size;
 pub mod update;

@@ -238,6 +238,20 @@ impl Built {
         Ok(absent)
     }
 
+    /// The bytes of an output, checked against the manifest; `None` when the manifest names none of this name.
+    ///
+    /// # Errors
+    /// [`Error`] when it cannot be read, or is not the one that the manifest names.
+    pub fn output(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let Some(output) = self.manifest.outputs.get(name) else { return Ok(None) };
+        let path = self.folder.join(name);
+        let source = || io::ErrorKind::NotFound.into();
+        let bytes =
+            read(&path, MAX_CONTENTS)?.ok_or_else(|| Error::Read { path: path.clone(), source: source() })?;
+        is_the_one(&path, &output.sha256, Sha256Digest::of(&bytes))?;
+        Ok(Some(bytes))
+    }
+
     /// The bytes of its root file system; `None` when the folder has no disk.
     ///
     /// # Errors

@@ -18,6 +18,9 @@ use crate::lock::{ArchiveKind, Blob};
 const AT_ONCE: usize = 8;
 /// How long a mirror may take to connect or to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long to wait before a place that failed for a moment is asked again: a name server that is busy, a connection that
+/// was cut, a mirror that says 503.
+const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
 /// A mirror that is slower than this many bytes a second has stalled.
 const SLOWEST: u64 = 20_000;
 
@@ -198,23 +201,38 @@ impl<'a> Fetcher<'a> {
         label: &str,
         progress: &dyn Fn(u64),
     ) -> Result<Fetched, Error> {
-        let mut attempts = Vec::new();
-        for place in places {
-            let outcome = if is_local(place) {
-                File::open(place)
-                    .map_err(|error| error.to_string())
-                    .and_then(|mut file| self.take(&mut file, expected, progress))
-            } else if self.network == Network::Offline {
-                Err("not asked: offline".to_owned())
-            } else {
-                self.get(place, expected, progress)
+        let mut attempts: Vec<(String, Refusal)> = Vec::new();
+        for pause in std::iter::once(None).chain(PAUSES.map(Some)) {
+            let again = |place: &String| {
+                let before = attempts.iter().find(|(asked, _)| asked == place);
+                before.is_none_or(|(_, refusal)| matches!(refusal, Refusal::Momentary(_)))
             };
-            match outcome {
-                Ok(Ok(found)) => return Ok(found),
-                Ok(Err(store)) => return Err(store.into()),
-                Err(outcome) => attempts.push((place.clone(), outcome)),
+            let asked: Vec<&String> = places.iter().filter(|place| again(place)).collect();
+            if asked.is_empty() {
+                break;
+            }
+            pause.into_iter().for_each(std::thread::sleep);
+            for place in asked {
+                let outcome = if is_local(place) {
+                    File::open(place)
+                        .map_err(|error| Refusal::Final(error.to_string()))
+                        .and_then(|mut file| self.take(&mut file, expected, progress))
+                } else if self.network == Network::Offline {
+                    Err(Refusal::Final("not asked: offline".to_owned()))
+                } else {
+                    self.get(place, expected, progress)
+                };
+                match outcome {
+                    Ok(Ok(found)) => return Ok(found),
+                    Ok(Err(store)) => return Err(store.into()),
+                    Err(refusal) => {
+                        attempts.retain(|(before, _)| before != place);
+                        attempts.push((place.clone(), refusal));
+                    }
+                }
             }
         }
+        let attempts = attempts.into_iter().map(|(place, refusal)| (place, refusal.into_text())).collect();
         Err(Error::Nowhere { label: label.to_owned(), attempts })
     }
 
@@ -224,11 +242,12 @@ impl<'a> Fetcher<'a> {
         reader: &mut dyn Read,
         expected: &Expected,
         progress: &dyn Fn(u64),
-    ) -> Result<Result<(Sha256Digest, u64), store::Error>, String> {
+    ) -> Result<Result<(Sha256Digest, u64), store::Error>, Refusal> {
         match self.store.insert(reader, expected, progress) {
             Ok(found) => Ok(Ok(found)),
             Err(InsertError::Store(error)) => Ok(Err(error)),
-            Err(other) => Err(other.to_string()),
+            Err(InsertError::Source(error)) if is_cut(&error) => Err(Refusal::Momentary(error.to_string())),
+            Err(other) => Err(Refusal::Final(other.to_string())),
         }
     }
 
@@ -237,18 +256,18 @@ impl<'a> Fetcher<'a> {
         url: &str,
         expected: &Expected,
         progress: &dyn Fn(u64),
-    ) -> Result<Result<(Sha256Digest, u64), store::Error>, String> {
+    ) -> Result<Result<(Sha256Digest, u64), store::Error>, Refusal> {
         let limit = match expected {
             Expected::Sha256(_, size) | Expected::Sha512(_, size) | Expected::AtMost(size) => *size,
         };
         let patience = PATIENCE + Duration::from_secs(limit / SLOWEST);
         let request = self.agent.get(url).config().timeout_recv_body(Some(patience)).build();
-        let mut response = request.call().map_err(|error| error.to_string())?;
+        let mut response = request.call().map_err(Refusal::of)?;
         let announced = response.body().content_length();
         if let (Expected::Sha256(_, size), Some(announced)) = (expected, announced)
             && announced != *size
         {
-            return Err(format!("expected {size} bytes, found {announced} announced"));
+            return Err(Refusal::Final(format!("expected {size} bytes, found {announced} announced")));
         }
         let mut reader = Stalls {
             inner: response.body_mut().with_config().limit(u64::MAX).reader(),
@@ -257,6 +276,41 @@ impl<'a> Fetcher<'a> {
         };
         self.take(&mut reader, expected, progress)
     }
+}
+
+/// What came of asking a place in vain.
+enum Refusal {
+    /// It may go better in a moment.
+    Momentary(String),
+    /// It will not: no such file, another file, or nothing in all the time that it had.
+    Final(String),
+}
+
+impl Refusal {
+    fn of(error: ureq::Error) -> Refusal {
+        let text = error.to_string();
+        match error {
+            ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => Refusal::Momentary(text),
+            ureq::Error::StatusCode(429 | 500 | 502..=504) => Refusal::Momentary(text),
+            // A name that cannot be resolved now comes as one of these, without a kind of its own.
+            ureq::Error::Io(error) if error.kind() != io::ErrorKind::TimedOut => Refusal::Momentary(text),
+            _ => Refusal::Final(text),
+        }
+    }
+
+    fn into_text(self) -> String {
+        let (Refusal::Momentary(text) | Refusal::Final(text)) = self;
+        text
+    }
+}
+
+/// Whether a connection ended that should not have.
+fn is_cut(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, UnexpectedEof};
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionAborted | ConnectionRefused | ConnectionReset | UnexpectedEof
+    )
 }
 
 fn is_local(place: &str) -> bool {

@@ -13,7 +13,8 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = folder_of(path);
     fs::create_dir_all(folder)?;
-    let mut file = tempfile::Builder::new().prefix(".proofmark-").tempfile_in(folder)?;
+    sweep(folder);
+    let mut file = tempfile::Builder::new().prefix(&temporary_prefix()).tempfile_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     // A temporary file is private; a result is as public as the umask lets it be.
@@ -47,8 +48,7 @@ impl NewFolder {
         let folder = folder_of(target);
         fs::create_dir_all(folder)?;
         sweep(folder);
-        let name = format!(".proofmark-new-{}-", std::process::id());
-        let temporary = tempfile::Builder::new().prefix(&name).tempdir_in(folder)?;
+        let temporary = tempfile::Builder::new().prefix(&temporary_prefix()).tempdir_in(folder)?;
         Ok(NewFolder { temporary, target: target.to_owned() })
     }
 
@@ -81,8 +81,13 @@ impl NewFolder {
     }
 }
 
-/// Deletes what killed runs left behind: temporary folders of processes that are gone.
-fn sweep(folder: &Path) {
+/// How the names of this process's temporary files and folders begin.
+pub(super) fn temporary_prefix() -> String {
+    format!(".proofmark-new-{}-", std::process::id())
+}
+
+/// Deletes what killed runs left behind: temporary files and folders of processes that are gone.
+pub(super) fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
@@ -91,7 +96,7 @@ fn sweep(folder: &Path) {
             process.and_then(|rest| rest.split('-').next()).and_then(|number| number.parse::<u32>().ok());
         if process.is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists()) {
             // Left over is untidy, not wrong: a failure to tidy up is no failure of this run.
-            let _ = fs::remove_dir_all(entry.path());
+            let _ = fs::remove_file(entry.path()).or_else(|_| fs::remove_dir_all(entry.path()));
         }
     }
 }
@@ -131,5 +136,11 @@ mod tests {
         fs::create_dir(&left).unwrap();
         drop(NewFolder::begin(&root.path().join("out")).unwrap());
         assert!(!left.exists());
+        let mine = root.path().join(format!("{}y", temporary_prefix()));
+        for file in [&left, &mine] {
+            fs::write(file, "half").unwrap();
+        }
+        write(&root.path().join("file"), b"whole").unwrap();
+        assert!(!left.exists() && mine.exists());
     }
 }

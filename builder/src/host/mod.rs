@@ -9,6 +9,7 @@ pub mod log;
 pub mod machine;
 pub mod mirror;
 pub mod npm_resolver;
+pub mod osv;
 pub mod output;
 pub mod progress;
 pub mod publish;

@@ -13,6 +13,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rootfs::content::{Blob, Sha256Digest};
 use sha2::{Digest, Sha256, Sha512};
@@ -98,6 +99,7 @@ impl Store {
             let path = root.join(part);
             fs::create_dir_all(&path).map_err(|source| Error::Io { deed: "make", path, source })?;
         }
+        sweep(&root.join("temporary"));
         Ok(Store { root: root.to_owned() })
     }
 
@@ -234,6 +236,20 @@ impl Store {
     }
 }
 
+/// Deletes what killed runs left behind: nothing that is being fetched stands still for a day. Processes in other
+/// containers may use the store too, so the number of a process says nothing here.
+fn sweep(folder: &Path) {
+    const LEFT_BEHIND: Duration = Duration::from_secs(24 * 60 * 60);
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let modified = entry.metadata().and_then(|metadata| metadata.modified());
+        if modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > LEFT_BEHIND)) {
+            // Left over is untidy, not wrong: a failure to tidy up is no failure of this run.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,6 +324,18 @@ mod tests {
         assert!(!store.has(&digest, 5));
         fs::write(store.path(&digest), b"hell").unwrap();
         assert!(!store.has(&digest, 5));
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_swept_away_after_a_day() {
+        let (_folder, store) = store();
+        for (name, hours) in [("old", 25), ("new", 1)] {
+            let file = fs::File::create(store.root().join("temporary").join(name)).unwrap();
+            file.set_modified(std::time::SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
+        }
+        Store::open(store.root()).unwrap();
+        let left = fs::read_dir(store.root().join("temporary")).unwrap();
+        assert_eq!(left.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>(), ["new"]);
     }
 
     #[test]

@@ -868,6 +868,7 @@ package = "linux-image-cloud-amd64"
             ("[[files]]\ntarget = \"/a\"\n", "either `source` or `text`"),
             ("[[files]]\ntext = \"\"\ntarget = \"/a\"\nmode = \"0999\"\n", "mode in octal"),
             ("[filesystem]\nlevel = 20\n", "from 1 to 19"),
+            ("[filesystem]\nlevel = 0\n", "from 1 to 19"),
             ("[disk]\nsize = \"2 apples\"\n", "as 512M or 2G"),
             ("[[users]]\nname = \"Root\"\n", "no name of a user"),
             ("[[users]]\nname = \"a\"\n[[users]]\nname = \"a\"\n", "named twice"),

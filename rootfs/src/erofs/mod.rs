@@ -24,7 +24,7 @@ mod writer;
 
 pub use format::Label;
 pub use reader::{Entry, Error as ReadError, FileType, Inode, Nid, Reader};
-pub use writer::{Error as WriteError, Image, Options};
+pub use writer::{Error as WriteError, Image, Options, Place};
 
 #[cfg(test)]
 mod tests;

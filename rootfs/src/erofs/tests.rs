@@ -489,3 +489,39 @@ proptest! {
         let _ = attempt(&image);
     }
 }
+
+#[test]
+fn the_place_of_a_file_is_all_that_reading_it_takes() {
+    for packing in PACKINGS {
+        let mut tree = Tree::new(origin());
+        for (index, &len) in SIZES.iter().enumerate() {
+            for seed in 0..4 {
+                // Some are equal, so that they share their blocks.
+                let seed = seed.min(2) + 3 * index as u8;
+                tree.insert(path(&format!("{packing:?}/{len}-{index}-{seed}")), file(len, seed, packing))
+                    .unwrap_or(());
+                tree.insert(path(&format!("again/{len}-{seed}")), file(len, seed, packing)).unwrap_or(());
+            }
+        }
+        let image = Image::new(&tree, &options(packing)).unwrap();
+        let places = image.places();
+        assert_eq!(places.len(), tree.len());
+        let bytes = write(&tree, packing);
+        let inodes = Reader::new(&bytes).unwrap().walk().unwrap();
+        // All inodes lie before all data.
+        let head = places.iter().filter(|place| !place.data.is_empty()).map(|place| place.data.start).min();
+        let head = 4096 * head.unwrap() as usize;
+        for ((path, node), place) in tree.iter().zip(places) {
+            let inode = &inodes[path];
+            assert!(place.inode.contains(&(1 + (inode.nid.0 * 32 / 4096) as u32)), "{path}");
+            let Some(content) = node.content() else { continue };
+            let mut masked = vec![0; bytes.len()];
+            masked[..head].copy_from_slice(&bytes[..head]);
+            let data = 4096 * place.data.start as usize..4096 * place.data.end as usize;
+            masked[data.clone()].copy_from_slice(&bytes[data]);
+            // The reader looks at the packed inode's index only, which lies before all data.
+            let found = Reader::new(&masked).unwrap().read(inode, u64::MAX).unwrap().into_owned();
+            assert!(found == content.read().unwrap().into_owned(), "{path} in {place:?}");
+        }
+    }
+}

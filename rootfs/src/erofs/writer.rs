@@ -128,6 +128,17 @@ pub struct Image<'a> {
     pieces: Vec<Piece<'a>>,
     /// The structures that were made here.
     arena: Vec<u8>,
+    /// Of every inode, in the order of the tree.
+    places: Vec<Place>,
+}
+
+/// The blocks of an image that hold one inode and its data.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Blocks of the inode, with what lies behind it: attributes, an index, the last part of the data.
+    pub inode: Range<u32>,
+    /// Blocks of the data; files that are small or equal share theirs.
+    pub data: Range<u32>,
 }
 
 /// Bytes at a position of the image.
@@ -360,6 +371,11 @@ impl<'a> Image<'a> {
         self.size
     }
 
+    /// Where every node of the tree that is no hard link lies, in the order of the tree.
+    pub fn places(&self) -> &[Place] {
+        &self.places
+    }
+
     /// Gives all bytes of the image to `sink`, in order, 512 KiB at once (the last time less). Filling takes all
     /// threads of the current pool and twice as many chunks of memory.
     ///
@@ -571,7 +587,8 @@ impl<'a> Plan<'a> {
     }
 
     fn lay_out(mut self, options: &Options) -> Result<Image<'a>, Error> {
-        let inos = self.items.len() as u64;
+        let nodes = self.items.len();
+        let inos = nodes as u64;
         let mut packed_item = None;
         if let (Packing::Zstd(level), 1..) = (options.packing, self.packed.len) {
             let frames = self.packed.compress(level)?;
@@ -602,6 +619,8 @@ impl<'a> Plan<'a> {
             known: BTreeMap::new(),
             indexes: BTreeMap::new(),
             compressed: false,
+            packed: vec![0],
+            places: vec![Place::default(); self.items.len()],
         };
         let mut directories = Vec::new();
         for directory in &self.directories {
@@ -665,7 +684,8 @@ impl<'a> Plan<'a> {
         emit.pieces.push(Piece { at, len, source: Source::Arena(emit.arena.len()) });
         emit.arena.extend(block);
         emit.pieces.sort_unstable_by_key(|piece| piece.at);
-        Ok(Image { size, pieces: emit.pieces, arena: emit.arena })
+        emit.places.truncate(nodes);
+        Ok(Image { size, pieces: emit.pieces, arena: emit.arena, places: emit.places })
     }
 }
 
@@ -776,8 +796,11 @@ struct Emit<'a> {
     /// First block of flat data that is there already, by its digest and the length of what is not in blocks.
     known: BTreeMap<(Sha256Digest, usize), u32>,
     /// Map header and index of clusters that are there already, in the arena, and the blocks they take.
-    indexes: BTreeMap<Sha256Digest, (Range<usize>, u32)>,
+    indexes: BTreeMap<Sha256Digest, (Range<usize>, Range<u32>)>,
     compressed: bool,
+    /// The block at which each cluster of the packed inode begins, and where the last one ends.
+    packed: Vec<u32>,
+    places: Vec<Place>,
 }
 
 impl<'a> Emit<'a> {
@@ -787,9 +810,12 @@ impl<'a> Emit<'a> {
         let start = self.arena.len();
         let head = inode.len() + item.xattrs.len();
         let mut index = Vec::new();
+        let mut data_blocks = 0..0;
+        let mut behind = 0;
         match item.body {
             Body::Empty => {}
             Body::Flat { data, inline } => {
+                behind = inline as u64;
                 let whole = item.size - inline as u64;
                 let (digest, source) = match data {
                     Data::Directory(number) => {
@@ -819,11 +845,16 @@ impl<'a> Emit<'a> {
                     if let Some(key) = key {
                         self.known.insert(key, inode.u);
                     }
+                    data_blocks = inode.u..inode.u + whole.div_ceil(BLOCK as u64) as u32;
                 }
             }
             Body::Packed(offset) => {
                 index.resize(head.next_multiple_of(8) - head, 0);
                 index.extend((offset | FRAGMENT_INODE).to_le_bytes());
+                let cluster = |byte: u64| (byte / CLUSTER as u64) as usize;
+                let block = |cluster: usize| self.packed.get(cluster).copied().unwrap_or(0);
+                data_blocks =
+                    block(cluster(offset))..block(cluster((offset + item.size).saturating_sub(1)) + 1);
             }
             Body::Clusters { frames, digest } => {
                 self.compressed = true;
@@ -832,7 +863,8 @@ impl<'a> Emit<'a> {
                 inode.u = match before {
                     Some((range, blocks)) => {
                         index.extend_from_slice(self.arena.get(range).unwrap_or(&[]));
-                        blocks
+                        data_blocks = blocks;
+                        data_blocks.len() as u32
                     }
                     None => {
                         let blocks: u64 = frames.iter().map(|frame| frame.len.div_ceil(BLOCK) as u64).sum();
@@ -842,10 +874,18 @@ impl<'a> Emit<'a> {
                         index.extend(ADVISE_BIG_PCLUSTER_1.to_le_bytes());
                         index.extend([COMPRESSION_ZSTD, 0]);
                         index.extend([0; 8]);
+                        data_blocks = first..first + blocks as u32;
+                        if digest.is_none() {
+                            self.packed = vec![first];
+                            self.packed.extend(frames.iter().scan(first, |end, frame| {
+                                *end += frame.len.div_ceil(BLOCK) as u32;
+                                Some(*end)
+                            }));
+                        }
                         self.clusters(frames, first, &mut index);
                         if let Some(digest) = digest {
                             let end = start + head + index.len();
-                            self.indexes.insert(digest, (start + head + skip..end, blocks as u32));
+                            self.indexes.insert(digest, (start + head + skip..end, data_blocks.clone()));
                         }
                         blocks as u32
                     }
@@ -857,6 +897,10 @@ impl<'a> Emit<'a> {
         self.arena.extend(index);
         let len = (self.arena.len() - start) as u64;
         self.pieces.push(Piece { at, len, source: Source::Arena(start) });
+        if let Some(place) = self.places.get_mut(ino as usize - 1) {
+            let block = |byte: u64| (byte / BLOCK as u64) as u32;
+            *place = Place { inode: block(at)..block(at + len + behind - 1) + 1, data: data_blocks };
+        }
         Ok(())
     }
 

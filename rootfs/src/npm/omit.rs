@@ -61,12 +61,19 @@ pub struct Omit {
     owners: Vec<usize>,
     /// For each rule what it leaves; `None` where that is nothing.
     keep: Vec<Option<GlobSet>>,
+    /// Folders of which everything is omitted, and the number of the rule for each.
+    folders: (GlobSet, Vec<usize>),
 }
 
 impl Omit {
     /// Rules that omit nothing.
     pub fn nothing() -> Self {
-        Omit { globs: GlobSet::empty(), owners: Vec::new(), keep: Vec::new() }
+        Omit {
+            globs: GlobSet::empty(),
+            owners: Vec::new(),
+            keep: Vec::new(),
+            folders: (GlobSet::empty(), Vec::new()),
+        }
     }
 
     /// Reads the rules; their order decides which one counts a file.
@@ -75,13 +82,27 @@ impl Omit {
     /// [`Error`] of the first glob that is refused.
     pub fn new<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Result<Self, Error> {
         let (mut globs, mut owners, mut keep) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut folders, mut folder_owners) = (Vec::new(), Vec::new());
         for (number, rule) in rules.into_iter().enumerate() {
+            if rule.keep.is_empty() {
+                let whole = rule.paths.iter().filter_map(|glob| glob.strip_suffix("/**"));
+                folders.extend(whole.filter(|folder| !folder.ends_with('\\')));
+                folder_owners.resize(folders.len(), number);
+            }
             globs.extend(rule.paths.iter().map(String::as_str));
             owners.resize(globs.len(), number);
             let left = (!rule.keep.is_empty()).then(|| set(rule.keep.iter().map(String::as_str)));
             keep.push(left.transpose()?);
         }
-        Ok(Omit { globs: set(globs)?, owners, keep })
+        let globs = set(globs)?;
+        Ok(Omit { globs, owners, keep, folders: (set(folders)?, folder_owners) })
+    }
+
+    /// The number of a rule that omits all files below `folder`, whatever they are, so that they need not be looked at.
+    pub fn whole(&self, folder: &str) -> Option<usize> {
+        let (globs, owners) = &self.folders;
+        let above = std::iter::successors(Some(folder), |path| Some(path.rsplit_once('/')?.0));
+        above.flat_map(|path| globs.matches(path)).filter_map(|glob| owners.get(glob).copied()).min()
     }
 
     /// Number of rules.
@@ -216,6 +237,29 @@ mod tests {
         assert_eq!(omit.rule("a/keep/x"), None);
         assert_eq!(omit.rule("a/keep/x.md"), Some(1));
         assert_eq!((omit.len(), omit.is_empty()), (3, false));
+    }
+
+    #[test]
+    fn a_folder_that_is_omitted_whole_need_not_be_looked_at() {
+        let rules = [
+            Rule::new("a/*.md"),
+            Rule { paths: vec!["b/x/**".into(), "c/{d,e}/**".into()], keep: Vec::new() },
+            Rule { paths: vec!["k/**".into()], keep: vec!["k/keep".into()] },
+        ];
+        let omit = Omit::new(&rules).unwrap();
+        for (folder, want) in [
+            ("b/x", Some(1)),
+            ("b/x/deep/er", Some(1)),
+            ("c/e", Some(1)),
+            ("b", None),
+            ("b/xy", None),
+            ("c/f", None),
+            ("a", None),
+            ("k", None),
+        ] {
+            assert_eq!(omit.whole(folder), want, "{folder}");
+        }
+        assert_eq!(Omit::nothing().whole("a"), None);
     }
 
     #[test]

@@ -1,0 +1,837 @@
+//! Yields the terms of the DSDT of QEMU's q35 machine.
+//!
+//! # Shape
+//!
+//! ```text
+//! \        DBG                     a port that prints
+//! \_SB     PCI0, DRAC              the root of PCI; where its configuration space lies
+//! \_SB.PCI0                        hot-plugging behind bridges
+//! \_SB     PICF, PRTP, PRTA, LNKx  how the pins of PCI go to interrupts
+//! \_SB     HPET                    if there is one
+//! \_GPE, \_SB PRES, CPUS           plugging of processors, and each processor
+//! \_SB.PCI0 _CRS                   ports and memory that the root of PCI hands on
+//! \        _S3 _S4 _S5
+//! \_SB.PCI0 FWCF                   fw_cfg
+//! \_SB.PCI0 Sxx                    each device, and what hangs on the LPC bridge
+//! \_SB     TPM                     if there is one
+//! \_GPE    _E01                    hot-plugging
+//! ```
+//!
+//! # Source
+//!
+//! QEMU 7.2, 10.0 and 11.1: hw/i386/acpi-build.c `build_dsdt` and what it calls, hw/acpi/cpu.c `build_cpus_aml`,
+//! hw/acpi/pcihp.c, hw/acpi/tpm.c `tpm_build_ppi_acpi`, hw/isa/lpc_ich9.c, hw/input/pckbd.c, hw/char/serial-isa.c,
+//! hw/rtc/mc146818rtc.c, hw/nvram/fw_cfg-acpi.c. Written after them; their whole output is compared.
+//!
+//! # Not here
+//!
+//! How a term is encoded ([`aml`](super::aml)); the tables beside the DSDT ([`fixed`](super::fixed)).
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use super::aml::{
+    Access, Bits, Cacheable, Lock, Range, Serial, Space, Term, Update, Width, Write, acquire, add, and, arg,
+    break_, buffer, call, create_dword_field, debug, deref_of, device, eisa_id, else_, field, if_, increment,
+    index, int, interrupts, io, irq_no_flags, irq_shared, l_and, l_equal, l_greater, l_greater_equal, l_less,
+    l_not, l_or, local, memory32_fixed, method, mutex, name, name_decl, none, notify, operation_region, or,
+    package, processor, range, release, resource_template, return_, scope, shift_left, shift_right, size_of,
+    slot_name, store, string, subtract, to_buffer, to_hex_string, to_uuid, while_,
+};
+use super::fixed::{ECAM, ECAM_END, GPE0, GPE0_BYTES, SMI_PORT, processor_entry};
+use super::{Layout, Machine, Qemu, Smm, Switch, Tpm};
+
+use Bits::{Named, Reserved};
+use Serial::{NotSerialized, Serialized};
+
+/// Registers of hot-plugging behind bridges (ACPI_PCIHP_ADDR_ICH9).
+const PCI_HOTPLUG: u16 = 0xcc0;
+/// Registers of plugging of processors (ICH9_CPU_HOTPLUG_IO_BASE).
+const CPU_HOTPLUG: u16 = 0xcd8;
+/// Their bytes.
+const CPU_HOTPLUG_PORTS: u8 = 12;
+/// The event timer (HPET_BASE, HPET_LEN).
+const HPET: u32 = 0xfed0_0000;
+const HPET_BYTES: u32 = 0x400;
+/// Registers of the TPM (TPM_CRB_ADDR_BASE).
+const TPM_CRB: u32 = 0xfed4_0000;
+/// Memory of the interface of physical presence (TPM_PPI_ADDR_BASE).
+const TPM_PPI: u64 = 0xfed4_5000;
+/// The I/O APIC; what PCI may use ends before it.
+const IO_APIC: u64 = 0xfec0_0000;
+/// Most processors that one pass of `CSCN` notes.
+const CPUS_A_PASS: u8 = 255;
+
+/// Gives the terms of the DSDT, one after another.
+pub(super) fn terms(machine: &Machine, layout: &Layout) -> Vec<u8> {
+    let mut terms = Vec::from([debug_port(), root(machine), pci_hotplug(machine.qemu)]);
+    terms.extend(interrupt_routing());
+    if machine.hpet == Switch::On {
+        terms.push(event_timer());
+    }
+    terms.push(scope("_GPE", &[name_decl("_HID", string("ACPI0006"))]));
+    terms.extend(processors(machine));
+    terms.push(root_resources(layout));
+    terms.push(sleep_states());
+    terms.push(scope("\\_SB.PCI0", &[firmware_configuration()]));
+    let mut system_bus = Vec::from([scope("PCI0", &devices(machine))]);
+    if machine.tpm == Tpm::Crb {
+        system_bus.push(tpm());
+    }
+    terms.push(scope("\\_SB", &system_bus));
+    terms.extend(hotplug_events(machine.qemu));
+    terms.into_iter().flat_map(|Term(bytes)| bytes).collect()
+}
+
+/// `build_dbg_aml`.
+fn debug_port() -> Term {
+    let (text, length, at) = (|| local(0), || local(1), || local(2));
+    let print = [
+        to_hex_string(arg(0), text()),
+        to_buffer(text(), text()),
+        subtract(size_of(text()), int(1), length()),
+        store(int(0), at()),
+        while_(
+            l_less(at(), length()),
+            &[store(deref_of(index(text(), at())), name("DBGB")), increment(at())],
+        ),
+        store(int(0x0a), name("DBGB")),
+    ];
+    scope(
+        "\\",
+        &[
+            operation_region("DBG", Space::SystemIo, int(0x402), 1),
+            field("DBG", Access::Byte, Lock::NoLock, Update::Preserve, &[Named("DBGB", 8)]),
+            method("DBUG", 1, NotSerialized, &print),
+        ],
+    )
+}
+
+/// The root of PCI, and the memory of its configuration space.
+fn root(machine: &Machine) -> Term {
+    let mut terms = Vec::from([name_decl("_HID", eisa_id("PNP0A08")), name_decl("_CID", eisa_id("PNP0A03"))]);
+    if machine.qemu == Qemu::V7_2 {
+        terms.push(name_decl("_ADR", int(0)));
+    }
+    terms.push(name_decl("_UID", int(0)));
+    terms.push(operating_system_capabilities());
+    if machine.qemu != Qemu::V7_2 {
+        terms.push(endpoint_label());
+    }
+    let dram = [
+        name_decl("_HID", string("PNP0C01")),
+        name_decl(
+            "_CRS",
+            resource_template(&[range(
+                Width::DWord,
+                Range::Memory { cacheable: Cacheable::No },
+                ECAM,
+                ECAM_END,
+            )]),
+        ),
+    ];
+    let mut bus = Vec::from([device("PCI0", &terms), device("DRAC", &dram)]);
+    if machine.smm == Smm::Negotiated {
+        bus.push(management_interrupt());
+    }
+    scope("_SB", &bus)
+}
+
+/// The ports by which the system tells firmware of a processor.
+fn management_interrupt() -> Term {
+    device(
+        "PCI0.SMI0",
+        &[
+            name_decl("_HID", eisa_id("PNP0A06")),
+            name_decl("_UID", string("SMI resources")),
+            name_decl("_CRS", resource_template(&[io(SMI_PORT, 1, 2)])),
+            operation_region("SMIR", Space::SystemIo, int(SMI_PORT.into()), 2),
+            field("SMIR", Access::Byte, Lock::NoLock, Update::WriteAsZeros, &[Named("SMIC", 8), Reserved(8)]),
+        ],
+    )
+}
+
+/// Tells firmware that processors come or go (OVMF_CPUHP_SMI_CMD).
+fn tell_firmware() -> Term {
+    store(int(4), name("\\_SB.PCI0.SMI0.SMIC"))
+}
+
+/// `build_q35_osc_method`: what the system may take over; plugging stays with ACPI.
+fn operating_system_capabilities() -> Term {
+    let word = |number: u64, path: &str| create_dword_field(arg(3), int(4 * number), path);
+    let (first, third, granted) = (|| name("CDW1"), || name("CDW3"), || local(0));
+    let host_bridge = [
+        word(1, "CDW2"),
+        word(2, "CDW3"),
+        store(third(), granted()),
+        and(granted(), int(0x1e), granted()),
+        if_(l_not(l_equal(arg(1), int(1))), &[or(first(), int(0x08), first())]),
+        if_(l_not(l_equal(third(), granted())), &[or(first(), int(0x10), first())]),
+        store(granted(), third()),
+    ];
+    method(
+        "_OSC",
+        4,
+        NotSerialized,
+        &[
+            word(0, "CDW1"),
+            if_(l_equal(arg(0), to_uuid("33DB4D5B-1FF7-401C-9657-7441C03DD766")), &host_bridge),
+            else_(&[or(first(), int(4), first())]),
+            return_(arg(3)),
+        ],
+    )
+}
+
+/// The head of both label methods: nothing is supported until something is (`build_append_pci_dsm_func0_common`).
+fn label_functions(result: &Term, after_result: Option<Term>) -> Vec<Term> {
+    let mut terms = Vec::from([store(buffer(&[0]), result.clone())]);
+    terms.extend(after_result);
+    terms.extend([
+        if_(
+            l_not(l_equal(arg(0), to_uuid("E5C937D0-3553-4D7A-9117-EA4D19C3434D"))),
+            &[return_(result.clone())],
+        ),
+        if_(l_less(arg(1), int(2)), &[return_(result.clone())]),
+    ]);
+    terms
+}
+
+/// `aml_pci_edsm`: the label of a device that cannot be plugged.
+fn endpoint_label() -> Term {
+    let (result, label) = (|| local(0), || local(1));
+    let mut functions = label_functions(&result(), None);
+    functions.push(store(int(1 | 1 << 7), index(result(), int(0))));
+    functions.push(return_(result()));
+    let seventh = [
+        store(package(2, &[int(0), string("")]), result()),
+        store(deref_of(index(arg(4), int(0))), label()),
+        store(label(), index(result(), int(0))),
+        return_(result()),
+    ];
+    let terms = [if_(l_equal(arg(2), int(0)), &functions), if_(l_equal(arg(2), int(7)), &seventh)];
+    method("EDSM", 5, Serialized, &terms)
+}
+
+/// `build_x86_acpi_pci_hotplug`, later `build_acpi_pci_hotplug`.
+fn pci_hotplug(qemu: Qemu) -> Term {
+    let region = |path: &str, at: u16, bytes: u64| {
+        operation_region(path, Space::SystemIo, int(u64::from(PCI_HOTPLUG + at)), bytes)
+    };
+    let words =
+        |path: &str, bits: &[Bits]| field(path, Access::DWord, Lock::NoLock, Update::WriteAsZeros, bits);
+    let bit = || shift_left(int(1), arg(1));
+    let eject = [
+        acquire("BLCK"),
+        store(arg(0), name("BNUM")),
+        store(bit(), name("B0EJ")),
+        release("BLCK"),
+        return_(int(0)),
+    ];
+    let label = [
+        acquire("BLCK"),
+        store(arg(0), name("BNUM")),
+        store(bit(), name("PIDX")),
+        store(name("PIDX"), local(0)),
+        release("BLCK"),
+        return_(local(0)),
+    ];
+    scope(
+        "_SB.PCI0",
+        &[
+            region("PCST", 0, 8),
+            words("PCST", &[Named("PCIU", 32), Named("PCID", 32)]),
+            region("SEJ", 8, 4),
+            words("SEJ", &[Named("B0EJ", 32)]),
+            region("BNMR", 16, 8),
+            words("BNMR", &[Named("BNUM", 32), Named("PIDX", 32)]),
+            mutex("BLCK"),
+            method("PCEJ", 2, NotSerialized, &eject),
+            method("AIDX", 2, NotSerialized, &label),
+            pluggable_label(qemu),
+        ],
+    )
+}
+
+/// `aml_pci_pdsm`: the label of a device that can be plugged.
+fn pluggable_label(qemu: Qemu) -> Term {
+    let (result, supported, label) = (|| local(0), || local(1), || local(2));
+    let (zero, unsupported) = (|| int(0), || int(0xffff_ffff));
+    let parameter = |at: u64| deref_of(index(arg(4), int(at)));
+    let asked = || store(call("AIDX", &[parameter(0), parameter(1)]), label());
+    let cleared = || store(zero(), supported());
+
+    let mut functions = match qemu {
+        Qemu::V7_2 => label_functions(&result(), Some(cleared())),
+        Qemu::V10_0 | Qemu::V11_1 => {
+            let mut functions = label_functions(&result(), None);
+            functions.push(cleared());
+            functions
+        }
+    };
+    functions.extend([
+        asked(),
+        if_(
+            l_not(or(l_equal(label(), zero()), l_equal(label(), unsupported()), none())),
+            &[or(supported(), int(1), supported()), or(supported(), shift_left(int(1), int(7)), supported())],
+        ),
+        store(supported(), index(result(), zero())),
+        return_(result()),
+    ]);
+    let seventh = [
+        asked(),
+        store(package(2, &[]), result()),
+        if_(
+            l_not(l_or(l_equal(label(), zero()), l_equal(label(), unsupported()))),
+            &[store(label(), index(result(), zero())), store(string(""), index(result(), int(1)))],
+        ),
+        return_(result()),
+    ];
+    let terms = [if_(l_equal(arg(2), zero()), &functions), if_(l_equal(arg(2), int(7)), &seventh)];
+    method("PDSM", 5, Serialized, &terms)
+}
+
+/// `build_q35_pci0_int`.
+fn interrupt_routing() -> [Term; 3] {
+    let routes = [
+        name_decl("PRTP", routing_table("LNK")),
+        name_decl("PRTA", routing_table("GSI")),
+        method(
+            "_PRT",
+            0,
+            NotSerialized,
+            &[if_(l_equal(name("PICF"), int(0)), &[return_(name("PRTP"))]), else_(&[return_(name("PRTA"))])],
+        ),
+    ];
+    let status = [if_(and(int(0x80), arg(0), none()), &[return_(int(0x09))]), return_(int(0x0b))];
+    let current = [
+        name_decl("PRR0", resource_template(&[interrupts(&[0])])),
+        create_dword_field(name("PRR0"), int(5), "PRRI"),
+        store(and(arg(0), int(0x0f), none()), name("PRRI")),
+        return_(name("PRR0")),
+    ];
+    let mut bus = Vec::from([
+        scope("PCI0", &routes),
+        method("IQST", 1, NotSerialized, &status),
+        method("IQCR", 1, Serialized, &current),
+    ]);
+    bus.extend((0..8).map(link));
+    bus.extend((0..8).map(fixed_link));
+    [
+        name_decl("PICF", int(0)),
+        method("_PIC", 1, NotSerialized, &[store(arg(0), name("PICF"))]),
+        scope("_SB", &bus),
+    ]
+}
+
+/// The letter of an interrupt line, A to H.
+fn letter(line: u8) -> char {
+    char::from(b'A' + (line & 7))
+}
+
+/// `build_q35_routing_table`: four pins of each of 32 slots. Each group of four lines, A to D or E to H, is
+/// gone through from the slot's own first line.
+fn routing_table(lines: &str) -> Term {
+    let mut routes = Vec::new();
+    for slot in 0..32_u8 {
+        let first = match slot {
+            0..=23 => 4 + (slot & 3),
+            24 | 30 => 4,
+            _ => 0,
+        };
+        for pin in 0..4_u8 {
+            let line = (first & 4) | ((first + pin) & 3);
+            let address = int(u64::from(slot) << 16 | 0xffff);
+            let source = name(&format!("{lines}{}", letter(line)));
+            routes.push(package(4, &[address, int(pin.into()), source, int(0)]));
+        }
+    }
+    package(128, &routes)
+}
+
+/// `build_link_dev`: a line that the system may route.
+fn link(line: u8) -> Term {
+    let register = || name(&format!("PRQ{}", letter(line)));
+    device(
+        &format!("LNK{}", letter(line)),
+        &[
+            name_decl("_HID", eisa_id("PNP0C0F")),
+            name_decl("_UID", int(line.into())),
+            name_decl("_PRS", resource_template(&[interrupts(&[5, 10, 11])])),
+            method("_STA", 0, NotSerialized, &[return_(call("IQST", &[register()]))]),
+            method("_DIS", 0, NotSerialized, &[or(register(), int(0x80), register())]),
+            method("_CRS", 0, NotSerialized, &[return_(call("IQCR", &[register()]))]),
+            method(
+                "_SRS",
+                1,
+                NotSerialized,
+                &[create_dword_field(arg(0), int(5), "PRRI"), store(name("PRRI"), register())],
+            ),
+        ],
+    )
+}
+
+/// `build_gsi_link_dev`: a line that is where it is.
+fn fixed_link(line: u8) -> Term {
+    let number = 16 + u32::from(line);
+    let resources = || resource_template(&[interrupts(&[number])]);
+    device(
+        &format!("GSI{}", letter(line)),
+        &[
+            name_decl("_HID", eisa_id("PNP0C0F")),
+            name_decl("_UID", int(number.into())),
+            name_decl("_PRS", resources()),
+            name_decl("_CRS", resources()),
+            method("_DIS", 0, NotSerialized, &[]),
+            method("_SRS", 1, NotSerialized, &[]),
+        ],
+    )
+}
+
+/// `build_hpet_aml`.
+fn event_timer() -> Term {
+    let (id, period) = (|| local(0), || local(1));
+    let absent = || [return_(int(0))];
+    let status = [
+        store(name("VEND"), id()),
+        store(name("PRD"), period()),
+        shift_right(id(), int(16), id()),
+        if_(l_or(l_equal(id(), int(0)), l_equal(id(), int(0xffff))), &absent()),
+        if_(l_or(l_equal(period(), int(0)), l_greater(period(), int(100_000_000))), &absent()),
+        return_(int(0x0f)),
+    ];
+    let registers = [Named("VEND", 32), Named("PRD", 32)];
+    let timer = [
+        name_decl("_HID", eisa_id("PNP0103")),
+        name_decl("_UID", int(0)),
+        operation_region("HPTM", Space::SystemMemory, int(HPET.into()), HPET_BYTES.into()),
+        field("HPTM", Access::DWord, Lock::Lock, Update::Preserve, &registers),
+        method("_STA", 0, NotSerialized, &status),
+        name_decl("_CRS", resource_template(&[memory32_fixed(HPET, HPET_BYTES, Write::ReadOnly)])),
+    ];
+    scope("_SB", &[device("HPET", &timer)])
+}
+
+/// A register of the plugging of processors.
+fn plug(register: &str) -> Term {
+    name(&format!("\\_SB.PCI0.PRES.{register}"))
+}
+
+const PLUG_LOCK: &str = "\\_SB.PCI0.PRES.CPLK";
+
+/// A method that holds the lock of the registers.
+fn locked(path: &str, arguments: u8, terms: &[Term], after: &[Term]) -> Term {
+    let body = [&[acquire(PLUG_LOCK)], terms, &[release(PLUG_LOCK)], after].concat();
+    method(path, arguments, Serialized, &body)
+}
+
+/// `build_cpus_aml`.
+fn processors(machine: &Machine) -> [Term; 2] {
+    let count = machine.vcpus.get();
+    let mut registers = Vec::from([
+        name_decl("_HID", eisa_id("PNP0A06")),
+        name_decl("_UID", string("CPU Hotplug resources")),
+        mutex("CPLK"),
+        name_decl("_CRS", resource_template(&[io(CPU_HOTPLUG, 1, CPU_HOTPLUG_PORTS)])),
+        operation_region("PRST", Space::SystemIo, int(CPU_HOTPLUG.into()), CPU_HOTPLUG_PORTS.into()),
+        field(
+            "PRST",
+            Access::Byte,
+            Lock::NoLock,
+            Update::WriteAsZeros,
+            &[
+                Reserved(32),
+                Named("CPEN", 1),
+                Named("CINS", 1),
+                Named("CRMV", 1),
+                Named("CEJ0", 1),
+                Named("CEJF", 1),
+                Reserved(3),
+                Named("CCMD", 8),
+            ],
+        ),
+        field(
+            "PRST",
+            Access::DWord,
+            Lock::NoLock,
+            Update::Preserve,
+            &[Named("CSEL", 32), Reserved(32), Named("CDAT", 32)],
+        ),
+    ]);
+    if machine.qemu != Qemu::V11_1 {
+        // Switches from the plugging of QEMU before 2.7 to this one.
+        registers.push(method("_INI", 0, Serialized, &[store(int(0), name("CSEL"))]));
+    }
+
+    let notified = |number: u16| {
+        if_(l_equal(arg(0), int(number.into())), &[notify(name(&format!("C{number:03X}")), arg(1))])
+    };
+    let eject: &[Term] = match machine.smm {
+        Smm::Off | Smm::On => &[store(int(1), plug("CEJ0"))],
+        Smm::Negotiated => &[store(int(1), plug("CEJF")), tell_firmware()],
+    };
+    let eject = [&[store(arg(0), plug("CSEL"))], eject].concat();
+    let notifications: Vec<Term> = (0..count).map(notified).collect();
+    let mut container = Vec::from([
+        name_decl("_HID", string("ACPI0010")),
+        name_decl("_CID", eisa_id("PNP0A05")),
+        method("CTFY", 2, NotSerialized, &notifications),
+        locked(
+            "CSTA",
+            1,
+            &[
+                store(arg(0), plug("CSEL")),
+                store(int(0), local(0)),
+                if_(l_equal(plug("CPEN"), int(1)), &[store(int(0x0f), local(0))]),
+            ],
+            &[return_(local(0))],
+        ),
+        locked("CEJ0", 1, &eject, &[]),
+        scan(machine),
+        locked(
+            "COST",
+            4,
+            &[
+                store(arg(0), plug("CSEL")),
+                store(int(1), plug("CCMD")),
+                store(arg(1), plug("CDAT")),
+                store(int(2), plug("CCMD")),
+                store(arg(2), plug("CDAT")),
+            ],
+            &[],
+        ),
+    ]);
+    container.extend((0..count).map(one_processor));
+    [
+        scope("_SB", &[device("\\_SB.PCI0.PRES", &registers), device("\\_SB.CPUS", &container)]),
+        method("\\_GPE._E02", 0, NotSerialized, &[call("\\_SB.CPUS.CSCN", &[])]),
+    ]
+}
+
+/// The method that looks for processors that were plugged or are to be unplugged.
+///
+/// QEMU 7.2 tells of an unplugging where it finds it; later versions note it, and tell afterwards.
+fn scan(machine: &Machine) -> Term {
+    let (event, added, at, uid, work, ejected) =
+        (|| local(0), || local(1), || local(2), || local(3), || local(4), || local(5));
+    let notes_ejected = machine.qemu != Qemu::V7_2;
+    let noted = |list: &str, count: Term| {
+        [store(uid(), index(name(list), count.clone())), increment(count), store(int(1), event())]
+    };
+    let told = |list: &str, count: Term, terms: &[Term]| {
+        let head = [store(deref_of(index(name(list), at())), uid())];
+        while_(l_less(at(), count), &[&head[..], terms, &[increment(at())]].concat())
+    };
+    let full = |count: Term| l_equal(count, int(CPUS_A_PASS.into()));
+
+    let mut found = Vec::from([
+        store(int(0), event()),
+        store(uid(), plug("CSEL")),
+        store(int(0), plug("CCMD")),
+        if_(l_less(plug("CDAT"), uid()), &[break_()]),
+        if_(
+            if notes_ejected { l_or(full(added()), full(ejected())) } else { full(added()) },
+            &[store(int(1), work()), break_()],
+        ),
+        store(plug("CDAT"), uid()),
+        if_(l_equal(plug("CINS"), int(1)), &noted("CNEW", added())),
+    ]);
+    let removal = l_equal(plug("CRMV"), int(1));
+    found.push(if notes_ejected {
+        if_(removal, &noted("CEJL", ejected()))
+    } else {
+        let told_at_once =
+            [call("CTFY", &[uid(), int(3)]), store(int(1), plug("CRMV")), store(int(1), event())];
+        else_(&[if_(removal, &told_at_once)])
+    });
+    found.push(increment(uid()));
+
+    let last = int(machine.vcpus.get().into());
+    let mut pass = Vec::from([store(int(0), work()), store(int(1), event()), store(int(0), added())]);
+    if notes_ejected {
+        pass.push(store(int(0), ejected()));
+    }
+    pass.push(while_(l_and(l_equal(event(), int(1)), l_less(uid(), last)), &found));
+    if machine.smm == Smm::Negotiated {
+        pass.push(if_(l_greater(added(), int(0)), &[tell_firmware()]));
+    }
+    pass.extend([
+        store(int(0), at()),
+        told(
+            "CNEW",
+            added(),
+            &[
+                call("CTFY", &[uid(), int(1)]),
+                store(uid(), debug()),
+                store(uid(), plug("CSEL")),
+                store(int(1), plug("CINS")),
+            ],
+        ),
+    ]);
+    if notes_ejected {
+        pass.push(store(int(0), at()));
+        pass.push(told(
+            "CEJL",
+            ejected(),
+            &[call("CTFY", &[uid(), int(3)]), store(uid(), plug("CSEL")), store(int(1), plug("CRMV"))],
+        ));
+    }
+
+    let mut terms = Vec::from([name_decl("CNEW", package(CPUS_A_PASS, &[]))]);
+    if notes_ejected {
+        terms.push(name_decl("CEJL", package(CPUS_A_PASS, &[])));
+    }
+    terms.extend([store(int(0), uid()), store(int(1), work()), while_(l_equal(work(), int(1)), &pass)]);
+    locked("CSCN", 0, &terms, &[])
+}
+
+/// A processor; the first cannot be unplugged.
+fn one_processor(number: u16) -> Term {
+    let uid = || int(number.into());
+    let mut terms = Vec::from([
+        method("_STA", 0, Serialized, &[return_(call("CSTA", &[uid()]))]),
+        name_decl("_MAT", buffer(&processor_entry(number as u8))),
+    ]);
+    if number != 0 {
+        terms.push(method("_EJ0", 1, NotSerialized, &[call("CEJ0", &[uid()])]));
+    }
+    terms.push(method("_OST", 3, Serialized, &[call("COST", &[uid(), arg(0), arg(1), arg(2)])]));
+    processor(&format!("C{number:03X}"), number as u8, &terms)
+}
+
+/// What the root of PCI hands on: bus numbers, ports, and the memory between RAM and the I/O APIC without the
+/// configuration space, and above RAM.
+fn root_resources(layout: &Layout) -> Term {
+    let memory = |first, last| range(Width::DWord, Range::Memory { cacheable: Cacheable::No }, first, last);
+    let mut resources = Vec::from([
+        range(Width::Word, Range::Bus, 0, 0xff),
+        io(0xcf8, 1, 8),
+        range(Width::Word, Range::Io, 0, 0xcf7),
+        range(Width::Word, Range::Io, 0xd00, 0xffff),
+        range(Width::DWord, Range::Memory { cacheable: Cacheable::Yes }, 0xa_0000, 0xb_ffff),
+    ]);
+    resources.push(memory(layout.low_memory, ECAM - 1));
+    resources.push(memory(ECAM_END + 1, IO_APIC - 1));
+    let (first, last) = layout.window;
+    resources.push(range(Width::QWord, Range::Memory { cacheable: Cacheable::Yes }, first, last));
+    let reserved = |path: &str, text: &str, ports: Term| {
+        device(
+            path,
+            &[
+                name_decl("_HID", string("PNP0A06")),
+                name_decl("_UID", string(text)),
+                name_decl("_STA", int(0x0b)),
+                name_decl("_CRS", resource_template(&[ports])),
+            ],
+        )
+    };
+    scope(
+        "\\_SB.PCI0",
+        &[
+            name_decl("_CRS", resource_template(&resources)),
+            reserved("GPE0", "GPE0 resources", io(GPE0, 1, GPE0_BYTES)),
+            reserved("PHPR", "PCI Hotplug resources", io(PCI_HOTPLUG, 1, 0x18)),
+        ],
+    )
+}
+
+fn sleep_states() -> Term {
+    let state =
+        |path: &str, number: u64| name_decl(path, package(4, &[int(number), int(number), int(0), int(0)]));
+    scope("\\", &[state("_S3", 1), state("_S4", 2), state("_S5", 0)])
+}
+
+/// `fw_cfg_add_acpi_dsdt`.
+fn firmware_configuration() -> Term {
+    device(
+        "FWCF",
+        &[
+            name_decl("_HID", string("QEMU0002")),
+            name_decl("_STA", int(0x0b)),
+            name_decl("_CRS", resource_template(&[io(0x510, 1, 12)])),
+        ],
+    )
+}
+
+/// `build_append_pci_bus_devices`: host bridge, the machine's own devices, LPC bridge, AHCI, SMBus.
+fn devices(machine: &Machine) -> Vec<Term> {
+    let address = |slot: u8, function: u64| name_decl("_ADR", int(u64::from(slot) << 16 | function));
+    let mut devices: Vec<Term> =
+        (0..=machine.devices.get()).map(|slot| device(&slot_name(slot), &[address(slot, 0)])).collect();
+    devices.push(device(&slot_name(0x1f), &[&[address(0x1f, 0)], &low_pin_count(machine.qemu)[..]].concat()));
+    if machine.qemu != Qemu::V7_2 {
+        devices.push(device("SFA", &[address(0x1f, 2)]));
+    }
+    devices.push(device("SFB", &[address(0x1f, 3)]));
+    if machine.qemu == Qemu::V7_2 {
+        devices.push(method("PCNT", 0, NotSerialized, &[]));
+    }
+    devices
+}
+
+/// `build_ich9_isa_aml`, and the devices on the bus.
+fn low_pin_count(qemu: Qemu) -> [Term; 6] {
+    let routing = [
+        Named("PRQA", 8),
+        Named("PRQB", 8),
+        Named("PRQC", 8),
+        Named("PRQD", 8),
+        Reserved(32),
+        Named("PRQE", 8),
+        Named("PRQF", 8),
+        Named("PRQG", 8),
+        Named("PRQH", 8),
+    ];
+    let routing = field("PCI0.SF8.PIRQ", Access::Byte, Lock::NoLock, Update::Preserve, &routing);
+    let present = || name_decl("_STA", int(0x0f));
+    let resources = |terms: &[Term]| name_decl("_CRS", resource_template(terms));
+    let id = |text: &str| name_decl("_HID", eisa_id(text));
+    let serial_line = match qemu {
+        Qemu::V7_2 | Qemu::V10_0 => irq_no_flags(4),
+        Qemu::V11_1 => irq_shared(4),
+    };
+    [
+        operation_region("PIRQ", Space::PciConfig, int(0x60), 12),
+        scope("\\_SB", &[routing]),
+        device(
+            "KBD",
+            &[id("PNP0303"), present(), resources(&[io(0x60, 1, 1), io(0x64, 1, 1), irq_no_flags(1)])],
+        ),
+        device("MOU", &[id("PNP0F13"), present(), resources(&[irq_no_flags(12)])]),
+        device(
+            "COM1",
+            &[
+                id("PNP0501"),
+                name_decl("_UID", int(1)),
+                present(),
+                resources(&[io(0x3f8, 0, 8), serial_line]),
+            ],
+        ),
+        device("RTC", &[id("PNP0B00"), resources(&[io(0x70, 1, 8), irq_no_flags(8)])]),
+    ]
+}
+
+/// The TPM: what it is, where it lies, and the interface of physical presence.
+fn tpm() -> Term {
+    let mut terms = Vec::from([
+        name_decl("_HID", string("MSFT0101")),
+        name_decl("_STR", string("TPM 2.0 Device")),
+        name_decl("_CRS", resource_template(&[memory32_fixed(TPM_CRB, 0x1000, Write::ReadWrite)])),
+        name_decl("_STA", int(0x0f)),
+        name_decl("_UID", int(1)),
+    ]);
+    terms.extend(physical_presence());
+    device("TPM", &terms)
+}
+
+/// `tpm_build_ppi_acpi`: the system asks the firmware for deeds that need a person.
+fn physical_presence() -> [Term; 8] {
+    let requests = [
+        Named("PPIN", 8),
+        Named("PPIP", 32),
+        Named("PPRP", 32),
+        Named("PPRQ", 32),
+        Named("PPRM", 32),
+        Named("LPPR", 32),
+    ];
+    let operation = [
+        if_(l_greater_equal(arg(0), int(0x100)), &[return_(int(0))]),
+        operation_region("TPP1", Space::SystemMemory, add(int(TPM_PPI), arg(0), none()), 1),
+        field("TPP1", Access::Byte, Lock::NoLock, Update::Preserve, &[Named("TPPF", 8)]),
+        return_(name("TPPF")),
+    ];
+    [
+        operation_region("TPP2", Space::SystemMemory, int(TPM_PPI + 0x100), 0x5a),
+        field("TPP2", Access::Any, Lock::NoLock, Update::Preserve, &requests),
+        operation_region("TPP3", Space::SystemMemory, int(TPM_PPI + 0x15a), 1),
+        field("TPP3", Access::Byte, Lock::NoLock, Update::Preserve, &[Named("MOVV", 8)]),
+        method("TPFN", 1, Serialized, &operation),
+        name_decl("TPM2", package(2, &[int(0), int(0)])),
+        name_decl("TPM3", package(3, &[int(0), int(0), int(0)])),
+        method("_DSM", 4, Serialized, &[presence_functions(), attack_mitigation()]),
+    ]
+}
+
+/// TCG Physical Presence Interface 1.3, functions 0 to 8.
+fn presence_functions() -> Term {
+    let (revision, function, operation, flags) = (|| arg(1), || arg(2), || local(0), || local(1));
+    let (request, parameter) = (|| name("PPRQ"), || name("PPRM"));
+    let argument = |at: u64| deref_of(index(arg(3), int(at)));
+    let element = |path: &str, at: u64| index(name(path), int(at));
+    let looked_up = || [store(argument(0), operation()), store(call("TPFN", &[operation()]), flags())];
+    let state = || and(flags(), int(7), none());
+    let when = |number: u64, terms: &[Term]| if_(l_equal(function(), int(number)), terms);
+    let in_revision = |number: u64, terms: &[Term]| if_(l_equal(revision(), int(number)), terms);
+    let unless_implemented = || if_(l_equal(state(), int(0)), &[return_(int(1))]);
+
+    let second = [
+        &looked_up()[..],
+        &[unless_implemented(), store(operation(), request()), store(int(0), parameter()), return_(int(0))],
+    ]
+    .concat();
+    let third = [
+        in_revision(1, &[store(request(), element("TPM2", 1)), return_(name("TPM2"))]),
+        in_revision(
+            2,
+            &[
+                store(request(), element("TPM3", 1)),
+                store(parameter(), element("TPM3", 2)),
+                return_(name("TPM3")),
+            ],
+        ),
+    ];
+    let fifth = [
+        store(name("LPPR"), element("TPM3", 1)),
+        store(name("PPRP"), element("TPM3", 2)),
+        return_(name("TPM3")),
+    ];
+    let seventh = [
+        &looked_up()[..],
+        &[
+            unless_implemented(),
+            if_(l_equal(state(), int(2)), &[return_(int(3))]),
+            in_revision(1, &[store(operation(), request()), store(int(0), parameter())]),
+            in_revision(2, &[store(operation(), request()), store(argument(1), parameter())]),
+            return_(int(0)),
+        ],
+    ]
+    .concat();
+    let eighth = [&looked_up()[..], &[return_(state())]].concat();
+    if_(
+        l_equal(arg(0), to_uuid("3DDDFAA6-361B-4EB4-A424-8D10089D1653")),
+        &[
+            when(0, &[return_(buffer(&[0xff, 0x01]))]),
+            when(1, &[return_(string("1.3"))]),
+            when(2, &second),
+            when(3, &third),
+            when(4, &[return_(int(2))]),
+            when(5, &fifth),
+            when(6, &[return_(int(3))]),
+            when(7, &seventh),
+            when(8, &eighth),
+            return_(buffer(&[0])),
+        ],
+    )
+}
+
+/// TCG Platform Reset Attack Mitigation Specification 1.00, chapter 6.
+fn attack_mitigation() -> Term {
+    let overwrite =
+        [store(deref_of(index(arg(3), int(0))), local(0)), store(local(0), name("MOVV")), return_(int(0))];
+    if_(
+        l_equal(arg(0), to_uuid("376054ED-CC13-4675-901C-4756D7F2D45D")),
+        &[
+            if_(l_equal(arg(2), int(0)), &[return_(buffer(&[0x03]))]),
+            if_(l_equal(arg(2), int(1)), &overwrite),
+        ],
+    )
+}
+
+/// What is told when something was plugged.
+///
+/// QEMU 7.2 looks at the buses; later versions find that none of them can be plugged into, and do nothing.
+fn hotplug_events(qemu: Qemu) -> [Term; 1] {
+    const LOCK: &str = "\\_SB.PCI0.BLCK";
+    let look = [acquire(LOCK), call("\\_SB.PCI0.PCNT", &[]), release(LOCK)];
+    let terms = if qemu == Qemu::V7_2 { &look[..] } else { &[] };
+    [scope("_GPE", &[method("_E01", 0, NotSerialized, terms)])]
+}

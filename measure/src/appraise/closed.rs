@@ -1,0 +1,392 @@
+//! The comparison of one register's logged events with its predicted ones: each the next, none missing, none more.
+//!
+//! # Shape
+//!
+//! ```text
+//! predicted   A  B  C  D         missing: predicted, and the log goes on with a later prediction
+//! logged      A  C  X  D         unexpected: logged, and the prediction goes on with a later record
+//!             |  B missing       differs: neither
+//! ```
+//!
+//! What is missing here and unexpected there is one event at another place or in another register, and is said so.
+//!
+//! One thing happens or not in an honest boot: firmware fails the first ExitBootServices when memory has changed since the
+//! kernel asked for its map, and the kernel calls again, once. The two events of that are passed over, and noted.
+//!
+//! # Source
+//!
+//! UEFI 2.10, 7.4.6 (ExitBootServices); TCG PC Client Platform Firmware Profile 1.06, 10.4.4 (its actions); Linux
+//! drivers/firmware/efi/libstub/efi-stub-helper.c. Seen in boots of Debian's OVMF 2026.08 in QEMU.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use super::verdict::{Note, Reason};
+use crate::digest::{Algorithm, Digest};
+use crate::event::{Event, EventType, Expected, PlatformRule, Register};
+use crate::log::{Entry, Log};
+use crate::read::Reader;
+use crate::replay::{self, Derivation, derive, subject};
+
+const INVOKED: &[u8] = b"Exit Boot Services Invocation";
+const FAILED: &[u8] = b"Exit Boot Services Returned with Failure";
+const SUCCEEDED: &[u8] = b"Exit Boot Services Returned with Success";
+
+/// Holds one extended record.
+#[derive(Debug, Clone)]
+pub(super) struct Logged<'a> {
+    pub(super) entry: &'a Entry,
+    pub(super) digest: Digest,
+    derivation: Derivation,
+}
+
+/// Gives the extended records by register, each in its order.
+pub(super) fn logged(
+    log: &Log,
+    algorithm: Algorithm,
+) -> Result<BTreeMap<Register, Vec<Logged<'_>>>, replay::Error> {
+    let mut registers: BTreeMap<Register, Vec<Logged<'_>>> = BTreeMap::new();
+    if !log.banks.iter().any(|bank| bank.algorithm() == Some(algorithm)) {
+        return Err(replay::Error::NoBank { expected: algorithm });
+    }
+    for entry in log.entries.iter().filter(|entry| entry.is_extended()) {
+        let register = replay::extended(entry, log.kind)?;
+        let none = replay::Error::NoDigest { offset: entry.offset, expected: algorithm };
+        let digest = *entry.digest(algorithm).ok_or(none)?;
+        let derivation = derive(entry, algorithm);
+        registers.entry(register).or_default().push(Logged { entry, digest, derivation });
+    }
+    Ok(registers)
+}
+
+/// Tells how many of the run time's digests the log tells of already, at its end.
+pub(super) fn told(events: &[Logged<'_>], runtime: &[Digest]) -> usize {
+    let ends_with = |count: &usize| {
+        let tail = events.len().checked_sub(*count).and_then(|begin| events.get(begin..));
+        let first = runtime.get(..*count);
+        tail.zip(first).is_some_and(|(tail, first)| tail.iter().map(|event| &event.digest).eq(first))
+    };
+    (1..=runtime.len().min(events.len())).rev().find(ends_with).unwrap_or(0)
+}
+
+/// Collects what the comparison of all registers finds.
+#[derive(Debug, Default)]
+pub(super) struct Findings<'a> {
+    reasons: Vec<Reason>,
+    notes: Vec<Note>,
+    missing: Vec<Missing<'a>>,
+    extra: Vec<Extra<'a>>,
+    /// The registers that the kernel's second ExitBootServices was extended into.
+    retried: BTreeSet<Register>,
+    /// What was predicted in each register, to name a repetition.
+    foreseen: BTreeMap<(Register, Digest), &'a Event>,
+}
+
+#[derive(Debug)]
+struct Missing<'a> {
+    register: Register,
+    position: usize,
+    event: &'a Event,
+}
+
+#[derive(Debug)]
+struct Extra<'a> {
+    register: Register,
+    position: usize,
+    event: &'a Entry,
+    digest: Digest,
+}
+
+impl<'a> Findings<'a> {
+    /// Compares one register's records with its predicted events.
+    pub(super) fn compare(&mut self, register: Register, predicted: &[&'a Event], logged: &[Logged<'a>]) {
+        for event in predicted {
+            if let Expected::Exact(digest) = event.expected {
+                self.foreseen.entry((register, digest)).or_insert(event);
+            }
+        }
+        for record in logged {
+            if let Derivation::Contradicted { expected, .. } = &record.derivation {
+                self.reasons.push(Reason::Contradicted {
+                    register,
+                    offset: record.entry.offset,
+                    subject: subject(record.entry),
+                    expected: *expected,
+                    found: record.digest,
+                });
+            }
+        }
+        let (mut next, mut at) = (0usize, 0usize);
+        loop {
+            match (predicted.get(next), logged.get(at)) {
+                (None, None) => return,
+                (None, Some(record)) => {
+                    self.extra(register, at, record);
+                    at = at.saturating_add(1);
+                }
+                (Some(event), record) if is_run(event).is_some() => {
+                    let after = predicted.get(next.saturating_add(1)).copied();
+                    let most = is_run(event).unwrap_or(0);
+                    let mut taken = 0;
+                    let mut record = record;
+                    while let Some(found) = record.filter(|found| taken < most && in_run(event, after, found))
+                    {
+                        self.given(register, event, found);
+                        taken = taken.saturating_add(1);
+                        at = at.saturating_add(1);
+                        record = logged.get(at);
+                    }
+                    next = next.saturating_add(1);
+                }
+                (Some(event), None) => {
+                    if is_run(event).is_none() {
+                        self.missing(register, next, event);
+                    }
+                    next = next.saturating_add(1);
+                }
+                (Some(event), Some(record)) if fits(event, record) => {
+                    self.fitting(register, at, event, record);
+                    next = next.saturating_add(1);
+                    at = at.saturating_add(1);
+                }
+                (Some(event), Some(record))
+                    if is_retry(event, record, logged.get(at.saturating_add(1)))
+                        && self.retried.insert(register) =>
+                {
+                    self.notes.push(Note::ExitRetried { register });
+                    at = at.saturating_add(2);
+                }
+                (Some(event), Some(record)) => {
+                    let later = predicted.iter().skip(next.saturating_add(1));
+                    let skipped = later.take_while(|event| !names(event, record)).count().saturating_add(1);
+                    if predicted.get(next.saturating_add(skipped)).is_some() {
+                        for (place, event) in predicted.iter().enumerate().skip(next).take(skipped) {
+                            if is_run(event).is_none() {
+                                self.missing(register, place, event);
+                            }
+                        }
+                        next = next.saturating_add(skipped);
+                        continue;
+                    }
+                    let later = logged.iter().skip(at.saturating_add(1));
+                    let passed = later.take_while(|record| !names(event, record)).count().saturating_add(1);
+                    if logged.get(at.saturating_add(passed)).is_some() {
+                        for (place, record) in logged.iter().enumerate().skip(at).take(passed) {
+                            self.extra(register, place, record);
+                        }
+                        at = at.saturating_add(passed);
+                        continue;
+                    }
+                    self.reasons.push(Reason::Differs {
+                        register,
+                        position: at.saturating_add(1),
+                        offset: record.entry.offset,
+                        subject: event.subject.clone(),
+                        expected: wanted(event),
+                        found: record.digest,
+                    });
+                    next = next.saturating_add(1);
+                    at = at.saturating_add(1);
+                }
+            }
+        }
+    }
+
+    /// Tells whether a register holds two events more than its reference, and rightly so.
+    pub(super) fn is_retried(&self, register: Register) -> bool {
+        self.retried.contains(&register)
+    }
+
+    fn missing(&mut self, register: Register, place: usize, event: &'a Event) {
+        self.missing.push(Missing { register, position: place.saturating_add(1), event });
+    }
+
+    fn extra(&mut self, register: Register, place: usize, record: &Logged<'a>) {
+        let position = place.saturating_add(1);
+        self.extra.push(Extra { register, position, event: record.entry, digest: record.digest });
+    }
+
+    fn fitting(&mut self, register: Register, place: usize, event: &Event, record: &Logged<'_>) {
+        if event.kind != record.entry.kind {
+            self.reasons.push(Reason::Kind {
+                register,
+                position: place.saturating_add(1),
+                subject: event.subject.clone(),
+                expected: event.kind,
+                found: record.entry.kind,
+            });
+        }
+        if matches!(event.expected, Expected::PlatformGiven(_)) {
+            self.given(register, event, record);
+        }
+    }
+
+    fn given(&mut self, register: Register, event: &Event, record: &Logged<'_>) {
+        self.notes.push(Note::PlatformGiven {
+            register,
+            subject: event.subject.clone(),
+            rule: wanted(event),
+            digest: record.digest,
+        });
+    }
+
+    /// Says all that was found, of what is missing here and unexpected there only once.
+    pub(super) fn told(mut self) -> (Vec<Reason>, Vec<Note>) {
+        for extra in self.extra {
+            let (register, position, offset) = (extra.register, extra.position, extra.event.offset);
+            let same = |missing: &Missing<'_>| missing.event.expected == Expected::Exact(extra.digest);
+            let here = self.missing.iter().position(|missing| missing.register == register && same(missing));
+            let place = here.or_else(|| self.missing.iter().position(same));
+            let reason = match (place, self.foreseen.get(&(register, extra.digest))) {
+                (Some(place), _) => {
+                    let missing = self.missing.remove(place);
+                    let subject = missing.event.subject.clone();
+                    if missing.register == register {
+                        Reason::OutOfOrder { register, expected: missing.position, found: position, subject }
+                    } else {
+                        Reason::OtherRegister { expected: missing.register, found: register, offset, subject }
+                    }
+                }
+                (None, Some(event)) => {
+                    Reason::Repeated { register, position, offset, subject: event.subject.clone() }
+                }
+                (None, None) => Reason::Unexpected {
+                    register,
+                    position,
+                    offset,
+                    kind: extra.event.kind,
+                    subject: subject(extra.event),
+                    digest: extra.digest,
+                },
+            };
+            self.reasons.push(reason);
+        }
+        self.reasons.extend(self.missing.iter().map(|missing| Reason::Missing {
+            register: missing.register,
+            position: missing.position,
+            subject: missing.event.subject.clone(),
+        }));
+        (self.reasons, self.notes)
+    }
+}
+
+/// Tells whether the firmware failed an ExitBootServices and the kernel called again, before what succeeds.
+fn is_retry(event: &Event, failed: &Logged<'_>, again: Option<&Logged<'_>>) -> bool {
+    let of = |text: &[u8]| failed.digest.algorithm().of(text);
+    let action = |record: &Logged<'_>, text| {
+        record.entry.kind == EventType::EV_EFI_ACTION && record.digest == of(text)
+    };
+    event.expected == Expected::Exact(of(SUCCEEDED))
+        && action(failed, FAILED)
+        && again.is_some_and(|again| action(again, INVOKED))
+}
+
+/// Gives the most events of a run that the platform decides.
+fn is_run(event: &Event) -> Option<u32> {
+    match &event.expected {
+        Expected::PlatformGiven(PlatformRule::FromData { at_most }) => Some(*at_most),
+        _ => None,
+    }
+}
+
+/// Tells whether a record belongs to a run and is not what is predicted after it.
+fn in_run(event: &Event, after: Option<&Event>, record: &Logged<'_>) -> bool {
+    let derived = matches!(record.derivation, Derivation::Derived(_));
+    event.kind == record.entry.kind && derived && !after.is_some_and(|after| names(after, record))
+}
+
+/// Tells whether a record is the predicted event; its type may be another, which is said apart.
+fn fits(event: &Event, record: &Logged<'_>) -> bool {
+    match &event.expected {
+        Expected::Exact(digest) => *digest == record.digest,
+        Expected::PlatformGiven(PlatformRule::OneOf { digests }) => digests.contains(&record.digest),
+        Expected::PlatformGiven(PlatformRule::BootOption { description }) => {
+            event.kind == record.entry.kind && is_boot_option(record, description)
+        }
+        Expected::PlatformGiven(PlatformRule::FromData { .. }) => in_run(event, None, record),
+        Expected::PlatformGiven(PlatformRule::Unjudged) => event.kind == record.entry.kind,
+    }
+}
+
+/// Tells whether a record can be no other than the predicted event: what fits anything names nothing.
+fn names(event: &Event, record: &Logged<'_>) -> bool {
+    let any = matches!(
+        event.expected,
+        Expected::PlatformGiven(PlatformRule::Unjudged | PlatformRule::FromData { .. })
+    );
+    !any && fits(event, record)
+}
+
+/// Says what a prediction accepts.
+fn wanted(event: &Event) -> String {
+    match &event.expected {
+        Expected::Exact(digest) => digest.to_string(),
+        Expected::PlatformGiven(PlatformRule::OneOf { digests }) => {
+            alloc::format!("one of {} known digests", digests.len())
+        }
+        Expected::PlatformGiven(PlatformRule::BootOption { description }) => {
+            alloc::format!(
+                "an active boot option that begins with {description:?} and is what the digest is of"
+            )
+        }
+        Expected::PlatformGiven(PlatformRule::FromData { at_most }) => {
+            alloc::format!("one of at most {at_most} events whose digest is that of their data")
+        }
+        Expected::PlatformGiven(PlatformRule::Unjudged) => "any digest, for nobody judges it".into(),
+    }
+}
+
+/// Tells whether a record is a boot option whose value is what the digest is of: EFI_LOAD_OPTION, UEFI 2.10, 3.1.3:
+/// [attributes u32, length of paths u16, description in UTF-16 with a NUL, paths, anything]. Of BootOrder nothing here fits.
+fn is_boot_option(record: &Logged<'_>, description: &str) -> bool {
+    let boot =
+        matches!(record.entry.kind, EventType::EV_EFI_VARIABLE_BOOT | EventType::EV_EFI_VARIABLE_BOOT2);
+    let derived = matches!(record.derivation, Derivation::Derived(_));
+    let data = record.entry.data.as_deref().filter(|_| boot && derived);
+    data.and_then(replay::Variable::read).is_some_and(|variable| {
+        is_numbered(variable.name) && is_load_option(variable.value, description).is_some()
+    })
+}
+
+/// Tells whether a name is `Boot` and four hexadecimal digits, in UTF-16.
+fn is_numbered(name: &[u8]) -> bool {
+    let mut letters = Vec::new();
+    for unit in name.chunks(2) {
+        match unit {
+            [letter, 0] => letters.push(*letter),
+            _ => return false,
+        }
+    }
+    let digits = letters.strip_prefix(b"Boot");
+    digits.is_some_and(|digits| digits.len() == 4 && digits.iter().all(u8::is_ascii_hexdigit))
+}
+
+/// Reads a load option: active, with a description that begins so and device paths that end where they should.
+fn is_load_option(value: &[u8], description: &str) -> Option<()> {
+    const ACTIVE: u32 = 1;
+    let mut reader = Reader::new(value, 0);
+    let attributes = reader.u32("attributes").ok()?;
+    let length = reader.u16("the paths' length").ok()?;
+    let mut wanted = description.encode_utf16();
+    let mut differs = false;
+    loop {
+        match reader.u16("a letter").ok()? {
+            0 => break,
+            letter => differs |= wanted.next().is_some_and(|wanted| wanted != letter),
+        }
+    }
+    if attributes & ACTIVE == 0 || differs || wanted.next().is_some() {
+        return None;
+    }
+    let paths = reader.take("paths", length.into()).ok()?;
+    let mut reader = Reader::new(paths, 0);
+    let mut last = None;
+    while !reader.rest().is_empty() {
+        let (kind, subtype) = (reader.u8("a node's type").ok()?, reader.u8("a node's subtype").ok()?);
+        let length = reader.u16("a node's length").ok()?;
+        reader.take("a node", length.checked_sub(4)?.into()).ok()?;
+        last = Some((kind, subtype));
+    }
+    (last == Some((0x7f, 0xff))).then_some(())
+}

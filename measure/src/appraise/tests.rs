@@ -1,0 +1,689 @@
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use super::*;
+use crate::event::{EventType, PlatformRule, Source};
+use crate::log::{Bank, Entry};
+use crate::quote::{Body, Bytes};
+use crate::reference::{Format1, Image, Mrtd};
+
+const SHA384: Algorithm = Algorithm::Sha384;
+
+fn h(text: &str) -> Digest {
+    SHA384.of(text.as_bytes())
+}
+
+/// A record of register `index` whose digest is that of its data.
+fn plain(index: u32, kind: EventType, data: &[u8]) -> Entry {
+    Entry { offset: 0, index, kind, digests: [SHA384.of(data)].into(), data_at: 0, data: Some(data.into()) }
+}
+
+/// A record whose digest is of something else.
+fn opaque(index: u32, kind: EventType, what: &str, data: &[u8]) -> Entry {
+    Entry { digests: [h(what)].into(), ..plain(index, kind, data) }
+}
+
+fn wide(text: &str) -> Vec<u8> {
+    text.encode_utf16().flat_map(u16::to_le_bytes).collect()
+}
+
+fn variable(name: &str, value: &[u8]) -> Vec<u8> {
+    let mut bytes = [7u8; 16].to_vec();
+    bytes.extend((name.len() as u64).to_le_bytes());
+    bytes.extend((value.len() as u64).to_le_bytes());
+    bytes.extend(wide(name));
+    bytes.extend(value);
+    bytes
+}
+
+fn load_option(attributes: u32, description: &str, end: [u8; 2]) -> Vec<u8> {
+    let mut bytes = attributes.to_le_bytes().to_vec();
+    bytes.extend(4u16.to_le_bytes());
+    bytes.extend(wide(description));
+    bytes.extend([0, 0, end[0], end[1], 4, 0]);
+    bytes
+}
+
+fn boot_option(index: u32, name: &str, value: &[u8]) -> Entry {
+    let data = variable(name, value);
+    Entry { data: Some(data), ..plain(index, EventType::EV_EFI_VARIABLE_BOOT, value) }
+}
+
+const SEPARATOR: EventType = EventType::EV_SEPARATOR;
+const PE: EventType = EventType::EV_EFI_BOOT_SERVICES_APPLICATION;
+const ACTION: EventType = EventType::EV_EFI_ACTION;
+
+/// An honest boot.
+fn entries() -> Vec<Entry> {
+    [
+        opaque(1, EventType::EV_EFI_HANDOFF_TABLES2, "hob", b"\x08TdxTable"),
+        plain(1, EventType::EV_EFI_VARIABLE_DRIVER_CONFIG, &variable("SecureBoot", &[])),
+        plain(1, SEPARATOR, &[0; 4]),
+        opaque(1, EventType::EV_PLATFORM_CONFIG_FLAGS, "acpi", b"ACPI DATA"),
+        boot_option(1, "Boot0001", &load_option(1, "UEFI disk 0815", [0x7f, 0xff])),
+        plain(2, ACTION, b"Calling EFI Application from Boot Option"),
+        plain(2, SEPARATOR, &[0; 4]),
+        plain(2, EventType::EV_EFI_GPT_EVENT, b"gpt"),
+        opaque(2, PE, "uki", b"path"),
+        opaque(3, EventType::EV_IPL, ".linux\0", &wide(".linux\0")),
+        opaque(3, EventType::EV_IPL, "kernel", &wide(".linux\0")),
+        plain(2, ACTION, b"Exit Boot Services Invocation"),
+        plain(2, ACTION, b"Exit Boot Services Returned with Success"),
+    ]
+    .into_iter()
+    .enumerate()
+    .map(|(offset, entry)| Entry { offset, ..entry })
+    .collect()
+}
+
+fn log_of(entries: Vec<Entry>) -> Log {
+    Log {
+        kind: RegisterKind::Tdx,
+        banks: [Bank { id: 0x0c, length: 48 }].into(),
+        length: entries.len(),
+        entries,
+    }
+}
+
+fn td_of(log: &Log) -> Td {
+    let registers = replay::replay(log, SHA384).unwrap();
+    Td {
+        tee_tcb_svn: Bytes([3; 16]),
+        mr_seam: h("module"),
+        mr_signer_seam: SHA384.zero(),
+        seam_attributes: 0,
+        attributes: Attributes(1 << 28),
+        xfam: Xfam(0x6_02e7),
+        mrtd: h("mrtd"),
+        mr_config_id: Bytes::default(),
+        mr_owner: Bytes::default(),
+        mr_owner_config: Bytes::default(),
+        rtmr: [0, 1, 2, 3].map(|index| registers[&Register::Rtmr(index)]),
+        report_data: Bytes::default(),
+        mr_service_td: Some(SHA384.zero()),
+    }
+}
+
+fn evidence_of(td: Td, log: Log) -> Evidence<Unverified> {
+    let quote = Quote {
+        version: 4,
+        body: Body::Tdx15,
+        attestation_key_type: 2,
+        qe_vendor: Bytes([1; 16]),
+        user_data: Bytes([2; 20]),
+        td,
+        signed: Vec::new(),
+        signature: Vec::new(),
+        trailing: 0,
+    };
+    Evidence::of_quote(&quote, log)
+}
+
+/// Evidence of a machine that really ran these events.
+fn ran(entries: Vec<Entry>) -> Evidence<Unverified> {
+    let log = log_of(entries);
+    evidence_of(td_of(&log), log)
+}
+
+/// Evidence of the honest machine with a log that says so.
+fn forged(entries: Vec<Entry>) -> Evidence<Unverified> {
+    evidence_of(td_of(&log_of(self::entries())), log_of(entries))
+}
+
+fn predicted() -> Vec<Event> {
+    let subjects = [
+        "TD HOB",
+        "SecureBoot",
+        "separator",
+        "ACPI tables",
+        "Boot0001",
+        "call",
+        "separator",
+        "GPT",
+        "UKI",
+        ".linux name",
+        ".linux",
+        "exit",
+        "exit succeeded",
+    ];
+    let entries = entries();
+    let events = entries.iter().zip(subjects).map(|(entry, subject)| Event {
+        pcr: match entry.index {
+            1 => 1,
+            2 => 4,
+            _ => 11,
+        },
+        kind: entry.kind,
+        subject: subject.into(),
+        expected: match subject {
+            "ACPI tables" => given(PlatformRule::OneOf { digests: [h("other"), h("acpi")].into() }),
+            "Boot0001" => given(PlatformRule::BootOption { description: "UEFI disk".into() }),
+            _ => Expected::Exact(entry.digests[0]),
+        },
+        witness: Witness::Both,
+        source: Source { file: "rule".into(), ranges: Vec::new(), rule: "test".into() },
+    });
+    events.collect()
+}
+
+fn given(rule: PlatformRule) -> Expected {
+    Expected::PlatformGiven(rule)
+}
+
+fn reference() -> Reference {
+    let td = td_of(&log_of(entries()));
+    let registers = [1, 2, 3].map(|index| (Register::Rtmr(index), td.rtmr[usize::from(index)]));
+    Reference {
+        format: Format1,
+        image: Image { name: "image".into(), version: "1".into(), profile: Profile::Release },
+        subjects: Vec::new(),
+        platforms: [Platform {
+            name: "qemu-tdx".into(),
+            kind: RegisterKind::Tdx,
+            algorithm: SHA384,
+            shape: BTreeMap::new(),
+            mrtd: [Mrtd { digest: h("mrtd"), source: "test".into() }].into(),
+            attributes: None,
+            registers: registers.into(),
+            events: predicted(),
+        }]
+        .into(),
+    }
+}
+
+fn lenient() -> Policy {
+    Policy { allow: [Exception::UnverifiedQuote].into(), ..Policy::default() }
+}
+
+fn judged_by(evidence: &Evidence<Unverified>, policy: &Policy) -> Verdict {
+    appraise(evidence, &reference(), policy).unwrap()
+}
+
+/// The reasons that speak against evidence, as text.
+fn against(evidence: &Evidence<Unverified>) -> Vec<String> {
+    let verdict = judged_by(evidence, &lenient());
+    assert_eq!(verdict.answer() == Answer::Accepted, verdict.reasons().is_empty());
+    verdict.reasons().iter().map(ToString::to_string).collect()
+}
+
+#[track_caller]
+fn assert_refused_for(evidence: &Evidence<Unverified>, words: &str) {
+    let reasons = against(evidence);
+    assert!(reasons.iter().any(|reason| reason.contains(words)), "{words:?} is not among {reasons:#?}");
+}
+
+#[test]
+fn an_honest_boot_is_accepted_and_the_verdict_says_what_it_does_not_know() {
+    let verdict = judged_by(&ran(entries()), &lenient());
+    assert_eq!(verdict.reasons(), []);
+    assert_eq!(verdict.answer(), Answer::Accepted);
+    assert_eq!(verdict.signature(), Signature::NotVerified);
+    assert_eq!(verdict.platform().unwrap().name, "qemu-tdx");
+    let notes: Vec<String> = verdict.notes().iter().map(ToString::to_string).collect();
+    for words in ["signature: not verified", "freshness", "TDX module", "ACPI tables", "Boot0001"] {
+        assert!(notes.iter().any(|note| note.contains(words)), "{words}: {notes:#?}");
+    }
+}
+
+#[test]
+fn an_unverified_quote_is_refused_unless_the_policy_allows_it_by_name() {
+    let verdict = judged_by(&ran(entries()), &Policy::default());
+    assert_eq!(verdict.answer(), Answer::Refused);
+    assert_eq!(verdict.reasons(), [Reason::SignatureNotVerified]);
+}
+
+#[test]
+fn a_debug_image_is_refused_unless_the_policy_allows_it_by_name() {
+    let mut reference = reference();
+    reference.image.profile = Profile::Debug;
+    let evidence = ran(entries());
+    let verdict = appraise(&evidence, &reference, &lenient()).unwrap();
+    assert_eq!(verdict.reasons(), [Reason::DebugImage { image: "image".into() }]);
+    let mut policy = lenient();
+    policy.allow.insert(Exception::DebugImage);
+    let verdict = appraise(&evidence, &reference, &policy).unwrap();
+    assert_eq!(verdict.answer(), Answer::Accepted);
+    assert!(verdict.notes().contains(&Note::DebugImage { image: "image".into() }));
+}
+
+#[test]
+fn another_mrtd_is_refused() {
+    let log = log_of(entries());
+    let td = Td { mrtd: h("other firmware"), ..td_of(&log) };
+    assert_refused_for(&evidence_of(td, log), "mrtd is");
+}
+
+#[test]
+fn where_the_reference_has_no_mrtd_only_a_policy_can_name_one() {
+    let mut reference = reference();
+    reference.platforms[0].mrtd.clear();
+    let evidence = ran(entries());
+    let refused = appraise(&evidence, &reference, &lenient()).unwrap();
+    assert!(matches!(refused.reasons(), [Reason::Mrtd { accepted, .. }] if accepted.is_empty()));
+    let policy = Policy { mrtd: [h("mrtd")].into(), ..lenient() };
+    assert_eq!(appraise(&evidence, &reference, &policy).unwrap().answer(), Answer::Accepted);
+    let policy = Policy { mrtd: [h("other")].into(), ..lenient() };
+    assert_eq!(appraise(&evidence, &reference, &policy).unwrap().answer(), Answer::Refused);
+}
+
+#[test]
+fn each_field_of_a_td_is_held_to_the_policy() {
+    let log = log_of(entries());
+    let honest = td_of(&log);
+    let attributes = |bits| Td { attributes: Attributes(bits), ..honest.clone() };
+    let cases = [
+        (attributes(1 << 28 | 1), "attribute DEBUG is set"),
+        (attributes(0), "attribute SEPT_VE_DISABLE is not set"),
+        (attributes(1 << 28 | 1 << 29), "attribute MIGRATABLE is set"),
+        (attributes(1 << 28 | 1 << 63), "attribute PERFMON is set"),
+        (attributes(1 << 28 | 1 << 31), "attribute KL is set"),
+        (attributes(1 << 28 | 1 << 40), "attribute bit 40 is set"),
+        (Td { xfam: Xfam(0x6_02e7 | 1 << 8), ..honest.clone() }, "the TD may use PT"),
+        (Td { xfam: Xfam(1 << 33), ..honest.clone() }, "the TD may use bit 33"),
+        (Td { mr_config_id: Bytes([1; 48]), ..honest.clone() }, "mr_config_id is 01"),
+        (Td { mr_owner: Bytes([1; 48]), ..honest.clone() }, "mr_owner is 01"),
+        (Td { mr_owner_config: Bytes([1; 48]), ..honest.clone() }, "mr_owner_config is 01"),
+        (Td { mr_service_td: Some(h("x")), ..honest.clone() }, "mr_service_td is"),
+        (Td { mr_signer_seam: h("x"), ..honest.clone() }, "mr_signer_seam is"),
+        (Td { seam_attributes: 1, ..honest.clone() }, "seam_attributes is 1"),
+    ];
+    for (td, words) in cases {
+        let reasons = against(&evidence_of(td, log.clone()));
+        assert!(reasons.iter().any(|reason| reason.contains(words)), "{words:?} is not among {reasons:#?}");
+        let expected = if words.contains("bit 33") || words.contains("SEPT") { 1..=2 } else { 1..=1 };
+        assert!(expected.contains(&reasons.len()), "{reasons:#?}");
+    }
+    assert_eq!(against(&evidence_of(attributes(1 << 28 | 1 << 30 | 1 << 27), log)), [""; 0]);
+}
+
+#[test]
+fn what_a_policy_asks_for_must_be_there() {
+    let evidence = ran(entries());
+    let reasons = |policy: &Policy| judged_by(&evidence, policy).reasons().len();
+    let nonce = Policy { report_data: Some(Bytes([9; 64])), ..lenient() };
+    assert_eq!(reasons(&nonce), 1);
+    let nonce = Policy { report_data: Some(Bytes([0; 64])), ..lenient() };
+    assert_eq!(reasons(&nonce), 0);
+    assert!(!judged_by(&evidence, &nonce).notes().contains(&Note::FreshnessNotJudged));
+    assert_eq!(reasons(&Policy { mr_seam: [h("other")].into(), ..lenient() }), 1);
+    assert_eq!(reasons(&Policy { mr_seam: [h("module")].into(), ..lenient() }), 0);
+    let elsewhere = Policy { platforms: ["gcp-c3".to_string()].into(), ..lenient() };
+    assert!(matches!(judged_by(&evidence, &elsewhere).reasons(), [Reason::NoPlatform { .. }]));
+}
+
+#[test]
+fn the_reference_s_attributes_must_be_the_td_s() {
+    let mut reference = reference();
+    reference.platforms[0].attributes = Some(Attributes(1 << 28 | 1 << 30));
+    let verdict = appraise(&ran(entries()), &reference, &lenient()).unwrap();
+    assert!(matches!(verdict.reasons(), [Reason::Attributes { .. }]));
+}
+
+#[test]
+fn a_relabelled_register_is_refused_in_a_forged_log_and_in_a_real_one() {
+    let mut entries = entries();
+    entries[8].index = 1;
+    assert_refused_for(&forged(entries.clone()), "UKI was extended into rtmr0");
+    assert_refused_for(&forged(entries.clone()), "but the log leads to");
+    assert_refused_for(&ran(entries.clone()), "UKI was extended into rtmr0");
+    entries[8].index = 7;
+    assert_refused_for(&forged(entries.clone()), "register number 7");
+    entries[8].index = 0;
+    assert_refused_for(&forged(entries), "extends MRTD");
+}
+
+#[test]
+fn a_moved_or_duplicated_separator_is_refused() {
+    let mut moved = entries();
+    moved[6].index = 1;
+    assert_refused_for(&ran(moved.clone()), "separator was extended into rtmr0");
+    assert_refused_for(&forged(moved), "rtmr1 is");
+    let mut later = entries();
+    later.swap(6, 8);
+    assert_refused_for(&ran(later), "should be event");
+    let mut twice = entries();
+    twice.insert(7, twice[6].clone());
+    assert_refused_for(&ran(twice.clone()), "repeats separator");
+    assert_refused_for(&forged(twice), "rtmr1 is");
+}
+
+#[test]
+fn a_good_digest_in_rtmr3_instead_is_refused() {
+    let mut entries = entries();
+    entries[8].index = 4;
+    assert_refused_for(&ran(entries.clone()), "UKI was extended into rtmr3");
+    entries[8].index = 2;
+    entries.push(opaque(4, PE, "uki", b"path"));
+    assert_refused_for(&ran(entries), "rtmr3: event 1");
+}
+
+#[test]
+fn an_extra_pe_is_refused_wherever_it_is_loaded() {
+    for place in 5..=entries().len() {
+        let mut entries = entries();
+        entries.insert(place, opaque(2, PE, "evil", b"path"));
+        assert_refused_for(&ran(entries.clone()), "was not predicted: EV_EFI_BOOT_SERVICES_APPLICATION");
+        assert_refused_for(&forged(entries), "rtmr1 is");
+    }
+}
+
+#[test]
+fn data_changed_under_an_intact_digest_is_refused() {
+    for place in [1, 2, 4, 5, 6, 7, 11] {
+        let mut entries = entries();
+        let data = entries[place].data.as_mut().unwrap();
+        *data.last_mut().unwrap() ^= 1;
+        assert_refused_for(&forged(entries), "its data have");
+    }
+}
+
+#[test]
+fn a_type_changed_under_an_intact_digest_is_refused() {
+    for place in 0..entries().len() {
+        let mut entries = entries();
+        entries[place].kind = EventType::EV_COMPACT_HASH;
+        assert!(!against(&forged(entries)).is_empty(), "{place}");
+    }
+}
+
+#[test]
+fn hiding_an_event_as_one_that_extends_nothing_is_refused() {
+    let mut entries = entries();
+    entries[8].kind = EventType::EV_NO_ACTION;
+    assert_refused_for(&forged(entries), "(UKI) is missing");
+}
+
+#[test]
+fn a_second_exit_of_boot_services_is_honest_once_and_only_in_its_place() {
+    let failed = plain(2, ACTION, b"Exit Boot Services Returned with Failure");
+    let again = plain(2, ACTION, b"Exit Boot Services Invocation");
+    let with = |place: usize, extra: &[&Entry]| {
+        let mut entries = entries();
+        entries.splice(place..place, extra.iter().map(|entry| (*entry).clone()));
+        judged_by(&ran(entries), &lenient())
+    };
+    let end = entries().len() - 1;
+    let honest = with(end, &[&failed, &again]);
+    assert_eq!(honest.reasons(), []);
+    assert!(honest.notes().contains(&Note::ExitRetried { register: Register::Rtmr(1) }));
+    let cases: [(usize, &[&Entry]); 6] = [
+        (end, &[&failed]),
+        (end, &[&again, &failed]),
+        (end, &[&failed, &again, &failed, &again]),
+        (end + 1, &[&failed, &again]),
+        (end - 1, &[&failed, &again]),
+        (5, &[&failed, &again]),
+    ];
+    for (place, extra) in cases {
+        assert_eq!(with(place, extra).answer(), Answer::Refused, "{place}: {extra:?}");
+    }
+    let relabelled = Entry { kind: PE, ..failed };
+    assert_eq!(with(end, &[&relabelled, &again]).answer(), Answer::Refused);
+}
+
+#[test]
+fn swapped_events_are_refused() {
+    let mut swapped = entries();
+    swapped.swap(9, 10);
+    assert_refused_for(&ran(swapped.clone()), "should be event");
+    assert_refused_for(&forged(swapped), "rtmr2 is");
+}
+
+#[test]
+fn a_log_cut_short_is_refused_at_every_length() {
+    for length in 0..entries().len() {
+        let mut entries = entries();
+        entries.truncate(length);
+        assert_refused_for(&forged(entries.clone()), "is missing");
+        assert_refused_for(&forged(entries), "but the log leads to");
+    }
+}
+
+#[test]
+fn a_log_of_another_boot_is_refused() {
+    let mut other = entries();
+    other[0] = opaque(1, EventType::EV_EFI_HANDOFF_TABLES2, "more memory", b"\x08TdxTable");
+    let evidence = forged(other);
+    assert_refused_for(&evidence, "rtmr0 is");
+    assert_refused_for(&evidence, "should be TD HOB");
+}
+
+#[test]
+fn another_kernel_is_refused_with_the_event_that_differs() {
+    let mut other = entries();
+    other[10] = opaque(3, EventType::EV_IPL, "other kernel", &wide(".linux\0"));
+    let reasons = against(&ran(other));
+    assert_eq!(reasons.len(), 2, "{reasons:#?}");
+    assert!(reasons[0].contains("rtmr2 is") && reasons[0].contains("the reference says"), "{reasons:#?}");
+    assert!(reasons[1].contains("rtmr2: event 2 at offset 0 should be .linux"), "{reasons:#?}");
+}
+
+#[test]
+fn what_the_platform_gives_passes_by_its_rule_alone() {
+    let with = |place: usize, entry: Entry| {
+        let mut entries = entries();
+        entries[place] = Entry { offset: place, ..entry };
+        against(&ran(entries))
+    };
+    let flags = EventType::EV_PLATFORM_CONFIG_FLAGS;
+    assert_eq!(with(3, opaque(1, flags, "other", b"ACPI DATA")), [""; 0]);
+    assert_eq!(with(3, opaque(1, flags, "evil", b"ACPI DATA")).len(), 1);
+    let serial = load_option(1, "UEFI disk 4711", [0x7f, 0xff]);
+    assert_eq!(with(4, boot_option(1, "Boot0003", &serial)), [""; 0]);
+    let refused = [
+        boot_option(1, "Boot0003", &load_option(0, "UEFI disk 4711", [0x7f, 0xff])),
+        boot_option(1, "Boot0003", &load_option(1, "UEFI net", [0x7f, 0xff])),
+        boot_option(1, "Boot0003", &load_option(1, "UEFI", [0x7f, 0xff])),
+        boot_option(1, "Boot0003", &load_option(1, "UEFI disk 4711", [4, 4])),
+        boot_option(1, "BootOrder", &serial),
+        boot_option(1, "Boot0003", b"short"),
+        Entry { data: None, ..boot_option(1, "Boot0003", &serial) },
+        Entry { digests: [h("other")].into(), ..boot_option(1, "Boot0003", &serial) },
+        plain(1, EventType::EV_EFI_ACTION, &serial),
+    ];
+    for entry in refused {
+        assert!(!with(4, entry.clone()).is_empty(), "{entry:?}");
+    }
+}
+
+#[test]
+fn a_run_of_what_the_platform_gives_has_an_end() {
+    let mut reference = reference();
+    let kind = EventType::EV_EFI_VARIABLE_AUTHORITY;
+    let run =
+        Event { kind, expected: given(PlatformRule::FromData { at_most: 2 }), ..predicted()[0].clone() };
+    reference.platforms[0].events.push(run);
+    let with = |extra: &[Entry]| {
+        let mut entries = entries();
+        entries.extend(extra.iter().cloned());
+        appraise(&ran(entries), &reference, &lenient()).unwrap().reasons().len()
+    };
+    let derived = plain(1, kind, &variable("db", b"certificate"));
+    assert_eq!(with(&[]), 0);
+    assert_eq!(with(&[derived.clone(), derived.clone()]), 0);
+    assert_eq!(with(&[derived.clone(), derived.clone(), derived]), 1);
+    assert_ne!(with(&[opaque(1, kind, "evil", b"certificate")]), 0);
+}
+
+#[test]
+fn what_runs_later_passes_only_as_the_policy_lists_it() {
+    let log = log_of(entries());
+    let mut td = td_of(&log);
+    td.rtmr[3] = td.rtmr[3].extended(&h("first")).extended(&h("second"));
+    let evidence = evidence_of(td, log);
+    assert_refused_for(&evidence, "rtmr3 is");
+    let listed = |digests: &[&str]| {
+        let digests = digests.iter().map(|text| h(text)).collect();
+        let runtime = [(Register::Rtmr(3), digests)].into();
+        judged_by(&evidence, &Policy { runtime, ..lenient() }).reasons().len()
+    };
+    assert_eq!(listed(&["first", "second"]), 0);
+    assert_ne!(listed(&["second", "first"]), 0);
+    assert_ne!(listed(&["first"]), 0);
+    let runtime = [(Register::Rtmr(3), [h("first"), h("second")].into())].into();
+    let policy = Policy { runtime, ..lenient() };
+    // The same with a log that tells of the first, or of both.
+    for told in [&["first"][..], &["first", "second"]] {
+        let mut entries = entries();
+        entries.extend(told.iter().map(|text| opaque(4, EventType::EV_EVENT_TAG, text, b"")));
+        let log = log_of(entries);
+        let mut td = td_of(&log_of(self::entries()));
+        td.rtmr[3] = td.rtmr[3].extended(&h("first")).extended(&h("second"));
+        let evidence = evidence_of(td, log);
+        assert_eq!(judged_by(&evidence, &policy).reasons(), []);
+    }
+    let unjudged = Policy { unjudged: [Register::Rtmr(3)].into(), ..lenient() };
+    let verdict = judged_by(&evidence, &unjudged);
+    assert_eq!(verdict.answer(), Answer::Accepted);
+    assert!(verdict.notes().contains(&Note::NotJudged { register: Register::Rtmr(3) }));
+}
+
+#[test]
+fn a_policy_cannot_leave_the_image_s_identity_out() {
+    for register in [Register::Mrtd, Register::Rtmr(1), Register::Rtmr(2), Register::Pcr(4)] {
+        let policy = Policy { unjudged: [register].into(), ..lenient() };
+        assert_eq!(appraise(&ran(entries()), &reference(), &policy), Err(Error::Unjudged { register }));
+    }
+}
+
+#[test]
+fn a_reference_that_contradicts_itself_gives_no_verdict() {
+    let with = |change: fn(&mut Platform)| {
+        let mut reference = reference();
+        change(&mut reference.platforms[0]);
+        appraise(&ran(entries()), &reference, &lenient()).unwrap_err()
+    };
+    let error = with(|platform| {
+        platform.registers.insert(Register::Rtmr(1), h("other"));
+    });
+    assert!(matches!(error, Error::Inconsistent { register: Register::Rtmr(1), .. }));
+    let error = with(|platform| {
+        platform.registers.insert(Register::Pcr(1), h("other"));
+    });
+    assert!(matches!(error, Error::Foreign { .. }));
+    let error = with(|platform| platform.algorithm = Algorithm::Sha256);
+    assert!(matches!(error, Error::Foreign { .. }));
+    let sha256 = Expected::Exact(Algorithm::Sha256.of(b""));
+    let mut reference = reference();
+    reference.platforms[0].events[0].expected = sha256;
+    let error = appraise(&ran(entries()), &reference, &lenient()).unwrap_err();
+    assert!(matches!(error, Error::Foreign { .. }));
+}
+
+#[test]
+fn one_of_several_shapes_decides() {
+    let mut reference = reference();
+    let mut other = reference.platforms[0].clone();
+    other.events[0].expected = Expected::Exact(h("more memory"));
+    other.shape.insert("memory".into(), "8G".into());
+    reference.platforms.insert(0, other);
+    let verdict = appraise(&ran(entries()), &reference, &lenient()).unwrap();
+    assert_eq!(verdict.answer(), Answer::Accepted);
+    assert!(verdict.platform().unwrap().shape.is_empty());
+}
+
+/// The honest boot as a TPM sees it, with its reference.
+fn tpm() -> (Log, BTreeMap<u8, Digest>, Reference) {
+    let mut log = log_of(entries());
+    log.kind = RegisterKind::Tpm;
+    for entry in &mut log.entries {
+        entry.index = [0, 1, 4, 11][entry.index as usize];
+    }
+    let registers = replay::replay(&log, SHA384).unwrap();
+    let values = (0..16).map(|pcr| (pcr, registers[&Register::Pcr(pcr)])).collect();
+    let mut reference = reference();
+    reference.platforms[0].kind = RegisterKind::Tpm;
+    reference.platforms[0].name = "qemu-tpm".into();
+    reference.platforms[0].registers = [(Register::Pcr(4), registers[&Register::Pcr(4)])].into();
+    (log, values, reference)
+}
+
+#[test]
+fn a_tpm_s_pcrs_are_judged_by_the_same_closed_world() {
+    let (log, values, reference) = tpm();
+    let reasons = |values: &BTreeMap<u8, Digest>, log: &Log| -> Vec<String> {
+        let evidence = Evidence::of_pcrs(SHA384, values.clone(), log.clone()).unwrap();
+        let verdict = appraise(&evidence, &reference, &lenient()).unwrap();
+        verdict.reasons().iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(reasons(&values, &log), [""; 0]);
+    let mut extended = values.clone();
+    extended.insert(2, h("option ROM"));
+    assert_eq!(reasons(&extended, &log).len(), 1);
+    let mut less = values.clone();
+    less.remove(&4);
+    assert!(reasons(&less, &log)[0].contains("pcr.4 is logged or predicted, but has no value"));
+    let mut later = values.clone();
+    later.insert(10, h("IMA"));
+    assert_eq!(reasons(&later, &log), [""; 0], "nothing was predicted or logged for PCR 10");
+    let mut logged = log.clone();
+    logged.entries.push(plain(9, EventType::EV_EVENT_TAG, b"x"));
+    assert!(!reasons(&values, &logged).is_empty());
+}
+
+#[test]
+fn evidence_of_another_kind_or_bank_finds_no_platform() {
+    let (log, values, reference) = tpm();
+    let evidence = Evidence::of_pcrs(SHA384, values.clone(), log.clone()).unwrap();
+    let verdict = appraise(&evidence, &self::reference(), &lenient()).unwrap();
+    assert!(matches!(verdict.reasons(), [Reason::NoPlatform { kind: RegisterKind::Tpm, .. }]));
+    let verdict = appraise(&ran(entries()), &reference, &lenient()).unwrap();
+    assert!(matches!(verdict.reasons(), [Reason::NoPlatform { kind: RegisterKind::Tdx, .. }]));
+    let mixed = Evidence::of_pcrs(Algorithm::Sha256, values, log.clone()).unwrap_err();
+    assert!(matches!(mixed, Error::PcrAlgorithm { pcr: 0, .. }));
+    let far = Evidence::of_pcrs(SHA384, [(24, h(""))].into(), log).unwrap_err();
+    assert_eq!(far, Error::PcrNumber { found: 24 });
+}
+
+#[test]
+fn a_report_is_evidence_as_a_quote_is() {
+    let log = log_of(entries());
+    let report = Report { td: td_of(&log), cpu_svn: Bytes([0; 16]), mac: Bytes([0; 32]) };
+    let verdict = judged_by(&Evidence::of_report(&report, log), &lenient());
+    assert_eq!(verdict.answer(), Answer::Accepted);
+    assert_eq!(verdict.signature(), Signature::NotVerified);
+}
+
+#[test]
+fn a_policy_s_file_names_bits_and_refuses_what_it_does_not_know() {
+    let strict: Policy = serde_json::from_str("{}").unwrap();
+    assert_eq!(strict, Policy::default());
+    let text = serde_json::to_string(&strict).unwrap();
+    assert!(text.contains(r#""required":["SEPT_VE_DISABLE"],"allowed":["LASS","PKS"]"#), "{text}");
+    assert_eq!(serde_json::from_str::<Policy>(&text).unwrap(), strict);
+    let debug: Policy = serde_json::from_str(
+        r#"{"allow": ["unverified_quote"], "attributes": {"required": [], "allowed": ["DEBUG", "bit 7"]},
+            "runtime": {"rtmr3": []}, "unjudged": ["pcr.10"]}"#,
+    )
+    .unwrap();
+    assert_eq!(debug.attributes.allowed.0, Attributes(0x81));
+    for wrong in [
+        r#"{"alow": []}"#,
+        r#"{"allow": ["everything"]}"#,
+        r#"{"attributes": {"allowed": ["debug"]}}"#,
+        r#"{"unjudged": ["pcr.24"]}"#,
+        r#"{"mr_owner": "00"}"#,
+    ] {
+        assert!(serde_json::from_str::<Policy>(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_reference_document_reads_back_as_it_was_written() {
+    let reference = reference();
+    let text = serde_json::to_string(&reference).unwrap();
+    assert_eq!(serde_json::from_str::<Reference>(&text).unwrap(), reference);
+    let later = text.replacen("\"format\":1", "\"format\":2", 1);
+    let error = serde_json::from_str::<Reference>(&later).unwrap_err();
+    assert!(error.to_string().contains("expected format 1, found 2"), "{error}");
+}
+
+#[test]
+fn a_verdict_as_json_names_each_reason() {
+    let verdict = judged_by(&forged(Vec::new()), &Policy::default());
+    let json = serde_json::to_value(&verdict).unwrap();
+    assert_eq!(json["answer"], "refused");
+    assert_eq!(json["signature"], "not_verified");
+    assert_eq!(json["reasons"][0]["reason"], "signature_not_verified");
+    assert_eq!(json["reasons"].as_array().unwrap().len(), verdict.reasons().len());
+}

@@ -1,0 +1,78 @@
+//! Bytes from files, as much of each as is needed.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use ovmf_measure::esp;
+use ovmf_measure::gpt::{ESP, Gpt, SECTOR, TABLE};
+
+/// The largest system partition that is read.
+const MOST_ESP: u64 = 2 << 30;
+
+/// Reads a whole file.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| path.display().to_string())
+}
+
+/// Reads a size as 512M or 4G.
+pub fn memory(text: &str) -> Result<u64, String> {
+    ovmf_measure::shape::bytes(text).ok_or_else(|| format!("expected a size as 512M or 4G, found {text:?}"))
+}
+
+/// A disk of which the table was read.
+pub struct Disk {
+    path: PathBuf,
+    table: Vec<u8>,
+}
+
+impl Disk {
+    /// Reads a disk's table.
+    pub fn read(path: &Path) -> Result<Self> {
+        let read = || {
+            let mut table = Vec::new();
+            File::open(path)?.take(TABLE as u64).read_to_end(&mut table)?;
+            std::io::Result::Ok(table)
+        };
+        let table = read().with_context(|| path.display().to_string())?;
+        Ok(Disk { path: path.to_owned(), table })
+    }
+
+    /// Gives the first sectors.
+    pub fn table(&self) -> &[u8] {
+        &self.table
+    }
+
+    /// Reads the program that firmware starts from its system partition.
+    pub fn boot_program(&self) -> Result<Vec<u8>> {
+        let gpt = Gpt::read(&self.table)?;
+        let partition = gpt.partitions().find(|partition| partition.kind == ESP);
+        let partition = partition.context("the disk has no EFI system partition")?;
+        let sectors = partition.last.checked_sub(partition.first).and_then(|count| count.checked_add(1));
+        let length =
+            sectors.and_then(|count| count.checked_mul(SECTOR as u64)).filter(|length| *length <= MOST_ESP);
+        let (Some(length), Some(start)) = (length, partition.first.checked_mul(SECTOR as u64)) else {
+            bail!(
+                "the system partition of sectors {} to {}: expected at most 2 GiB",
+                partition.first,
+                partition.last
+            );
+        };
+        let read = || {
+            let mut file = File::open(&self.path)?;
+            file.seek(SeekFrom::Start(start))?;
+            let mut bytes = Vec::new();
+            file.take(length).read_to_end(&mut bytes)?;
+            std::io::Result::Ok(bytes)
+        };
+        let bytes = read().with_context(|| self.path.display().to_string())?;
+        let mut program = Vec::new();
+        for (offset, length) in esp::boot_program(&bytes)? {
+            let piece =
+                usize::try_from(offset).ok().and_then(|start| bytes.get(start..)?.get(..length as usize));
+            program.extend_from_slice(piece.context("the program's cluster lies outside of the partition")?);
+        }
+        Ok(program)
+    }
+}

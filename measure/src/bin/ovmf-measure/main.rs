@@ -1,0 +1,305 @@
+//! Prints reference values of a measured boot from files: a firmware, a UKI or a disk.
+
+mod files;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::{NonZeroU8, NonZeroU16};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use ovmf_measure::acpi::Vendor;
+use ovmf_measure::boot::{Code, Plan};
+use ovmf_measure::digest::{Algorithm, Digest};
+use ovmf_measure::event::{Event, Expected, PlatformRule, Register, rtmr_of_pcr};
+use ovmf_measure::firmware::Firmware;
+use ovmf_measure::known::{FIRMWARE, FirmwareFile, PLATFORMS};
+use ovmf_measure::mrtd::{Order, mrtd};
+use ovmf_measure::platform::PlatformFile;
+use ovmf_measure::reference::RegisterKind;
+use ovmf_measure::shape::{self, Before, Hashed, Shape};
+use ovmf_measure::volume::Profile;
+
+/// Reference values of a measured boot: bytes in, digests out.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// MRTD of a firmware image
+    Mrtd {
+        /// The image, variables and code
+        firmware: PathBuf,
+        /// For VMMs that add all pages of a section before its content (QEMU 8 of Intel and Ubuntu)
+        #[arg(long)]
+        two_pass: bool,
+    },
+    /// What a firmware does that its events depend on, as an entry of platforms/firmware.toml
+    Profile {
+        /// The image
+        firmware: PathBuf,
+    },
+    /// All events and registers of a boot
+    Boot(Box<Boot>),
+}
+
+#[derive(Debug, clap::Args)]
+struct Boot {
+    /// qemu-tdx, qemu-tpm, gcp-c3 or alicloud-tdx
+    #[arg(long, value_name = "NAME", value_parser = shape::Name::from_str)]
+    platform: shape::Name,
+    /// The unified kernel image; may be left out with --disk, whose system partition holds it
+    #[arg(long, required_unless_present = "disk")]
+    uki: Option<PathBuf>,
+    /// The disk that is booted; without it, no partition table is measured
+    #[arg(long)]
+    disk: Option<PathBuf>,
+    /// The firmware, variables and code in one file; for qemu-tdx and qemu-tpm
+    #[arg(long)]
+    firmware: Option<PathBuf>,
+    /// Variables that take the place of the firmware's own
+    #[arg(long)]
+    variables: Option<PathBuf>,
+    /// Memory, as 512M or 4G
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = files::memory)]
+    memory: u64,
+    /// Processors
+    #[arg(long, value_name = "NUMBER", default_value = "2")]
+    vcpus: NonZeroU16,
+    /// Version of QEMU
+    #[arg(long, value_name = "VERSION", default_value = "10.0")]
+    qemu: String,
+    /// Virtio devices on the root bus, the disk among them
+    #[arg(long, value_name = "NUMBER", default_value = "3")]
+    devices: NonZeroU8,
+    /// Bits of the guest's physical addresses [default: 46; 40 for qemu-tpm]
+    #[arg(long, value_name = "NUMBER")]
+    address_bits: Option<u8>,
+    /// Whose processor the guest sees [default: intel; amd for qemu-tpm]
+    #[arg(long)]
+    vendor: Option<Processor>,
+    /// The hash of the TPM's bank; a TD's registers are of SHA-384
+    #[arg(long, default_value = "sha384")]
+    bank: Bank,
+    /// VMMs that add all pages of a section before its content
+    #[arg(long)]
+    two_pass: bool,
+    /// Print for each register which inputs it depends on
+    #[arg(long)]
+    explain: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Processor {
+    /// GenuineIntel
+    Intel,
+    /// AuthenticAMD
+    Amd,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Bank {
+    /// SHA-256
+    Sha256,
+    /// SHA-384
+    Sha384,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<String> {
+    match arguments.verb {
+        Verb::Mrtd { firmware, two_pass } => {
+            let bytes = files::read(&firmware)?;
+            Ok(format!("{}\n", mrtd(&Firmware::read(&bytes)?, order(two_pass))))
+        }
+        Verb::Profile { firmware } => Ok(toml::to_string(&Profile::read(&files::read(&firmware)?)?)?),
+        Verb::Boot(arguments) => boot(&arguments),
+    }
+}
+
+fn order(two_pass: bool) -> Order {
+    if two_pass { Order::TwoPass } else { Order::SinglePass }
+}
+
+fn boot(arguments: &Boot) -> Result<String> {
+    let name = arguments.platform;
+    let algorithm = match (name.kind(), arguments.bank) {
+        (RegisterKind::Tpm, Bank::Sha256) => Algorithm::Sha256,
+        (_, Bank::Sha384) => Algorithm::Sha384,
+        (RegisterKind::Tdx, Bank::Sha256) => bail!("a TD's registers are of SHA-384: --bank is for qemu-tpm"),
+    };
+    let disk = arguments.disk.as_deref().map(files::Disk::read).transpose()?;
+    let uki = match (&arguments.uki, &disk) {
+        (Some(path), _) => files::read(path)?,
+        (None, Some(disk)) => disk.boot_program()?,
+        (None, None) => bail!("expected --uki or --disk"),
+    };
+    let plan = Plan::read(&uki, disk.as_ref().map(files::Disk::table))?;
+    let image = plan.hash(algorithm)?;
+    let usual = Shape::usual(name);
+    let shape = Shape {
+        memory: arguments.memory,
+        vcpus: arguments.vcpus,
+        qemu: arguments.qemu.clone(),
+        devices: arguments.devices,
+        address_bits: arguments.address_bits.unwrap_or(usual.address_bits),
+        vendor: match arguments.vendor {
+            Some(Processor::Intel) => Vendor::Intel,
+            Some(Processor::Amd) => Vendor::Amd,
+            None => usual.vendor,
+        },
+    };
+    let file = PLATFORMS.iter().find(|(known, _)| *known == name.as_str());
+    let platform = match file {
+        Some((name, text)) => {
+            let file: PlatformFile = toml::from_str(text).with_context(|| format!("platform file {name}"))?;
+            shape::reference(arguments.platform, &shape, &Before::File(&file), &image)?
+        }
+        None => {
+            let path = arguments.firmware.as_ref().context("expected --firmware for a machine of QEMU")?;
+            let bytes = files::read(path)?;
+            let firmware = Firmware::read(&bytes)?;
+            let sha256 = Algorithm::Sha256.of(&bytes);
+            let known: FirmwareFile = toml::from_str(FIRMWARE).context("the file of known firmware")?;
+            let known = known.find(&sha256).cloned();
+            let pei: Vec<Digest> =
+                known.iter().flat_map(|known| &known.pei).map(|seen| seen.digest).collect();
+            let profile = match known {
+                Some(known) => known.profile,
+                None => Profile::read(&bytes)?,
+            };
+            let variables = arguments.variables.as_deref().map(files::read).transpose()?;
+            let code = Code::read(algorithm, &profile, &firmware, variables.as_deref(), &pei)?;
+            let order = order(arguments.two_pass);
+            let mrtd = match name.kind() {
+                RegisterKind::Tdx => vec![(order, mrtd(&firmware, order))],
+                RegisterKind::Tpm => Vec::new(),
+            };
+            let hashed = Hashed { firmware: &firmware, code: &code, sha256, mrtd: &mrtd };
+            shape::reference(name, &shape, &Before::Firmware(hashed), &image)?
+        }
+    };
+    let mut registers = platform.registers;
+    if let [only] = platform.mrtd.as_slice() {
+        registers.insert(Register::Mrtd, only.digest);
+    }
+    Ok(match arguments.json {
+        true => format!("{:#}\n", json(platform.kind, &registers, &platform.events)),
+        false => text(platform.kind, &registers, &platform.events, arguments.explain),
+    })
+}
+
+/// The register that an event is extended into.
+fn register(kind: RegisterKind, event: &Event) -> Option<Register> {
+    match kind {
+        RegisterKind::Tpm => Some(Register::Pcr(event.pcr)),
+        RegisterKind::Tdx => rtmr_of_pcr(event.pcr).map(Register::Rtmr),
+    }
+}
+
+fn rule(expected: &Expected) -> String {
+    match expected {
+        Expected::Exact(digest) => digest.to_string(),
+        Expected::PlatformGiven(PlatformRule::OneOf { digests }) => {
+            let digests: Vec<String> = digests.iter().map(ToString::to_string).collect();
+            format!("platform-given, one of {}", digests.join(" "))
+        }
+        Expected::PlatformGiven(PlatformRule::BootOption { description }) => {
+            format!("platform-given, a boot option {description:?}")
+        }
+        Expected::PlatformGiven(PlatformRule::FromData { at_most }) => {
+            format!("platform-given, as its data say; at most {at_most}")
+        }
+        Expected::PlatformGiven(PlatformRule::Unjudged) => "platform-given, not judged".to_owned(),
+    }
+}
+
+fn text(
+    kind: RegisterKind,
+    registers: &BTreeMap<Register, Digest>,
+    events: &[Event],
+    explain: bool,
+) -> String {
+    let mut all: BTreeMap<Register, Vec<&Event>> = BTreeMap::new();
+    for event in events {
+        if let Some(register) = register(kind, event) {
+            all.entry(register).or_default().push(event);
+        }
+    }
+    for register in registers.keys() {
+        all.entry(*register).or_default();
+    }
+    let mut lines = Vec::new();
+    for (register, events) in all {
+        let value = registers.get(&register).map_or("platform-given".to_owned(), ToString::to_string);
+        lines.push(format!("{register}  {value}"));
+        if explain {
+            let inputs: BTreeSet<&str> = events.iter().map(|event| event.source.file.as_str()).collect();
+            let inputs: Vec<&str> = inputs.into_iter().filter(|input| *input != "rule").collect();
+            let inputs = match (register, inputs.as_slice()) {
+                (Register::Mrtd, _) => "firmware, and the order in which the VMM adds its pages".to_owned(),
+                (_, []) => "nothing: constants alone".to_owned(),
+                (_, inputs) => inputs.join(", "),
+            };
+            lines.push(format!("  depends on {inputs}"));
+        }
+        for event in events {
+            lines.push(format!("  {}  {}  {}", event.kind, event.subject, rule(&event.expected)));
+        }
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn json(kind: RegisterKind, registers: &BTreeMap<Register, Digest>, events: &[Event]) -> serde_json::Value {
+    let mut values = serde_json::Map::new();
+    let mut pcrs = serde_json::Map::new();
+    for (register, digest) in registers {
+        match register {
+            Register::Pcr(index) => drop(pcrs.insert(index.to_string(), digest.to_string().into())),
+            _ => drop(values.insert(register.to_string(), digest.to_string().into())),
+        }
+    }
+    if !pcrs.is_empty() {
+        values.insert("pcr".to_owned(), pcrs.into());
+    }
+    let events: Vec<serde_json::Value> = events
+        .iter()
+        .map(|event| {
+            let digest = match &event.expected {
+                Expected::Exact(digest) => serde_json::json!(digest),
+                Expected::PlatformGiven(_) => serde_json::Value::Null,
+            };
+            serde_json::json!({
+                "register": register(kind, event),
+                "type": event.kind,
+                "digest": digest,
+                "expected": event.expected,
+                "subject": event.subject,
+                "source": event.source,
+            })
+        })
+        .collect();
+    serde_json::json!({ "registers": values, "events": events })
+}

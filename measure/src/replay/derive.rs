@@ -1,0 +1,269 @@
+//! Whether a record's digest is that of the record's own data, by the rule of its type.
+//!
+//! # Shape
+//!
+//! ```text
+//! EV_SEPARATOR, EV_ACTION, EV_EFI_ACTION, EV_EFI_GPT_EVENT, …   the data
+//! EV_EFI_VARIABLE_DRIVER_CONFIG, _AUTHORITY, _BOOT2             the data: UEFI_VARIABLE_DATA, names and all
+//! EV_EFI_VARIABLE_BOOT                                          the variable's value alone
+//! EV_EVENT_TAG "AAEL"                                           the data, header and all
+//! EV_IPL of grub, "grub_cmd: …" and "kernel_cmdline: …"         the text behind the label; a NUL follows in one patched grub
+//! EV_IPL of systemd-stub, a section's name in UTF-16            the name in ASCII with its NUL, or the section
+//! 0x08000001 of dstack                                          type, ":", name, ":", value
+//! everything else                                               a file, a table or a section that the log does not hold
+//! ```
+//!
+//! # Source
+//!
+//! TCG PC Client Platform Firmware Profile 1.06, 10.4.1; edk2 SecurityPkg/Tcg/Tcg2Dxe and OvmfPkg/Tcg/TdTcg2Dxe; grub
+//! grub-core/commands/tpm.c; systemd src/boot/measure.c; dstack cc-eventlog (RTMR3 of a quote of its own equals it).
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::digest::{Algorithm, Digest};
+use crate::event::EventType;
+use crate::log::Entry;
+use crate::read::Reader;
+
+/// The tag of Confidential Containers' run-time events, "AAEL" as a number.
+const TAG_AAEL: u32 = 0x4141_454c;
+/// The tags of Linux' EFI stub: drivers/firmware/efi/libstub/efistub.h.
+const TAG_LOAD_OPTIONS: u32 = 0x8f3b_22ed;
+const TAG_INITRD: u32 = 0x8f3b_22ec;
+/// The type of dstack's run-time events.
+pub(super) const DSTACK_RUNTIME: EventType = EventType(0x0800_0001);
+
+/// Says what a record's digest has to do with its data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Derivation {
+    /// The digest is that of the data, by the rule.
+    Derived(Rule),
+    /// The rule holds for each record of the kind, and gives another digest.
+    Contradicted {
+        /// The rule.
+        rule: Rule,
+        /// The digest that it gives.
+        expected: Digest,
+    },
+    /// The digest is of something that the log does not hold.
+    NotDerivable(WhyNot),
+}
+
+/// Names what a digest is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// The event data.
+    EventData,
+    /// The value of the variable in the event data, without its name.
+    VariableValue,
+    /// The name of a section in ASCII, with its NUL.
+    SectionName,
+    /// The text behind the label, without its NUL.
+    LabelledText,
+    /// The text behind the label, with its NUL.
+    LabelledTextNul,
+    /// dstack's type, name and value.
+    DstackRuntime,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Rule::EventData => "the hash of the event data",
+            Rule::VariableValue => "the hash of the variable's value",
+            Rule::SectionName => "the hash of the section's name in ASCII with its NUL",
+            Rule::LabelledText => "the hash of the text behind the label",
+            Rule::LabelledTextNul => "the hash of the text behind the label with its NUL",
+            Rule::DstackRuntime => "the hash of type, name and value",
+        })
+    }
+}
+
+/// Says why a digest cannot be had from the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhyNot {
+    /// Nothing is extended.
+    NoAction,
+    /// The log was stored without event data.
+    NoData,
+    /// The record has no digest of the algorithm.
+    NoDigest,
+    /// It is the Authenticode digest of a PE file; the data name the file.
+    PeFile,
+    /// It is of a firmware volume; the data give its place.
+    FirmwareVolume,
+    /// It is of a table in memory; the data give its place.
+    Table,
+    /// The data are only a label for a blob.
+    Label,
+    /// It is of a section's content; the data are the section's name.
+    SectionContent,
+    /// It is of the kernel's command line; the data are a label.
+    LoadOptions,
+    /// It is of the initrd; the data are a label.
+    Initrd,
+    /// The data are not as their type wants them.
+    Malformed,
+    /// No rule is known for the type.
+    UnknownType,
+}
+
+impl fmt::Display for WhyNot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            WhyNot::NoAction => "nothing is extended",
+            WhyNot::NoData => "the log was stored without event data",
+            WhyNot::NoDigest => "the record has no digest of this bank",
+            WhyNot::PeFile => "the Authenticode hash of a PE file, which the event data only name",
+            WhyNot::FirmwareVolume => "the hash of a firmware volume, whose place alone the event data give",
+            WhyNot::Table => "the hash of a table, whose place alone the event data give",
+            WhyNot::Label => "the hash of something that the event data only name",
+            WhyNot::SectionContent => "the hash of a section's content, which the event data only name",
+            WhyNot::LoadOptions => "the hash of the kernel's command line, which the event data only name",
+            WhyNot::Initrd => "the hash of the initrd, which the event data only name",
+            WhyNot::Malformed => "the event data are not as their type wants them",
+            WhyNot::UnknownType => "no rule is known for this type",
+        })
+    }
+}
+
+/// Tells whether the record's digest is that of its data.
+pub fn derive(entry: &Entry, algorithm: Algorithm) -> Derivation {
+    use Derivation::NotDerivable;
+
+    if !entry.is_extended() {
+        return NotDerivable(WhyNot::NoAction);
+    }
+    let Some(digest) = entry.digest(algorithm) else { return NotDerivable(WhyNot::NoDigest) };
+    let Some(data) = entry.data.as_deref() else { return NotDerivable(WhyNot::NoData) };
+    let whole = algorithm.of(data) == *digest;
+    let must = |rule: Rule, expected: Digest| {
+        if expected == *digest {
+            Derivation::Derived(rule)
+        } else {
+            Derivation::Contradicted { rule, expected }
+        }
+    };
+    // A type without a rule of its own may still hold what was hashed.
+    let may = |why: WhyNot| if whole { Derivation::Derived(Rule::EventData) } else { NotDerivable(why) };
+    match entry.kind {
+        EventType::EV_SEPARATOR
+        | EventType::EV_ACTION
+        | EventType::EV_EFI_ACTION
+        | EventType::EV_S_CRTM_VERSION
+        | EventType::EV_OMIT_BOOT_DEVICE_EVENTS
+        | EventType::EV_EFI_GPT_EVENT
+        | EventType::EV_EFI_GPT_EVENT2
+        | EventType::EV_EFI_VARIABLE_DRIVER_CONFIG
+        | EventType::EV_EFI_VARIABLE_AUTHORITY
+        | EventType::EV_EFI_VARIABLE_BOOT2 => must(Rule::EventData, algorithm.of(data)),
+        EventType::EV_EFI_VARIABLE_BOOT if whole => Derivation::Derived(Rule::EventData),
+        EventType::EV_EFI_VARIABLE_BOOT => match Variable::read(data) {
+            Some(variable) => must(Rule::VariableValue, algorithm.of(variable.value)),
+            None => must(Rule::EventData, algorithm.of(data)),
+        },
+        EventType::EV_EFI_BOOT_SERVICES_APPLICATION
+        | EventType::EV_EFI_BOOT_SERVICES_DRIVER
+        | EventType::EV_EFI_RUNTIME_SERVICES_DRIVER => NotDerivable(WhyNot::PeFile),
+        EventType::EV_EFI_PLATFORM_FIRMWARE_BLOB
+        | EventType::EV_EFI_PLATFORM_FIRMWARE_BLOB2
+        | EventType::EV_S_CRTM_CONTENTS
+        | EventType::EV_POST_CODE2 => may(WhyNot::FirmwareVolume),
+        EventType::EV_EFI_HANDOFF_TABLES | EventType::EV_EFI_HANDOFF_TABLES2 => may(WhyNot::Table),
+        EventType::EV_PLATFORM_CONFIG_FLAGS
+        | EventType::EV_POST_CODE
+        | EventType::EV_TABLE_OF_DEVICES
+        | EventType::EV_CPU_MICROCODE
+        | EventType::EV_COMPACT_HASH
+        | EventType::EV_NONHOST_CODE
+        | EventType::EV_NONHOST_CONFIG
+        | EventType::EV_NONHOST_INFO
+        | EventType::EV_IPL_PARTITION_DATA
+        | EventType::EV_EFI_HCRTM_EVENT => may(WhyNot::Label),
+        EventType::EV_IPL => ipl(data, digest, may),
+        EventType::EV_EVENT_TAG => match tag(data) {
+            Some(TAG_AAEL) => must(Rule::EventData, algorithm.of(data)),
+            Some(TAG_LOAD_OPTIONS) => may(WhyNot::LoadOptions),
+            Some(TAG_INITRD) => may(WhyNot::Initrd),
+            Some(_) => may(WhyNot::Label),
+            None => may(WhyNot::Malformed),
+        },
+        // The data are ":name:value", as builders of the log from dstack's JSON put them.
+        DSTACK_RUNTIME if data.first() == Some(&b':') => {
+            must(Rule::DstackRuntime, algorithm.of_pieces([&DSTACK_RUNTIME.0.to_le_bytes()[..], data]))
+        }
+        _ => may(WhyNot::UnknownType),
+    }
+}
+
+/// Derives an event of a boot loader.
+fn ipl(data: &[u8], digest: &Digest, may: impl Fn(WhyNot) -> Derivation) -> Derivation {
+    let algorithm = digest.algorithm();
+    if let Some(text) = labelled(data) {
+        if algorithm.of(text) == *digest {
+            return Derivation::Derived(Rule::LabelledText);
+        }
+        if algorithm.of_pieces([text, &[0][..]]) == *digest {
+            return Derivation::Derived(Rule::LabelledTextNul);
+        }
+        return Derivation::Contradicted { rule: Rule::LabelledText, expected: algorithm.of(text) };
+    }
+    match section_name(data) {
+        Some(name) if algorithm.of_pieces([name.as_slice(), &[0][..]]) == *digest => {
+            Derivation::Derived(Rule::SectionName)
+        }
+        Some(_) => may(WhyNot::SectionContent),
+        None => may(WhyNot::Label),
+    }
+}
+
+/// Gives what stands behind grub's label for a command or a command line, up to the NUL.
+fn labelled(data: &[u8]) -> Option<&[u8]> {
+    const LABELS: [&[u8]; 5] =
+        [b"grub_cmd: ", b"grub_cmd ", b"kernel_cmdline: ", b"grub_kernel_cmdline ", b"module_cmdline: "];
+    let text = LABELS.iter().find_map(|label| data.strip_prefix(*label))?;
+    text.split(|byte| *byte == 0).next()
+}
+
+/// Gives the name of a section, in ASCII, when the data are nothing else: `.` and what follows, in UTF-16 with a NUL.
+pub(super) fn section_name(data: &[u8]) -> Option<Vec<u8>> {
+    let mut name = Vec::new();
+    for unit in data.chunks_exact(2) {
+        match unit {
+            [letter, 0] if letter.is_ascii() => name.push(*letter),
+            _ => return None,
+        }
+    }
+    let ends = data.len().is_multiple_of(2) && name.pop() == Some(0);
+    (ends && name.first() == Some(&b'.') && !name.contains(&0)).then_some(name)
+}
+
+/// Gives the tag of EV_EVENT_TAG's data, [tag u32, length u32, so many bytes].
+pub(super) fn tag(data: &[u8]) -> Option<u32> {
+    let mut reader = Reader::new(data, 0);
+    let tag = reader.u32("a tag").ok()?;
+    let length = reader.u32("a tag's length").ok()?;
+    (usize::try_from(length) == Ok(reader.rest().len())).then_some(tag)
+}
+
+/// Holds a variable as a log gives it: UEFI_VARIABLE_DATA, TCG PC Client Platform Firmware Profile 1.06, 10.2.6.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Variable<'a> {
+    /// The name in UTF-16, without a NUL.
+    pub(crate) name: &'a [u8],
+    /// The value.
+    pub(crate) value: &'a [u8],
+}
+
+impl<'a> Variable<'a> {
+    /// Reads [GUID, characters u64, bytes u64, name, value], and nothing more.
+    pub(crate) fn read(data: &'a [u8]) -> Option<Variable<'a>> {
+        let mut reader = Reader::new(data, 16);
+        let characters = reader.u64("a name's length").ok()?;
+        let bytes = reader.u64("a value's length").ok()?;
+        let name = reader.take("a name", characters.checked_mul(2)?).ok()?;
+        let value = reader.take("a value", bytes).ok()?;
+        reader.rest().is_empty().then_some(Variable { name, value })
+    }
+}

@@ -1,0 +1,337 @@
+//! The reference values of one machine: the entry of the document that holds for its platform and shape.
+//!
+//! # Shape
+//!
+//! ```text
+//! name, shape (memory, vCPUs, QEMU, …), firmware or platform file, image ─> MRTD, registers, events
+//! ```
+//!
+//! A machine of QEMU, where a shape leaves a choice: three virtio devices (the disk at slot 1, a network card, an entropy
+//! source) and a serial port. With TDX: `-machine q35,pic=off,smm=off,hpet=off`; with a TPM: q35 as it is, and `tpm-crb`.
+//!
+//! # Not here
+//!
+//! Which files these are, and reading them.
+
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+use core::num::{NonZeroU8, NonZeroU16};
+use core::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::acpi::{self, Qemu, Smm, Switch, Tpm, Vendor, dynamic_window};
+use crate::boot::{self, Code, Image, Machine};
+use crate::digest::{Algorithm, Digest};
+use crate::firmware::Firmware;
+use crate::mrtd::Order;
+use crate::platform::{self, Listener, PlatformFile};
+use crate::reference::{Mrtd, Platform, RegisterKind};
+
+/// Says why there are no reference values.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The events cannot be told.
+    #[error(transparent)]
+    Boot(#[from] boot::Error),
+    /// The platform's own events cannot be told.
+    #[error(transparent)]
+    Platform(#[from] platform::Error),
+    /// The machine's ACPI tables are not known.
+    #[error(transparent)]
+    Acpi(#[from] acpi::Error),
+    /// A machine of QEMU needs firmware, another its platform's file.
+    #[error("platform {name}: expected {expected}")]
+    Missing {
+        /// The platform.
+        name: Name,
+        /// What is needed.
+        expected: &'static str,
+    },
+    /// No platform is called so.
+    #[error("expected qemu-tdx, qemu-tpm, gcp-c3 or alicloud-tdx, found {found:?}")]
+    Name {
+        /// The text.
+        found: String,
+    },
+}
+
+/// Names a platform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Name {
+    /// QEMU with TDX.
+    QemuTdx,
+    /// QEMU with a TPM 2.0.
+    QemuTpm,
+    /// Google Compute Engine C3 with TDX.
+    GcpC3,
+    /// Alibaba Cloud ECS with TDX.
+    AlicloudTdx,
+}
+
+impl Name {
+    /// All of them.
+    pub const ALL: [Name; 4] = [Name::QemuTdx, Name::QemuTpm, Name::GcpC3, Name::AlicloudTdx];
+
+    /// Gives it as it stands on a command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Name::QemuTdx => "qemu-tdx",
+            Name::QemuTpm => "qemu-tpm",
+            Name::GcpC3 => "gcp-c3",
+            Name::AlicloudTdx => "alicloud-tdx",
+        }
+    }
+
+    /// Tells whether its machines are QEMU's, whose firmware the caller brings.
+    pub const fn is_qemu(self) -> bool {
+        matches!(self, Name::QemuTdx | Name::QemuTpm)
+    }
+
+    /// Tells to whom its firmware speaks.
+    pub const fn listener(self) -> Listener {
+        match self {
+            Name::QemuTdx | Name::AlicloudTdx => Listener::Tdx,
+            Name::QemuTpm => Listener::Tpm,
+            Name::GcpC3 => Listener::TpmAndTdx,
+        }
+    }
+
+    /// Tells whose registers it has.
+    pub const fn kind(self) -> RegisterKind {
+        match self {
+            Name::QemuTpm => RegisterKind::Tpm,
+            _ => RegisterKind::Tdx,
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Name {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Name::ALL
+            .into_iter()
+            .find(|name| name.as_str() == text)
+            .ok_or_else(|| Error::Name { found: text.into() })
+    }
+}
+
+/// A machine's shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Processors.
+    pub vcpus: NonZeroU16,
+    /// Version of QEMU, as `10.0`; only for QEMU.
+    pub qemu: String,
+    /// Virtio devices on the root bus.
+    pub devices: NonZeroU8,
+    /// Bits of the guest's physical addresses, as CPUID tells them.
+    pub address_bits: u8,
+    /// Whose processor.
+    pub vendor: Vendor,
+}
+
+impl Shape {
+    /// Gives the usual machine of a platform: 4 GiB, two processors, QEMU 10.0; with TDX an Intel processor of 46 bits,
+    /// without what QEMU emulates.
+    pub fn usual(name: Name) -> Shape {
+        let (address_bits, vendor) = match name {
+            Name::QemuTpm => (40, Vendor::Amd),
+            _ => (46, Vendor::Intel),
+        };
+        Shape {
+            memory: 4 << 30,
+            vcpus: NonZeroU16::MIN.saturating_add(1),
+            qemu: "10.0".to_string(),
+            devices: NonZeroU8::MIN.saturating_add(2),
+            address_bits,
+            vendor,
+        }
+    }
+
+    /// Gives its ACPI tables, for a firmware that makes this of system management mode where there is any.
+    ///
+    /// # Errors
+    ///
+    /// [`acpi::Error`]: a shape that was never compared with QEMU's.
+    pub fn tables(&self, name: Name, smm: Smm) -> Result<acpi::Tables, acpi::Error> {
+        let (switch, smm, tpm) = match name {
+            Name::QemuTpm => (Switch::On, smm, Tpm::Crb),
+            _ => (Switch::Off, Smm::Off, Tpm::Absent),
+        };
+        let machine = acpi::Machine {
+            qemu: Qemu::from_str(&self.qemu)?,
+            vcpus: self.vcpus,
+            memory: self.memory,
+            devices: self.devices,
+            window: dynamic_window(self.address_bits, self.vendor)?,
+            pic: switch,
+            hpet: switch,
+            smm,
+            tpm,
+        };
+        machine.tables()
+    }
+
+    /// Gives it in the words of the command line.
+    fn words(&self, name: Name) -> BTreeMap<String, String> {
+        let mut words = BTreeMap::from([("memory".to_string(), size(self.memory))]);
+        if name.is_qemu() {
+            let vendor = match self.vendor {
+                Vendor::Intel => "intel",
+                Vendor::Amd => "amd",
+            };
+            words.extend([
+                ("vcpus".to_string(), self.vcpus.to_string()),
+                ("qemu".to_string(), self.qemu.clone()),
+                ("devices".to_string(), self.devices.to_string()),
+                ("address-bits".to_string(), self.address_bits.to_string()),
+                ("vendor".to_string(), vendor.to_string()),
+            ]);
+        }
+        words
+    }
+}
+
+/// Gives a size as 512M or 4G.
+pub fn size(bytes: u64) -> String {
+    match (bytes.is_multiple_of(1 << 30), bytes.is_multiple_of(1 << 20)) {
+        (true, _) => alloc::format!("{}G", bytes >> 30),
+        (_, true) => alloc::format!("{}M", bytes >> 20),
+        _ => bytes.to_string(),
+    }
+}
+
+/// Reads a size as 512M or 4G; `None` for other texts, for nothing, and for more than 2^52 bytes.
+pub fn bytes(text: &str) -> Option<u64> {
+    let (number, factor) = match (text.strip_suffix('G'), text.strip_suffix('M')) {
+        (Some(number), _) => (number, 1 << 30),
+        (_, Some(number)) => (number, 1 << 20),
+        _ => return None,
+    };
+    let plain = !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit());
+    let bytes = number.parse::<u64>().ok().filter(|_| plain)?.checked_mul(factor)?;
+    (1..=1 << 52).contains(&bytes).then_some(bytes)
+}
+
+/// A firmware, all that is known of it, and its MRTD in both orders.
+#[derive(Debug)]
+pub struct Hashed<'a> {
+    /// The image.
+    pub firmware: &'a Firmware<'a>,
+    /// What its boots measure of it.
+    pub code: &'a Code,
+    /// SHA-256 of the image.
+    pub sha256: Digest,
+    /// MRTD in each order; none for a TPM.
+    pub mrtd: &'a [(Order, Digest)],
+}
+
+/// Who brings what is measured before the image.
+#[derive(Debug)]
+pub enum Before<'a> {
+    /// The caller brings firmware for QEMU.
+    Firmware(Hashed<'a>),
+    /// The platform, whose file tells it.
+    File(&'a PlatformFile),
+}
+
+/// Gives the reference values of one machine.
+///
+/// # Errors
+///
+/// [`Error`].
+pub fn reference(name: Name, shape: &Shape, before: &Before<'_>, image: &Image) -> Result<Platform, Error> {
+    let algorithm: Algorithm = image.algorithm();
+    let mut words = shape.words(name);
+    let (events, mrtd): (_, Vec<Mrtd>) = match (before, name.is_qemu()) {
+        (Before::Firmware(hashed), true) => {
+            let machine = Machine {
+                memory: shape.memory,
+                acpi: Some(shape.tables(name, hashed.code.smm())?.into()),
+                disk_slot: 1,
+            };
+            words.insert("firmware".to_string(), hashed.sha256.to_string());
+            let mrtd = hashed.mrtd.iter().map(|(order, digest)| {
+                let order = match order {
+                    Order::SinglePass => "each page before its content",
+                    Order::TwoPass => "all pages of a section before its content",
+                };
+                Mrtd { digest: *digest, source: alloc::format!("firmware {}, {order}", hashed.sha256) }
+            });
+            (boot::qemu(name.listener(), hashed.firmware, hashed.code, &machine, image)?, mrtd.collect())
+        }
+        (Before::File(file), false) => {
+            let mrtd = file.mrtd.iter().map(|seen| Mrtd {
+                digest: seen.digest,
+                source: alloc::format!("{}, {}", seen.source, seen.date),
+            });
+            let events = file.events(algorithm, shape.memory)?;
+            (boot::platform(name.listener(), events, image)?, mrtd.collect())
+        }
+        (_, true) => return Err(Error::Missing { name, expected: "a firmware image" }),
+        (_, false) => return Err(Error::Missing { name, expected: "the platform's file" }),
+    };
+    Ok(Platform {
+        name: name.to_string(),
+        kind: name.kind(),
+        algorithm,
+        shape: words,
+        mrtd,
+        attributes: None,
+        registers: boot::registers(algorithm, &events),
+        events,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+
+    #[test]
+    fn names_and_sizes_read_back() {
+        for name in Name::ALL {
+            assert_eq!(name.as_str().parse::<Name>().unwrap(), name);
+        }
+        assert_eq!("qemu".parse::<Name>(), Err(Error::Name { found: "qemu".into() }));
+        for text in ["512M", "4G", "1025M"] {
+            assert_eq!(size(bytes(text).unwrap()), text);
+        }
+        for text in ["", "G", "0G", "+4G", "4", "4g", "99999999999G"] {
+            assert_eq!(bytes(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn each_platform_wants_its_own_kind_of_input() {
+        let uki = crate::stub::specimen::uki(crate::stub::specimen::MAGIC, b"quiet");
+        let image = boot::Plan::read(&uki, None).unwrap().hash(Algorithm::Sha384).unwrap();
+        let file = PlatformFile {
+            name: "x".into(),
+            kind: RegisterKind::Tdx,
+            firmware_speaks_to: Listener::Tdx,
+            mrtd: Vec::new(),
+            section: Vec::new(),
+            event: Vec::new(),
+        };
+        let before = Before::File(&file);
+        let of = |name| reference(name, &Shape::usual(name), &before, &image);
+        assert!(matches!(of(Name::QemuTdx), Err(Error::Missing { name: Name::QemuTdx, .. })));
+        let platform = of(Name::AlicloudTdx).unwrap();
+        assert_eq!(platform.registers.len(), 4);
+        assert_eq!(platform.shape["memory"], "4G");
+    }
+}

@@ -1,0 +1,532 @@
+//! What a machine with a TPM measures of our image, against the prediction: event by event, and none left over.
+//!
+//! # Shape
+//! ```text
+//! recipes/minimal, built ─ its initrd exchanged for one that prints ─> disk
+//! QEMU (TCG) + OVMF + swtpm, with `proofmark run`'s arguments:  /sys/kernel/security/tpm0/binary_bios_measurements,
+//!                                                               /sys/class/tpm/tpm0/pcr-sha{256,384}/N ─> serial port
+//! ovmf_measure::boot, from firmware, machine and disk           ─> the same events, the same registers
+//! ```
+//! What changes between two boots is patched into the finished disk, so that everything else stays what the build wrote.
+//! OVMF is trixie's, whose measurements are the most (ACPI too); the installed one is booted once besides.
+//!
+//! # Not here
+//! TDX's registers, which come from the same list of events; whether the image's own init works (`boot`).
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::num::{NonZeroU8, NonZeroU16};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ovmf_measure::acpi::{self, Qemu};
+use ovmf_measure::boot::{self, Code};
+use ovmf_measure::digest::{Algorithm, Digest};
+use ovmf_measure::event::{Expected, PlatformRule, Register};
+use ovmf_measure::firmware::Firmware;
+use ovmf_measure::log::Log;
+use ovmf_measure::reference::{Platform, RegisterKind};
+use ovmf_measure::replay::replay;
+use ovmf_measure::shape::{self, Before, Hashed, Name};
+use ovmf_measure::volume::Profile;
+use proofmark::host::machine::{self, Accelerator, End, Environment, Memory, Request, Tpm};
+use proofmark::image::cpio;
+use proofmark::image::disk::{HEAD, Layout, Partition, Role, TAIL, Table, guid};
+use proofmark::image::esp::{self, Esp};
+use proofmark::image::pe::Pe;
+use proofmark::image::sign::Signer;
+use serde_json::Value;
+use system_tests::npm::skipped;
+use system_tests::{program, trixie};
+
+/// Time that a machine has, on a computer that has other work to do.
+const LIMIT: Duration = Duration::from_secs(300);
+const BANKS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha384];
+/// The kernel's own: IMA extends it as the system starts, and no log of the firmware's tells of it.
+const IMA: u8 = 10;
+/// Registers that hold all ones until a late launch resets them.
+const LATE_LAUNCH: Range<u8> = 17..23;
+const LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
+
+fn workspace() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// A build of OVMF: code, and variables as they are delivered.
+struct Ovmf {
+    code: PathBuf,
+    variables: PathBuf,
+}
+
+impl Ovmf {
+    /// The files of a package below `root`: for instance `_4M.secboot`, and the variables that go with it.
+    fn of(root: &Path, code: &str, variables: &str) -> Self {
+        let folder = root.join("usr/share/OVMF");
+        let file = |kind: &str, name: &str| folder.join(format!("OVMF_{kind}{name}.fd"));
+        Ovmf { code: file("CODE", code), variables: file("VARS", variables) }
+    }
+
+    /// Variables and code as they lie in memory, one after the other.
+    fn image(&self) -> Vec<u8> {
+        [fs::read(&self.variables).unwrap(), fs::read(&self.code).unwrap()].concat()
+    }
+}
+
+/// A folder of one test; while it is there, no other test of this file boots.
+struct Bench {
+    folder: tempfile::TempDir,
+    qemu: PathBuf,
+    version: String,
+    trixie: PathBuf,
+    environment: Environment,
+    image: Disk,
+    _alone: File,
+}
+
+impl Bench {
+    /// None, and a loud word, when a program or the firmware is missing outside CI.
+    fn new() -> Option<Self> {
+        let environment = Environment::of_this_process();
+        for program in [machine::QEMU, machine::SWTPM] {
+            if environment.find(program).is_err() {
+                skipped(&format!("no {program}: apt-get install qemu-system-x86 swtpm"));
+                return None;
+            }
+        }
+        let qemu = environment.find(machine::QEMU).unwrap();
+        let told = Command::new(&qemu).arg("--version").output().unwrap();
+        let told = String::from_utf8(told.stdout).unwrap();
+        let version = told.split_whitespace().nth(3).unwrap().to_owned();
+        let known: Result<Qemu, acpi::Error> = version.parse();
+        if let Err(error) = known {
+            skipped(&error.to_string());
+            return None;
+        }
+        let shared = env!("CARGO_TARGET_TMPDIR");
+        let trixie = trixie::package(shared, "ovmf")?;
+        let alone = File::create(Path::new(shared).join("measured-boot.lock")).unwrap();
+        alone.lock().unwrap();
+        let folder = tempfile::Builder::new().prefix("measured").tempdir_in(shared).unwrap();
+        let image = Disk::built(folder.path());
+        Some(Bench { folder, qemu, version, trixie, environment, image, _alone: alone })
+    }
+
+    fn plain(&self) -> Ovmf {
+        Ovmf::of(&self.trixie, "_4M", "_4M")
+    }
+}
+
+/// The init of the test's initrd.
+fn init(folder: &Path) -> Vec<u8> {
+    let program = folder.join("init");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/measured_boot/init.rs");
+    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()));
+    rustc.args(["--edition=2024", "--crate-type=bin", "--target=x86_64-unknown-linux-gnu"]);
+    rustc.args(["-Cpanic=abort", "-Copt-level=s", "-Cstrip=symbols", "-Crelocation-model=static"]);
+    rustc.args(["-Clinker=rust-lld", "-Clinker-flavor=ld.lld", "-Clink-arg=-nostdlib", "-o"]);
+    let done = rustc.arg(&program).arg(source).stdin(Stdio::null()).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    fs::read(program).unwrap()
+}
+
+/// A disk of ours, in memory.
+#[derive(Clone)]
+struct Disk {
+    bytes: Vec<u8>,
+    /// Where its UKI is.
+    uki: Range<usize>,
+}
+
+impl Disk {
+    /// The image of `recipes/minimal`, whose initrd prints what was measured.
+    fn built(folder: &Path) -> Self {
+        let out = folder.join("image");
+        let mut command = Command::new(program::proofmark());
+        command.arg("build").arg(workspace().join("recipes/minimal"));
+        command.args(["--profile", "release", "--quiet", "--out"]).arg(&out);
+        let done = command.stdin(Stdio::null()).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let bytes = fs::read(out.join("disk.raw")).unwrap();
+        let uki = fs::read(out.join("image.efi")).unwrap();
+        let manifest: Value = serde_json::from_slice(&fs::read(out.join("manifest.json")).unwrap()).unwrap();
+        let partitions = manifest["disk"]["partitions"].as_array().unwrap();
+        let esp = partitions.iter().find(|one| one["name"] == "esp").unwrap();
+        let esp = usize::try_from(esp["first_lba"].as_u64().unwrap()).unwrap() * 512;
+        let at = (esp..bytes.len()).step_by(512).find(|&at| bytes[at..].starts_with(&uki)).unwrap();
+        let mut disk = Disk { bytes, uki: at..at + uki.len() };
+        disk.exchange_initrd(&init(folder), "the first");
+        disk
+    }
+
+    /// Where a section of the UKI lies on the disk.
+    fn section(&self, name: &str) -> Range<usize> {
+        let pe = Pe::read(&self.bytes[self.uki.clone()]).unwrap();
+        let trimmed = |section: &&proofmark::image::pe::Section| {
+            section.name.bytes().split(|&byte| byte == 0).next() == Some(name.as_bytes())
+        };
+        let section = pe.sections().iter().find(trimmed).unwrap();
+        let start = self.uki.start + section.file_offset as usize;
+        start..start + section.virtual_size as usize
+    }
+
+    /// Puts another initrd in the place of the one that there is; the kernel passes over zeros behind it.
+    fn exchange_initrd(&mut self, init: &[u8], note: &str) {
+        let entries = [
+            cpio::Entry { path: "init", mode: 0o755, content: cpio::Content::File(init) },
+            cpio::Entry { path: "note", mode: 0o644, content: cpio::Content::File(note.as_bytes()) },
+        ];
+        let mut archive = Vec::new();
+        cpio::write(&entries, &mut archive).unwrap();
+        let place = self.section(".initrd");
+        assert!(archive.len() <= place.len());
+        archive.resize(place.len(), 0);
+        self.bytes[place].copy_from_slice(&archive);
+    }
+
+    /// Exchanges text of equal length that a section holds once.
+    fn exchange(&mut self, section: &str, from: &str, to: &str) {
+        assert_eq!(from.len(), to.len());
+        let place = self.section(section);
+        let found: Vec<usize> =
+            place.clone().filter(|&at| self.bytes[at..place.end].starts_with(from.as_bytes())).collect();
+        let [at] = found[..] else { panic!("{section} has {from:?} {} times", found.len()) };
+        self.bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    }
+
+    fn table(&self) -> Table {
+        Table::read(&self.bytes[..HEAD], self.bytes.len() as u64).unwrap()
+    }
+
+    /// Gives the disk another GUID, in both tables.
+    fn rename(&mut self) {
+        let table = self.table();
+        let partition = |entry: &proofmark::image::disk::Entry| Partition {
+            kind: entry.kind().unwrap(),
+            guid: entry.guid,
+            bytes: entry.bytes(),
+        };
+        let partitions: Vec<Partition> = table.entries.iter().map(partition).collect();
+        let same = Layout::new(table.disk, &partitions).unwrap();
+        assert_eq!(same.head()[..], self.bytes[..HEAD]);
+        let other = Layout::new(guid(&[7; 32], Role::Disk), &partitions).unwrap();
+        self.bytes[..HEAD].copy_from_slice(&other.head());
+        let tail = self.bytes.len() - TAIL;
+        self.bytes[tail..].copy_from_slice(&other.tail());
+    }
+
+    /// Signs the UKI, and writes the ESP with it anew.
+    fn sign(&mut self, signer: &Signer) {
+        let signed = signer.sign(self.bytes[self.uki.clone()].to_vec()).unwrap();
+        let table = self.table();
+        let esp = table
+            .entries
+            .iter()
+            .find(|entry| entry.kind() == Some(proofmark::image::disk::Kind::Esp))
+            .unwrap();
+        let volume = esp::Volume { id: 1, label: *b"ESP        " };
+        let files = [esp::File { path: esp::BOOT_PATH, content: &signed }];
+        let made = Esp::new(&files, volume).unwrap();
+        assert!(made.bytes() <= esp.bytes());
+        let mut bytes = Vec::new();
+        made.write(&mut bytes).unwrap();
+        let start = usize::try_from(esp.first.offset()).unwrap();
+        self.bytes[start..start + bytes.len()].copy_from_slice(&bytes);
+        let at = (start..).step_by(512).find(|&at| self.bytes[at..].starts_with(&signed)).unwrap();
+        self.uki = at..at + signed.len();
+    }
+}
+
+/// A machine that is to boot.
+#[derive(Clone, Copy)]
+struct Shape {
+    vcpus: u16,
+    mebibytes: u64,
+    /// Disks besides the one that is booted.
+    drives: u8,
+}
+
+const SMALL: Shape = Shape { vcpus: 1, mebibytes: 512, drives: 0 };
+
+/// What a boot told of its measurements.
+struct Told {
+    log: Log,
+    registers: BTreeMap<(Algorithm, u8), Digest>,
+}
+
+impl Told {
+    fn read(console: &str) -> Self {
+        let mut files = BTreeMap::new();
+        let mut lines = console.lines().map(str::trim_end);
+        while let Some(line) = lines.next() {
+            let Some((_, path)) = line.split_once("FILE /") else { continue };
+            let hex: String = lines.by_ref().take_while(|line| *line != "END").collect();
+            files.insert(
+                format!("/{path}"),
+                hex::decode(&hex).unwrap_or_else(|error| panic!("{path}: {error}")),
+            );
+        }
+        let log = files.get(LOG).unwrap_or_else(|| panic!("no log on the console\n{console}"));
+        let log = Log::read(log, RegisterKind::Tpm).unwrap();
+        let mut registers = BTreeMap::new();
+        for (bank, name) in BANKS.into_iter().zip(["256", "384"]) {
+            for index in 0..24 {
+                let value = &files[&format!("/sys/class/tpm/tpm0/pcr-sha{name}/{index}")];
+                let value = String::from_utf8(value.clone()).unwrap().trim().to_lowercase();
+                registers.insert((bank, index), value.parse().unwrap());
+            }
+        }
+        Told { log, registers }
+    }
+}
+
+impl Bench {
+    fn boot(&self, ovmf: &Ovmf, disk: &Disk, shape: Shape) -> Told {
+        let begun = Instant::now();
+        let path = self.folder.path().join("disk.raw");
+        fs::write(&path, &disk.bytes).unwrap();
+        let drive = |number| {
+            let path = self.folder.path().join(format!("drive{number}"));
+            File::create(&path).unwrap().set_len(1 << 20).unwrap();
+            path
+        };
+        let request = Request {
+            accelerator: Accelerator::Tcg,
+            vcpus: NonZeroU16::new(shape.vcpus).unwrap(),
+            memory: format!("{}M", shape.mebibytes).parse::<Memory>().unwrap(),
+            firmware: machine::Firmware { code: ovmf.code.clone(), variables: Some(ovmf.variables.clone()) },
+            disk: path,
+            drives: (0..shape.drives).map(drive).collect(),
+            forwards: Vec::new(),
+            credentials: Vec::new(),
+            tpm: Tpm::Emulated,
+        };
+        let console = self.folder.path().join("console");
+        let sink = Box::new(File::create(&console).unwrap());
+        let mut machine =
+            machine::Machine::start(&self.qemu, &request, &self.environment, vec![sink]).unwrap();
+        let said = || String::from_utf8_lossy(&fs::read(&console).unwrap()).into_owned();
+        let end = loop {
+            if let Some(end) = machine.end().unwrap() {
+                break end;
+            }
+            assert!(begun.elapsed() < LIMIT, "no end\n{}", said());
+            thread::sleep(Duration::from_millis(50));
+        };
+        machine.console().finish().unwrap();
+        assert_eq!(end, End::PoweredOff, "{}", said());
+        eprintln!("booted in {:.1} s", begun.elapsed().as_secs_f64());
+        Told::read(&said())
+    }
+
+    /// The prediction, for one bank.
+    fn predict(&self, ovmf: &Ovmf, disk: &Disk, shape: Shape, bank: Algorithm) -> Platform {
+        let image = ovmf.image();
+        let firmware = Firmware::read(&image).unwrap();
+        let profile = Profile::read(&image).unwrap();
+        let variables = fs::read(&ovmf.variables).unwrap();
+        let code = Code::read(bank, &profile, &firmware, Some(&variables), &[]).unwrap();
+        let hashed =
+            Hashed { firmware: &firmware, code: &code, sha256: Algorithm::Sha256.of(&image), mrtd: &[] };
+        let machine = shape::Shape {
+            memory: shape.mebibytes << 20,
+            vcpus: NonZeroU16::new(shape.vcpus).unwrap(),
+            qemu: self.version.clone(),
+            // Disk, network, source of random numbers.
+            devices: NonZeroU8::new(3 + shape.drives).unwrap(),
+            // What TCG emulates.
+            ..shape::Shape::usual(Name::QemuTpm)
+        };
+        let uki = &disk.bytes[disk.uki.clone()];
+        let image = boot::Plan::read(uki, Some(&disk.bytes[..HEAD])).unwrap().hash(bank).unwrap();
+        shape::reference(Name::QemuTpm, &machine, &Before::Firmware(hashed), &image).unwrap()
+    }
+}
+
+/// Every event of the log is the next predicted one, none is left over, and the registers are what both lead to. Gives
+/// the subjects that the platform gives.
+fn agree(told: &Told, predicted: &Platform, bank: Algorithm) -> Vec<String> {
+    let mut given = Vec::new();
+    let mut entries = told.log.entries.iter().filter(|entry| entry.is_extended()).enumerate().peekable();
+    for event in &predicted.events {
+        let at_most = match event.expected {
+            Expected::PlatformGiven(PlatformRule::FromData { at_most }) => at_most,
+            _ => 1,
+        };
+        for number in 0..at_most {
+            let fits = |entry: &ovmf_measure::log::Entry| {
+                (entry.index, entry.kind) == (u32::from(event.pcr), event.kind)
+            };
+            let Some((place, entry)) = entries.next_if(|(_, entry)| fits(entry)) else {
+                assert!(number > 0, "{bank:?}: {event:?} is not next: {:?}", entries.peek());
+                break;
+            };
+            let digest = entry.digest(bank).unwrap();
+            match &event.expected {
+                Expected::Exact(expected) => {
+                    assert_eq!(digest, expected, "{bank:?}: event {place}: {}", event.subject);
+                }
+                Expected::PlatformGiven(PlatformRule::FromData { .. }) => {
+                    assert_eq!(
+                        *digest,
+                        bank.of(entry.data.as_deref().unwrap()),
+                        "event {place}: {}",
+                        event.subject
+                    );
+                    given.push(event.subject.clone());
+                }
+                Expected::PlatformGiven(_) => given.push(event.subject.clone()),
+            }
+        }
+    }
+    assert_eq!(entries.next(), None, "{bank:?}: an event more than predicted");
+
+    // What the TPM holds is what the log leads to: no extend is missing from the log but the kernel's own.
+    let replayed = replay(&told.log, bank).unwrap();
+    for index in (0..24).filter(|&index| index != IMA) {
+        let idle = if LATE_LAUNCH.contains(&index) { all_ones(bank) } else { bank.zero() };
+        let expected = replayed.get(&Register::Pcr(index)).copied().unwrap_or(idle);
+        assert_eq!(told.registers[&(bank, index)], expected, "{bank:?}: PCR {index}");
+    }
+    for (register, value) in &predicted.registers {
+        let Register::Pcr(index) = *register else { panic!("{register} of a TPM") };
+        if index != IMA {
+            assert_eq!(told.registers[&(bank, index)], *value, "{bank:?}: PCR {index}");
+        }
+    }
+    given
+}
+
+fn all_ones(bank: Algorithm) -> Digest {
+    match bank {
+        Algorithm::Sha256 => Digest::Sha256([0xff; 32]),
+        Algorithm::Sha384 => Digest::Sha384([0xff; 48]),
+    }
+}
+
+/// Boots, and holds the boot to its prediction in both banks; only the firmware's own code may be the platform's.
+fn boots_as_predicted(bench: &Bench, ovmf: &Ovmf, disk: &Disk, shape: Shape) -> Told {
+    let told = bench.boot(ovmf, disk, shape);
+    for bank in BANKS {
+        let given = agree(&told, &bench.predict(ovmf, disk, shape, bank), bank);
+        assert_eq!(given, ["PEIFV"], "the platform gives something else");
+    }
+    let extended = told.log.entries.iter().filter(|entry| entry.is_extended()).count();
+    eprintln!("{extended} events, each as predicted");
+    told
+}
+
+/// The registers whose predicted values differ, of those that are predicted at all.
+fn moved(bench: &Bench, ovmf: &Ovmf, before: (&Disk, Shape), after: (&Disk, Shape)) -> BTreeSet<u8> {
+    let bank = Algorithm::Sha384;
+    let values = |(disk, shape)| bench.predict(ovmf, disk, shape, bank).registers;
+    let (before, after) = (values(before), values(after));
+    assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+    let differing = before.iter().filter(|(register, value)| after[register] != **value);
+    let index = |register: &Register| match register {
+        Register::Pcr(index) => *index,
+        other => panic!("{other} of a TPM"),
+    };
+    differing.map(|(register, _)| index(register)).collect()
+}
+
+#[test]
+fn every_event_of_a_boot_is_predicted_and_only_pcr_1_moves_with_the_machine() {
+    let Some(bench) = Bench::new() else { return };
+    let (ovmf, disk) = (bench.plain(), &bench.image);
+    let base = boots_as_predicted(&bench, &ovmf, disk, SMALL);
+    let shapes = [
+        ("two vCPUs", Shape { vcpus: 2, ..SMALL }),
+        ("more memory", Shape { mebibytes: 1024, ..SMALL }),
+        ("a second disk", Shape { drives: 1, ..SMALL }),
+    ];
+    for (name, shape) in shapes {
+        eprintln!("{name}");
+        let told = boots_as_predicted(&bench, &ovmf, disk, shape);
+        let really = (0..16).filter(|&index| index != IMA).filter(|&index| {
+            told.registers[&(Algorithm::Sha384, index)] != base.registers[&(Algorithm::Sha384, index)]
+        });
+        let predicted = moved(&bench, &ovmf, (disk, SMALL), (disk, shape));
+        assert_eq!(really.collect::<BTreeSet<u8>>(), predicted, "{name}");
+        assert_eq!(predicted, BTreeSet::from([1]), "{name}");
+    }
+}
+
+/// PCR 4: the UKI, and the kernel in it. 5: the GPT. 9: the kernel's command line and initrd. 11: the UKI's sections.
+#[test]
+fn each_change_of_the_image_moves_exactly_its_registers() {
+    let Some(bench) = Bench::new() else { return };
+    let ovmf = bench.plain();
+    let init = init(bench.folder.path());
+    let changes: [(&str, &dyn Fn(&mut Disk), &[u8]); 5] = [
+        // The banner of the real-mode code, which nothing reads.
+        ("kernel", &|disk| disk.exchange(".linux", "debian-kernel@", "Debian-kernel@"), &[4, 11]),
+        ("initrd", &|disk| disk.exchange_initrd(&init, "the second"), &[4, 9, 11]),
+        ("command line", &|disk| disk.exchange(".cmdline", "loglevel=4", "loglevel=3"), &[4, 9, 11]),
+        (
+            "root hash",
+            &|disk| {
+                let place = disk.section(".cmdline");
+                let word = "proofmark.roothash=";
+                let text = String::from_utf8(disk.bytes[place].to_vec()).unwrap();
+                let digit = &text[text.find(word).unwrap() + word.len()..][..1];
+                let other = if digit == "0" { "1" } else { "0" };
+                disk.exchange(".cmdline", &format!("{word}{digit}"), &format!("{word}{other}"));
+            },
+            &[4, 9, 11],
+        ),
+        ("GPT", &Disk::rename, &[5]),
+    ];
+    for (name, change, registers) in changes {
+        eprintln!("{name}");
+        let mut disk = bench.image.clone();
+        change(&mut disk);
+        // The boot is what was predicted, and so was the boot of the image before the change: see the test above.
+        boots_as_predicted(&bench, &ovmf, &disk, SMALL);
+        let moved = moved(&bench, &ovmf, (&bench.image, SMALL), (&disk, SMALL));
+        assert_eq!(moved, registers.iter().copied().collect(), "{name}");
+    }
+}
+
+/// The keys are OVMF's own for tests: the UKI is signed with one, the firmware's db holds its certificate.
+#[test]
+fn with_secure_boot_the_keys_and_the_certificate_that_let_the_uki_pass_are_predicted_too() {
+    let Some(bench) = Bench::new() else { return };
+    let keys = bench.trixie.join("usr/share/ovmf");
+    let key = keys.join("PkKek-1-snakeoil.key");
+    let opened = Command::new("openssl")
+        .args(["pkcs8", "-topk8", "-nocrypt", "-passin", "pass:snakeoil", "-in"])
+        .arg(&key)
+        .output();
+    let Some(opened) = opened.ok().filter(|done| done.status.success()) else {
+        skipped("openssl does not open OVMF's key for tests");
+        return;
+    };
+    let certificate = fs::read(keys.join("PkKek-1-snakeoil.pem")).unwrap();
+    let signer = Signer::new(&opened.stdout, &certificate).unwrap();
+    let mut disk = bench.image.clone();
+    disk.sign(&signer);
+    let ovmf = Ovmf::of(&bench.trixie, "_4M.secboot", "_4M.snakeoil");
+    boots_as_predicted(&bench, &ovmf, &disk, SMALL);
+    // Not signed, it is not started.
+    let unsigned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        bench.predict(&ovmf, &bench.image, SMALL, Algorithm::Sha384)
+    }));
+    assert!(unsigned.is_err());
+}
+
+#[test]
+fn the_installed_firmware_measures_what_is_predicted_for_it() {
+    let Some(bench) = Bench::new() else { return };
+    // bookworm's 4 MiB builds lack TDX's metadata, which the prediction reads.
+    let ovmf = Ovmf::of(Path::new("/"), "", "");
+    if !ovmf.code.is_file() {
+        skipped("no installed OVMF: apt-get install ovmf");
+        return;
+    }
+    boots_as_predicted(&bench, &ovmf, &bench.image, SMALL);
+}
