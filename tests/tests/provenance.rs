@@ -94,7 +94,8 @@ impl Lab {
     }
 
     fn publish(&self) -> Outcome {
-        let mut arguments = vec!["publish", "out", "--key", "builder.key", "--builder", "https://example.org/b"];
+        let mut arguments =
+            vec!["publish", "out", "--key", "builder.key", "--builder", "https://example.org/b"];
         arguments.extend(["--log", "log", "--log-key", "log.key", "--log-policy", "tlog-policy"]);
         self.run(&arguments)
     }
@@ -181,7 +182,10 @@ fn a_key_that_others_can_read_is_not_used() {
         fs::set_permissions(lab.path(key), fs::Permissions::from_mode(0o644)).unwrap();
         let outcome = lab.publish();
         assert_eq!(outcome.code, Some(1));
-        assert!(outcome.stderr.contains("0644") && outcome.stderr.contains("hint: run `chmod 600"), "{outcome:?}");
+        assert!(
+            outcome.stderr.contains("0644") && outcome.stderr.contains("hint: run `chmod 600"),
+            "{outcome:?}"
+        );
         fs::set_permissions(lab.path(key), fs::Permissions::from_mode(0o600)).unwrap();
     }
     lab.publish().succeeded();
@@ -203,7 +207,8 @@ fn a_witness_is_demanded_and_a_monitor_tells_of_strangers_and_forks() {
     let lab = Lab::new();
     lab.run(&["key", "--witness", "witness.example/w", "witness.key"]).succeeded();
     let log = lab.read("log.key.pub");
-    let mut arguments = vec!["log", "witness", "--key", "witness.key", "--state", "witness", "--log", log.trim()];
+    let mut arguments =
+        vec!["log", "witness", "--key", "witness.key", "--state", "witness", "--log", log.trim()];
     arguments.extend(["--listen", "127.0.0.1:0"]);
     let mut child = lab.command(&arguments).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
@@ -222,7 +227,11 @@ fn a_witness_is_demanded_and_a_monitor_tells_of_strangers_and_forks() {
     monitor(4, "quorum_lost");
     lab.publish().succeeded();
     assert!(lab.read("out/provenance.tlog-proof").contains("witness.example/w"));
-    let timed = lab.read("policy.toml").replacen("log_policy", "maximum_age_days = 1\ntimes = [\"witness\"]\nlog_policy", 1);
+    let timed = lab.read("policy.toml").replacen(
+        "log_policy",
+        "maximum_age_days = 1\ntimes = [\"witness\"]\nlog_policy",
+        1,
+    );
     fs::write(lab.path("policy.toml"), timed).unwrap();
     lab.verify().succeeded();
     monitor(0, "1 new ones are ours");

@@ -197,26 +197,28 @@ pub struct Policy {
     pub trust_root: Value,
 }
 
+/// A log's identifier, as trust roots and bundles have it.
+pub fn log_id(key: &VerifierKey) -> [u8; 32] {
+    match key.material() {
+        Material::Ecdsa(_) => Sha256::digest(key.identity()).into(),
+        // The identifier of a Rekor v2: the note's key ID, not cut off.
+        Material::Ed25519(_) | Material::Cosignature(_) => Sha256::new()
+            .chain_update(key.name())
+            .chain_update(b"\n\x01")
+            .chain_update(key.identity())
+            .finalize()
+            .into(),
+    }
+}
+
 /// A log's key as trust roots have it: DER key, its kind, and its identifier.
 pub fn log_in_root(key: &VerifierKey, url: Option<&str>) -> Value {
     // RFC 8410 §4: SubjectPublicKeyInfo of an Ed25519 key.
     const ED25519: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
     let bytes = key.identity();
-    let (der, details, id) = match key.material() {
-        Material::Ecdsa(_) => {
-            let id: [u8; 32] = Sha256::digest(&bytes).into();
-            (bytes, "PKIX_ECDSA_P256_SHA_256", id)
-        }
-        // The identifier of a Rekor v2: the note's key ID, not cut off.
-        Material::Ed25519(_) | Material::Cosignature(_) => {
-            let id = Sha256::new()
-                .chain_update(key.name())
-                .chain_update(b"\n\x01")
-                .chain_update(&bytes)
-                .finalize()
-                .into();
-            ([ED25519, &bytes].concat(), "PKIX_ED25519", id)
-        }
+    let (der, details) = match key.material() {
+        Material::Ecdsa(_) => (bytes, "PKIX_ECDSA_P256_SHA_256"),
+        Material::Ed25519(_) | Material::Cosignature(_) => ([ED25519, &bytes].concat(), "PKIX_ED25519"),
     };
     json!({
         "baseUrl": url.map_or_else(|| format!("https://{}", key.name()), str::to_owned),
@@ -226,7 +228,7 @@ pub fn log_in_root(key: &VerifierKey, url: Option<&str>) -> Value {
             "keyDetails": details,
             "validFor": {"start": "1970-01-01T00:00:00Z"},
         },
-        "logId": {"keyId": STANDARD.encode(id)},
+        "logId": {"keyId": STANDARD.encode(log_id(key))},
     })
 }
 

@@ -136,15 +136,15 @@ impl Statement {
         let mut inputs: Vec<_> = manifest.inputs.iter().collect();
         inputs.sort();
         for input in inputs {
-            let mut dependency = json!({
+            let annotations = match input.version.as_str() {
+                "" => json!({"kind": input.kind, "size": input.size}),
+                version => json!({"kind": input.kind, "size": input.size, "version": version}),
+            };
+            dependencies.push(json!({
                 "name": input.name,
                 "digest": {"sha256": input.sha256},
-                "annotations": {"kind": input.kind, "size": input.size},
-            });
-            if !input.version.is_empty() {
-                dependency["annotations"]["version"] = json!(input.version);
-            }
-            dependencies.push(dependency);
+                "annotations": annotations,
+            }));
         }
         let mut byproducts: Vec<Value> = manifest
             .outputs

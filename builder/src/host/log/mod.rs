@@ -26,10 +26,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::claim::envelope::Envelope;
+use crate::claim::provenance::policy::log_id;
 use crate::claim::transparency::entry::Verifier;
 use crate::claim::transparency::merkle::{self, Hash};
 use crate::claim::transparency::note::{self, Note};
-use crate::claim::transparency::policy::{self, Policy};
+use crate::claim::transparency::policy::{self, Accepted, Policy};
 use crate::claim::transparency::proof::{self, Proof};
 
 /// Why a log did not do what was asked, or is not believed.
@@ -179,8 +180,7 @@ impl<C: directory::Cosigners> TransparencyLog for Folder<'_, C> {
             Proof { extra: None, index: logged.index, hashes: logged.proof, checkpoint: logged.checkpoint };
         let accepted =
             proof.verify(&body, self.policy).map_err(|source| Error::Proof { log: name, source })?;
-        let id = crate::claim::provenance::policy::log_in_root(self.writer.key(), None);
-        let entry = bundled(&proof, accepted.checkpoint(), &id["logId"], &body);
+        let entry = bundled(&proof, &accepted, &body);
         Ok(Recorded { entry, body, proof, known: logged.known })
     }
 
@@ -200,16 +200,12 @@ impl<C: directory::Cosigners> TransparencyLog for Folder<'_, C> {
 }
 
 /// An entry of a Rekor v2, or of a log like it, as bundles carry it.
-pub fn bundled(
-    proof: &Proof,
-    checkpoint: &crate::claim::transparency::checkpoint::Checkpoint,
-    id: &Value,
-    body: &[u8],
-) -> Value {
+pub fn bundled(proof: &Proof, accepted: &Accepted, body: &[u8]) -> Value {
     let index = proof.index.to_string();
+    let checkpoint = accepted.checkpoint();
     json!({
         "logIndex": index,
-        "logId": id,
+        "logId": {"keyId": STANDARD.encode(log_id(accepted.log()))},
         "kindVersion": {"kind": "hashedrekord", "version": "0.0.2"},
         "inclusionProof": {
             "logIndex": index,

@@ -24,7 +24,6 @@ use serde_json::{Value, json};
 
 use super::web::{Server, Tiles};
 use super::{Error, Recorded, Submission, TransparencyLog, bundled};
-use crate::claim::provenance::policy::log_in_root;
 use crate::claim::transparency::checkpoint::decimal;
 use crate::claim::transparency::entry::{Entry, Verifier};
 use crate::claim::transparency::merkle::{self, Hash};
@@ -107,8 +106,7 @@ impl<'a> RekorV2<'a> {
         let log = || self.name.clone();
         let accepted =
             proof.verify(body, self.policy).map_err(|source| Error::Proof { log: log(), source })?;
-        let id = log_in_root(accepted.log(), None);
-        let entry = bundled(&proof, accepted.checkpoint(), &id["logId"], body);
+        let entry = bundled(&proof, &accepted, body);
         Ok(Recorded { entry, body: body.to_vec(), proof, known })
     }
 }

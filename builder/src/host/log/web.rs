@@ -135,7 +135,7 @@ impl Source for Tiles {
                     Kind::Entries => {
                         let entries = name.full().entries(&body).map_err(|error| error.to_string())?;
                         let parts = entries.into_iter().take(count);
-                        let parts = parts.map(|entry| crate::claim::transparency::tile::in_bundle(entry));
+                        let parts = parts.map(crate::claim::transparency::tile::in_bundle);
                         let parts =
                             parts.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
                         Ok(parts.concat())
