@@ -75,6 +75,16 @@ pub enum Verb {
     Audit(cmd::audit::Arguments),
     /// Say what differs between two images, locks or recipes.
     Diff(cmd::diff::Arguments),
+    /// Sign and log how an image was built and what it measures to.
+    Publish(cmd::publish::Arguments),
+    /// Build an image again, compare it byte for byte, and sign that it is the same.
+    Rebuild(cmd::rebuild::Arguments),
+    /// Make a key that signs statements, a log or what a witness saw.
+    Key(cmd::key::Arguments),
+    /// Make, write, serve and watch transparency logs.
+    Log(cmd::log::Arguments),
+    /// Say whether a signed claim holds, without the network.
+    Verify(cmd::verify::Arguments),
     /// Say which known vulnerabilities affect an image, from a database that you bring along.
     Scan(cmd::scan::Arguments),
     /// Say what an event log tells: registers, events, and which digests its data explain.
@@ -159,6 +169,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Verb::Measure(verb) => cmd::measure::run(verb, &session()?),
         Verb::Audit(verb) => cmd::audit::run(verb, &session()?),
         Verb::Diff(verb) => cmd::diff::run(verb, &session()?),
+        Verb::Publish(verb) => cmd::publish::run(verb, &session()?),
+        Verb::Rebuild(verb) => cmd::rebuild::run(verb, &session()?),
+        Verb::Key(verb) => cmd::key::run(verb),
+        Verb::Log(verb) => cmd::log::run(verb, Format::of(&arguments.common)),
+        Verb::Verify(verb) => cmd::verify::run(verb, Format::of(&arguments.common)),
         Verb::Scan(verb) => cmd::scan::run(verb, &session()?),
         Verb::Eventlog(verb) => cmd::eventlog::run(verb, Format::of(&arguments.common)),
         Verb::Appraise(verb) => cmd::appraise::run(verb, Format::of(&arguments.common)),

@@ -60,6 +60,23 @@ enum ProfileChoice {
     Debug,
 }
 
+impl Arguments {
+    /// The arguments of a build of an image that was built before, from fetched files only.
+    pub fn again(recipe: &Path, profile: Profile, out: &Path) -> Self {
+        Arguments {
+            recipe: recipe.to_owned(),
+            profile: match profile {
+                Profile::Release => ProfileChoice::Release,
+                Profile::Debug => ProfileChoice::Debug,
+            },
+            out: Some(out.to_owned()),
+            fresh: true,
+            secure_boot_key: None,
+            secure_boot_certificate: None,
+        }
+    }
+}
+
 /// Builds.
 pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
     let started = Instant::now();

@@ -6,6 +6,7 @@ pub mod fetch;
 pub mod files;
 pub mod firmware;
 pub mod locking;
+pub mod log;
 pub mod machine;
 pub mod mirror;
 pub mod npm_resolver;
@@ -13,6 +14,9 @@ pub mod osv;
 pub mod output;
 pub mod progress;
 pub mod raw_disk;
+pub mod publish;
+pub mod signer;
+pub mod stamp;
 pub mod store;
 pub mod tool;
 
