@@ -5,6 +5,7 @@ pub mod difference;
 pub mod eventlog;
 pub mod evidence;
 pub mod explain;
+pub mod export;
 pub mod manifest;
 pub mod sbom;
 pub mod scan;

@@ -4,6 +4,7 @@ pub mod appraise;
 pub mod build;
 pub mod diff;
 pub mod eventlog;
+pub mod export;
 pub mod fetch;
 pub mod lock;
 pub mod run;
