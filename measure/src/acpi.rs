@@ -92,7 +92,9 @@ pub enum Error {
         most: u64,
     },
     /// OVMF does not take its window from so many bits.
-    #[error("{found} bits of physical addresses, expected 41 to 52, or 40 of an AMD processor")]
+    #[error(
+        "{found} bits of physical addresses, expected 41 to 46 (OVMF counts no more), or 40 of an AMD processor"
+    )]
     AddressBits {
         /// How many.
         found: u8,
@@ -203,17 +205,18 @@ pub enum Vendor {
 /// With 40 bits of an AMD processor, the twelve gibibytes before 1 TiB are HyperTransport's, and OVMF goes to the next
 /// eighth before it that fits: so QEMU 7.2 without KVM with OVMF 2025.02.
 ///
-/// The bits are what CPUID leaf 0x80000008 tells; with four levels of paging OVMF counts at most 47, and from
-/// edk2-stable202402 on 46. Of edk2-stable202211 and later: OvmfPkg/Library/PlatformInitLib/MemDetect.c
-/// `PlatformDynamicMmioWindow`, `PlatformReservationConflictCB`.
+/// The bits are those that OVMF counts, of the ones that CPUID leaf 0x80000008 tells: with four levels of paging 46 at
+/// most (47 before edk2-stable202402), with five 48. Of edk2-stable202211 and later:
+/// OvmfPkg/Library/PlatformInitLib/MemDetect.c `PlatformAddressWidthFromCpuid`, `PlatformDynamicMmioWindow`,
+/// `PlatformReservationConflictCB`.
 ///
 /// # Errors
-/// [`Error::AddressBits`] for what was never compared, or what OVMF does not trust: fewer than 40 bits, 40 of an Intel
-/// processor, more than 52.
+/// [`Error::AddressBits`] for what was never compared, or what OVMF does not take its window from: fewer than 40 bits, 40
+/// of an Intel processor, more than 46. Who knows the window of such a machine writes it down as it is.
 pub fn dynamic_window(address_bits: u8, vendor: Vendor) -> Result<u64, Error> {
     match (address_bits, vendor) {
         (40, Vendor::Amd) => Ok(0xc0_0000_0000),
-        (41..=52, _) => Ok((1 << address_bits) - (1 << (address_bits - 3))),
+        (41..=46, _) => Ok((1 << address_bits) - (1 << (address_bits - 3))),
         _ => Err(Error::AddressBits { found: address_bits }),
     }
 }

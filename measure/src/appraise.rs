@@ -439,6 +439,7 @@ fn judge<S>(evidence: &Evidence<S>, platform: &Platform, policy: &Policy) -> (Ve
             .map(|known| runtime.iter().fold(*known, |value, digest| value.extended(digest)));
         if let (Some(known), Some(found)) = (known, held.get(&register))
             && known != *found
+            && !findings.is_retried(register)
         {
             reasons.push(Reason::Register { register, expected: known, found: *found });
         }

@@ -24,6 +24,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use crate::acpi::Smm;
 use crate::digest::{Algorithm, Digest};
 use crate::event::{Event, EventType, Expected, PlatformRule, Register, Source, Witness, rtmr_of_pcr};
 use crate::firmware::{Firmware, Kind};
@@ -293,6 +294,11 @@ pub struct Code {
 }
 
 impl Code {
+    /// Tells what QEMU's ACPI tables tell of system management mode where the machine has it.
+    pub const fn smm(&self) -> Smm {
+        if self.profile.smm.is_present() { Smm::Negotiated } else { Smm::On }
+    }
+
     /// Reads what a boot measures of a firmware; `variables` replace those of the image, as QEMU's second flash does;
     /// `pei` are the digests of PEIFV that were seen in logs of this firmware.
     ///

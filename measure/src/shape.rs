@@ -22,7 +22,7 @@ use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::acpi::{self, Qemu, Switch, Tpm, Vendor, dynamic_window};
+use crate::acpi::{self, Qemu, Smm, Switch, Tpm, Vendor, dynamic_window};
 use crate::boot::{self, Code, Image, Machine};
 use crate::digest::{Algorithm, Digest};
 use crate::firmware::Firmware;
@@ -161,15 +161,15 @@ impl Shape {
         }
     }
 
-    /// Gives its ACPI tables.
+    /// Gives its ACPI tables, for a firmware that makes this of system management mode where there is any.
     ///
     /// # Errors
     ///
     /// [`acpi::Error`]: a shape that was never compared with QEMU's.
-    pub fn tables(&self, name: Name) -> Result<acpi::Tables, acpi::Error> {
-        let (switch, tpm) = match name {
-            Name::QemuTpm => (Switch::On, Tpm::Crb),
-            _ => (Switch::Off, Tpm::Absent),
+    pub fn tables(&self, name: Name, smm: Smm) -> Result<acpi::Tables, acpi::Error> {
+        let (switch, smm, tpm) = match name {
+            Name::QemuTpm => (Switch::On, smm, Tpm::Crb),
+            _ => (Switch::Off, Smm::Off, Tpm::Absent),
         };
         let machine = acpi::Machine {
             qemu: Qemu::from_str(&self.qemu)?,
@@ -179,7 +179,7 @@ impl Shape {
             window: dynamic_window(self.address_bits, self.vendor)?,
             pic: switch,
             hpet: switch,
-            smm: switch,
+            smm,
             tpm,
         };
         machine.tables()
@@ -258,8 +258,11 @@ pub fn reference(name: Name, shape: &Shape, before: &Before<'_>, image: &Image) 
     let mut words = shape.words(name);
     let (events, mrtd): (_, Vec<Mrtd>) = match (before, name.is_qemu()) {
         (Before::Firmware(hashed), true) => {
-            let machine =
-                Machine { memory: shape.memory, acpi: Some(shape.tables(name)?.into()), disk_slot: 1 };
+            let machine = Machine {
+                memory: shape.memory,
+                acpi: Some(shape.tables(name, hashed.code.smm())?.into()),
+                disk_slot: 1,
+            };
             words.insert("firmware".to_string(), hashed.sha256.to_string());
             let mrtd = hashed.mrtd.iter().map(|(order, digest)| {
                 let order = match order {

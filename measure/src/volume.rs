@@ -43,6 +43,9 @@ const SECURE_BOOT: [u8; 16] =
 /// SmbiosMeasurementDxe, d27fed59-abb4-4fed-bead-2a878c7e4a7e.
 const SMBIOS: [u8; 16] =
     [0x59, 0xed, 0x7f, 0xd2, 0xb4, 0xab, 0xed, 0x4f, 0xbe, 0xad, 0x2a, 0x87, 0x8c, 0x7e, 0x4a, 0x7e];
+/// SmmControl2Dxe of OVMF, 1206f7ca-a475-4624-a83e-e6fc9bb38e49: it asks QEMU for SMIs as processors come and go.
+const SMM_CONTROL: [u8; 16] =
+    [0xca, 0xf7, 0x06, 0x12, 0x75, 0xa4, 0x24, 0x46, 0xa8, 0x3e, 0xe6, 0xfc, 0x9b, 0xb3, 0x8e, 0x49];
 /// UiApp, 462caa21-7614-4503-836e-8ab6f4662331.
 pub(crate) const UI_APP: [u8; 16] =
     [0x21, 0xaa, 0x2c, 0x46, 0x14, 0x76, 0x03, 0x45, 0x83, 0x6e, 0x8a, 0xb6, 0xf4, 0x66, 0x23, 0x31];
@@ -135,6 +138,8 @@ pub struct Profile {
     pub version: Option<String>,
     /// Whether it has Secure Boot: the variable SecureBoot is empty without.
     pub secure_boot: Feature,
+    /// Whether it lives in system management mode, which QEMU's ACPI tables then tell of.
+    pub smm: Feature,
     /// Whether it measures the ACPI tables that QEMU gives.
     pub acpi: Feature,
     /// Whether it measures further items of QEMU's fw_cfg.
@@ -192,6 +197,7 @@ impl Profile {
         Ok(Profile {
             firmware: Algorithm::Sha256.of(image),
             secure_boot: has(&SECURE_BOOT),
+            smm: has(&SMM_CONTROL),
             acpi: says(b"ACPI DATA"),
             fw_cfg: says(b"QEMU FW CFG"),
             smbios: has(&SMBIOS),

@@ -88,7 +88,7 @@ fn reference(profile: &str) -> Value {
                 _ => "EV_IPL",
             };
             json!({
-                "pcr": [0, 7, 4, 11][*index as usize],
+                "pcr": ([0, 7, 4, 11][*index as usize]),
                 "type": kind,
                 "subject": "predicted",
                 "expected": {"exact": hex::encode(sha384(hashed))},

@@ -94,11 +94,16 @@ fn a_window_over_memory_or_beyond_all_addresses_is_refused() {
 #[test]
 fn a_window_is_the_last_eighth_and_bits_that_ovmf_does_not_trust_are_refused() {
     assert_eq!(dynamic_window(46, Vendor::Intel), Ok(0x3800_0000_0000));
-    assert_eq!(dynamic_window(48, Vendor::Amd), Ok(0xe000_0000_0000));
+    assert_eq!(dynamic_window(42, Vendor::Amd), Ok(0x380_0000_0000));
     assert_eq!(dynamic_window(40, Vendor::Amd), Ok(768 << 30));
-    for (bits, vendor) in
-        [(40, Vendor::Intel), (0, Vendor::Amd), (39, Vendor::Intel), (53, Vendor::Amd), (255, Vendor::Intel)]
-    {
+    for (bits, vendor) in [
+        (40, Vendor::Intel),
+        (0, Vendor::Amd),
+        (39, Vendor::Intel),
+        (47, Vendor::Amd),
+        (52, Vendor::Intel),
+        (255, Vendor::Intel),
+    ] {
         assert_eq!(dynamic_window(bits, vendor), Err(Error::AddressBits { found: bits }));
     }
 }
@@ -166,7 +171,7 @@ fn each_field_of_a_machine_changes_the_tables() {
         ("vcpus", Machine { vcpus: NonZeroU16::new(3).unwrap(), ..base.clone() }),
         ("memory", Machine { memory: 1 << 30, ..base.clone() }),
         ("devices", Machine { devices: NonZeroU8::new(6).unwrap(), ..base.clone() }),
-        ("window", Machine { window: dynamic_window(47, Vendor::Intel).unwrap(), ..base.clone() }),
+        ("window", Machine { window: dynamic_window(45, Vendor::Intel).unwrap(), ..base.clone() }),
         ("pic", Machine { pic: Switch::On, ..base.clone() }),
         ("hpet", Machine { hpet: Switch::On, ..base.clone() }),
         ("smm", Machine { smm: Smm::On, ..base.clone() }),

@@ -9,8 +9,16 @@
 //! ```
 //!
 //! What is missing here and unexpected there is one event at another place or in another register, and is said so.
+//!
+//! One thing happens or not in an honest boot: firmware fails the first ExitBootServices when memory has changed since the
+//! kernel asked for its map, and the kernel calls again, once. The two events of that are passed over, and noted.
+//!
+//! # Source
+//!
+//! UEFI 2.10, 7.4.6 (ExitBootServices); TCG PC Client Platform Firmware Profile 1.06, 10.4.4 (its actions); Linux
+//! drivers/firmware/efi/libstub/efi-stub-helper.c. Seen in boots of Debian's OVMF 2026.08 in QEMU.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -20,6 +28,10 @@ use crate::event::{Event, EventType, Expected, PlatformRule, Register};
 use crate::log::{Entry, Log};
 use crate::read::Reader;
 use crate::replay::{self, Derivation, derive, subject};
+
+const INVOKED: &[u8] = b"Exit Boot Services Invocation";
+const FAILED: &[u8] = b"Exit Boot Services Returned with Failure";
+const SUCCEEDED: &[u8] = b"Exit Boot Services Returned with Success";
 
 /// Holds one extended record.
 #[derive(Debug, Clone)]
@@ -65,6 +77,8 @@ pub(super) struct Findings<'a> {
     notes: Vec<Note>,
     missing: Vec<Missing<'a>>,
     extra: Vec<Extra<'a>>,
+    /// The registers that the kernel's second ExitBootServices was extended into.
+    retried: BTreeSet<Register>,
     /// What was predicted in each register, to name a repetition.
     foreseen: BTreeMap<(Register, Digest), &'a Event>,
 }
@@ -136,6 +150,13 @@ impl<'a> Findings<'a> {
                     next = next.saturating_add(1);
                     at = at.saturating_add(1);
                 }
+                (Some(event), Some(record))
+                    if is_retry(event, record, logged.get(at.saturating_add(1)))
+                        && self.retried.insert(register) =>
+                {
+                    self.notes.push(Note::ExitRetried { register });
+                    at = at.saturating_add(2);
+                }
                 (Some(event), Some(record)) => {
                     let later = predicted.iter().skip(next.saturating_add(1));
                     let skipped = later.take_while(|event| !names(event, record)).count().saturating_add(1);
@@ -170,6 +191,11 @@ impl<'a> Findings<'a> {
                 }
             }
         }
+    }
+
+    /// Tells whether a register holds two events more than its reference, and rightly so.
+    pub(super) fn is_retried(&self, register: Register) -> bool {
+        self.retried.contains(&register)
     }
 
     fn missing(&mut self, register: Register, place: usize, event: &'a Event) {
@@ -243,6 +269,17 @@ impl<'a> Findings<'a> {
         }));
         (self.reasons, self.notes)
     }
+}
+
+/// Tells whether the firmware failed an ExitBootServices and the kernel called again, before what succeeds.
+fn is_retry(event: &Event, failed: &Logged<'_>, again: Option<&Logged<'_>>) -> bool {
+    let of = |text: &[u8]| failed.digest.algorithm().of(text);
+    let action = |record: &Logged<'_>, text| {
+        record.entry.kind == EventType::EV_EFI_ACTION && record.digest == of(text)
+    };
+    event.expected == Expected::Exact(of(SUCCEEDED))
+        && action(failed, FAILED)
+        && again.is_some_and(|again| action(again, INVOKED))
 }
 
 /// Gives the most events of a run that the platform decides.

@@ -68,6 +68,7 @@ fn entries() -> Vec<Entry> {
         opaque(3, EventType::EV_IPL, ".linux\0", &wide(".linux\0")),
         opaque(3, EventType::EV_IPL, "kernel", &wide(".linux\0")),
         plain(2, ACTION, b"Exit Boot Services Invocation"),
+        plain(2, ACTION, b"Exit Boot Services Returned with Success"),
     ]
     .into_iter()
     .enumerate()
@@ -143,6 +144,7 @@ fn predicted() -> Vec<Event> {
         ".linux name",
         ".linux",
         "exit",
+        "exit succeeded",
     ];
     let entries = entries();
     let events = entries.iter().zip(subjects).map(|(entry, subject)| Event {
@@ -389,6 +391,34 @@ fn hiding_an_event_as_one_that_extends_nothing_is_refused() {
     let mut entries = entries();
     entries[8].kind = EventType::EV_NO_ACTION;
     assert_refused_for(&forged(entries), "(UKI) is missing");
+}
+
+#[test]
+fn a_second_exit_of_boot_services_is_honest_once_and_only_in_its_place() {
+    let failed = plain(2, ACTION, b"Exit Boot Services Returned with Failure");
+    let again = plain(2, ACTION, b"Exit Boot Services Invocation");
+    let with = |place: usize, extra: &[&Entry]| {
+        let mut entries = entries();
+        entries.splice(place..place, extra.iter().map(|entry| (*entry).clone()));
+        judged_by(&ran(entries), &lenient())
+    };
+    let end = entries().len() - 1;
+    let honest = with(end, &[&failed, &again]);
+    assert_eq!(honest.reasons(), []);
+    assert!(honest.notes().contains(&Note::ExitRetried { register: Register::Rtmr(1) }));
+    let cases: [(usize, &[&Entry]); 6] = [
+        (end, &[&failed]),
+        (end, &[&again, &failed]),
+        (end, &[&failed, &again, &failed, &again]),
+        (end + 1, &[&failed, &again]),
+        (end - 1, &[&failed, &again]),
+        (5, &[&failed, &again]),
+    ];
+    for (place, extra) in cases {
+        assert_eq!(with(place, extra).answer(), Answer::Refused, "{place}: {extra:?}");
+    }
+    let relabelled = Entry { kind: PE, ..failed };
+    assert_eq!(with(end, &[&relabelled, &again]).answer(), Answer::Refused);
 }
 
 #[test]

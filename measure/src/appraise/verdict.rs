@@ -404,6 +404,11 @@ pub enum Note {
         /// The register.
         register: Register,
     },
+    /// The firmware failed the kernel's first ExitBootServices, and the kernel called again.
+    ExitRetried {
+        /// The register that holds the two events of it.
+        register: Register,
+    },
     /// An event passed by its platform's rule.
     PlatformGiven {
         /// The register.
@@ -429,6 +434,11 @@ impl fmt::Display for Note {
             Note::FreshnessNotJudged => f.write_str("freshness: not judged, the policy asks for no report_data"),
             Note::ModuleNotJudged => f.write_str("TDX module: not judged, the policy lists no mr_seam"),
             Note::NotJudged { register } => write!(f, "{register}: not judged"),
+            Note::ExitRetried { register } => write!(
+                f,
+                "{register}: the firmware failed the first ExitBootServices, and the kernel called again: the value is not \
+                 the reference's, its events are"
+            ),
             Note::PlatformGiven { register, subject, rule, digest } => {
                 write!(f, "{register}: {subject} is as the platform gave it, {rule}: {digest}")
             }
