@@ -85,6 +85,8 @@ pub enum Verb {
     Log(cmd::log::Arguments),
     /// Say whether a signed claim holds, without the network.
     Verify(cmd::verify::Arguments),
+    /// Give reference values or the bill of materials of an image in a form that others import.
+    Export(cmd::export::Arguments),
     /// Say which known vulnerabilities affect an image, from a database that you bring along.
     Scan(cmd::scan::Arguments),
     /// Say what an event log tells: registers, events, and which digests its data explain.
@@ -174,6 +176,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Verb::Key(verb) => cmd::key::run(verb),
         Verb::Log(verb) => cmd::log::run(verb, Format::of(&arguments.common)),
         Verb::Verify(verb) => cmd::verify::run(verb, Format::of(&arguments.common)),
+        Verb::Export(verb) => cmd::export::run(verb, &session()?),
         Verb::Scan(verb) => cmd::scan::run(verb, &session()?),
         Verb::Eventlog(verb) => cmd::eventlog::run(verb, Format::of(&arguments.common)),
         Verb::Appraise(verb) => cmd::appraise::run(verb, Format::of(&arguments.common)),

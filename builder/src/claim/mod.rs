@@ -7,6 +7,7 @@ pub mod envelope;
 pub mod eventlog;
 pub mod evidence;
 pub mod explain;
+pub mod export;
 pub mod manifest;
 pub mod moved;
 pub mod reference;

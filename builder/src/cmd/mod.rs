@@ -5,6 +5,7 @@ pub mod audit;
 pub mod build;
 pub mod diff;
 pub mod eventlog;
+pub mod export;
 pub mod fetch;
 pub mod key;
 pub mod lock;
