@@ -1,12 +1,15 @@
 //! The verbs of the command line, one a file.
 
 pub mod appraise;
+pub mod audit;
 pub mod build;
 pub mod diff;
 pub mod eventlog;
+pub mod export;
 pub mod fetch;
 pub mod key;
 pub mod lock;
+pub mod measure;
 pub mod log;
 pub mod publish;
 pub mod rebuild;
