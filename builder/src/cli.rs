@@ -175,7 +175,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Verb::Rebuild(verb) => cmd::rebuild::run(verb, &session()?),
         Verb::Key(verb) => cmd::key::run(verb),
         Verb::Log(verb) => cmd::log::run(verb, Format::of(&arguments.common)),
-        Verb::Verify(verb) => cmd::verify::run(verb, Format::of(&arguments.common)),
+        Verb::Verify(verb) => cmd::verify::run(verb, Format::of(&arguments.common), &session),
         Verb::Export(verb) => cmd::export::run(verb, &session()?),
         Verb::Scan(verb) => cmd::scan::run(verb, &session()?),
         Verb::Eventlog(verb) => cmd::eventlog::run(verb, Format::of(&arguments.common)),

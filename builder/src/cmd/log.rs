@@ -174,9 +174,13 @@ fn append(arguments: &Append) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn is_address(log: &str) -> bool {
+    log.starts_with("http://") || log.starts_with("https://")
+}
+
 /// A log's tiles and its checkpoint.
 fn open(log: &str) -> anyhow::Result<(Box<dyn Source>, Note)> {
-    if log.starts_with("http://") || log.starts_with("https://") {
+    if is_address(log) {
         let server = Server::new(log, PATIENCE);
         let note = server.fetch("checkpoint")?;
         let note = Note::parse(&note).with_context(|| format!("the checkpoint of {log} is refused"))?;
@@ -191,7 +195,14 @@ fn whole(arguments: &Audit, format: Format) -> anyhow::Result<ExitCode> {
     let (policy, _) = policy(&arguments.policy)?;
     let (source, checkpoint) = open(&arguments.log)?;
     let report = match audit::audit(source.as_ref(), &checkpoint, &policy, &mut |_, _| {}) {
-        Ok(report) => report,
+        Ok(mut report) => {
+            if !is_address(&arguments.log) {
+                let damaged = Directory::open(Path::new(&arguments.log)).damaged_blobs()?;
+                let told = damaged.iter().map(|name| format!("blobs/{name} is not what its name says"));
+                report.findings.extend(told);
+            }
+            report
+        }
         Err(error @ proofmark::host::log::Error::Policy { .. }) => {
             let text = proofmark::host::chain(&error);
             output::print(&match format {

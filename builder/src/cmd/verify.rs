@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use ovmf_measure::reference::Reference;
 use proofmark::claim::bundle::{self, Artifact, Checked, PublicKey, Signer, Sigstore, Verify};
 use proofmark::claim::provenance::policy::Policy;
 use proofmark::claim::provenance::verdict::{self, Image, Recompute};
 use proofmark::host::built::Built;
+use proofmark::host::fetch::Network;
 use proofmark::host::output;
 use rootfs::content::Sha256Digest;
 use serde_json::json;
 
-use crate::cli::Format;
+use crate::cli::{Format, Session};
 use crate::failure::{NO, hinted};
 
 /// Largest artifact that is held in memory, as signatures of Ed25519 keys need it; larger ones are read once.
@@ -33,6 +35,9 @@ pub struct Arguments {
     /// Whom and what to believe: identities, logs, quorum, rebuilders, builders, version, age, deny list.
     #[arg(long, value_name = "FILE", requires = "image")]
     policy: Option<PathBuf>,
+    /// Firmware of QEMU's machines, variables and code in one file [default: the one in the image's lock].
+    #[arg(long, value_name = "FILE", requires = "image")]
+    firmware: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -67,24 +72,48 @@ struct BundleArguments {
 }
 
 /// Says it.
-pub fn run(arguments: &Arguments, format: Format) -> anyhow::Result<ExitCode> {
+pub fn run(
+    arguments: &Arguments,
+    format: Format,
+    session: &dyn Fn() -> anyhow::Result<Session>,
+) -> anyhow::Result<ExitCode> {
     match (&arguments.what, &arguments.image, &arguments.policy) {
         (Some(What::Bundle(arguments)), ..) => bundle(arguments, format),
-        (None, Some(folder), Some(policy)) => image(folder, policy, format),
+        (None, Some(folder), Some(policy)) => {
+            let firmware = arguments.firmware.as_deref();
+            image(folder, policy, &FromImage { folder, firmware, session }, format)
+        }
         _ => Err(hinted("what to verify is not said", "give OUT --policy FILE, or bundle --bundle FILE")),
     }
 }
 
-/// Nothing in this build recomputes reference values: a policy that demands them refuses every image.
-struct NotYet;
+/// Computes the reference values of the image in a folder.
+struct FromImage<'a> {
+    folder: &'a Path,
+    firmware: Option<&'a Path>,
+    session: &'a dyn Fn() -> anyhow::Result<Session>,
+}
 
-impl Recompute for NotYet {
-    fn recompute(&self, _: &serde_json::Value) -> Result<serde_json::Value, String> {
-        Err("this program cannot compute reference values".to_owned())
+impl FromImage<'_> {
+    fn values(&self, signed: &serde_json::Value) -> anyhow::Result<serde_json::Value> {
+        let signed: Reference =
+            serde_json::from_value(signed.clone()).context("the signed document is malformed")?;
+        // What is verified is what is here: nothing is fetched.
+        let session = Session { network: Network::Offline, ..(self.session)()? };
+        let opened = super::measure::open(self.folder)?;
+        let machines = super::measure::machines(&signed)?;
+        let values = opened.values(&machines, self.firmware, None, &session)?;
+        Ok(serde_json::to_value(values)?)
     }
 }
 
-fn image(folder: &Path, path: &Path, format: Format) -> anyhow::Result<ExitCode> {
+impl Recompute for FromImage<'_> {
+    fn recompute(&self, signed: &serde_json::Value) -> Result<serde_json::Value, String> {
+        self.values(signed).map_err(|error| format!("{error:#}"))
+    }
+}
+
+fn image(folder: &Path, path: &Path, values: &FromImage<'_>, format: Format) -> anyhow::Result<ExitCode> {
     let text = String::from_utf8(read(path)?).with_context(|| format!("{} is no text", path.display()))?;
     let beside = path.parent().unwrap_or(Path::new(""));
     let policy = Policy::parse(&text, &|name| std::fs::read(beside.join(name)))
@@ -107,7 +136,7 @@ fn image(folder: &Path, path: &Path, format: Format) -> anyhow::Result<ExitCode>
     }
     let image =
         Image { manifest: &built.manifest, manifest_sha256: Sha256Digest::of(&manifest).to_string(), absent };
-    let verdict = verdict::judge(&policy, &image, &bundles, &NotYet, super::now());
+    let verdict = verdict::judge(&policy, &image, &bundles, values, super::now());
     if format == Format::Json {
         output::print(&format!("{}\n", serde_json::to_string_pretty(&verdict)?))?;
         return Ok(if verdict.holds() { ExitCode::SUCCESS } else { ExitCode::from(NO) });

@@ -6,7 +6,6 @@
 //! bundles          each entry -> leaf -> tree; each a canonical hashedrekord 0.0.2
 //! tiles            every hash of every tile is that of the tree
 //! root             the tree's is the checkpoint's
-//! blobs            each lies under its own digest
 //! ```
 //! Entries are read once, in order; memory holds one row of 256 hashes a level and 32 bytes for each entry.
 //!

@@ -204,6 +204,35 @@ impl Directory<Disk> {
     pub fn open(folder: &Path) -> Self {
         Directory { medium: Disk::new(folder) }
     }
+
+    /// Names of the envelopes beside the log that do not lie under their own digest.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn damaged_blobs(&self) -> Result<Vec<String>, Error> {
+        use sha2::Digest;
+        let folder = self.medium.root().join("blobs");
+        let io = |source| Error::Io { deed: "read", path: "blobs".into(), source };
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(io(error)),
+        };
+        let mut damaged = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(io)?.file_name().to_string_lossy().into_owned();
+            // What a killed writer left beside its place.
+            if name.ends_with(".new") {
+                continue;
+            }
+            let bytes = self.medium.read(&Path::new("blobs").join(&name)).map_err(io)?;
+            if bytes.is_none_or(|bytes| hex::encode(sha2::Sha256::digest(bytes)) != name) {
+                damaged.push(name);
+            }
+        }
+        damaged.sort();
+        Ok(damaged)
+    }
 }
 
 impl<M: Medium> Source for Directory<M> {

@@ -87,6 +87,21 @@ fn equal_entries_of_one_append_share_a_place() {
 }
 
 #[test]
+fn an_envelope_lies_under_its_digest() {
+    let root = tempfile::tempdir().unwrap();
+    let log = Writer::init(root.path(), key()).unwrap();
+    let files = Directory::open(root.path());
+    assert!(files.damaged_blobs().unwrap().is_empty());
+    for _ in 0..2 {
+        log.keep_blob(b"{}").unwrap();
+        assert!(files.damaged_blobs().unwrap().is_empty());
+    }
+    let place = root.path().join(blob_path(&<sha2::Sha256 as sha2::Digest>::digest(b"{}").into()));
+    fs::write(&place, b"[]").unwrap();
+    assert_eq!(files.damaged_blobs().unwrap(), [place.file_name().unwrap().to_str().unwrap()]);
+}
+
+#[test]
 fn there_is_one_writer_and_one_log_in_a_folder() {
     let root = tempfile::tempdir().unwrap();
     let log = Writer::init(root.path(), key()).unwrap();
