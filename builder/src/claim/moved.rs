@@ -165,7 +165,12 @@ fn causes(subject: &str, difference: &Difference, sections: &[String]) -> Vec<St
         "section .linux" | "section .uname" | "kernel in the UKI" => packages(&kernel),
         "section .initrd" | "initrd" => {
             let mut all = packages(&|kind, name| kernel(kind, name) || kind == "guest");
-            all.extend(facts(&|name| name.starts_with("kernel.initrd_modules")));
+            all.extend(facts(&|name| name.starts_with("kernel initrd_modules")));
+            if subject == "initrd" {
+                // The stub hands on the release's file as part of it.
+                let handed_on = ["section .initrd", "section .ucode", "section .osrel", "section .pcrpkey"];
+                all.extend(sections.iter().filter(|section| handed_on.contains(&section.as_str())).cloned());
+            }
             all
         }
         "section .cmdline" | "command line" => {

@@ -436,11 +436,14 @@ fn platform_mismatches(expected: &Platform, found: &Platform) -> Vec<Mismatch> {
             Some(index) => {
                 let event = got.get(index).or(wanted.get(index));
                 let subject = event.map_or("", |event| event.subject.as_str());
-                let points_to = event.map_or("", |event| input_words(&event.source.file));
+                let points_to = event.map_or(String::new(), |event| match event.source.file.as_str() {
+                    "uki" => format!("{}: {}", input_words("uki"), event.subject),
+                    file => input_words(file).to_owned(),
+                });
                 let (wanted, got) = (told(&wanted, index), told(&got, index));
                 let same = "the same digest of another type, subject or source".to_owned();
                 let got = if wanted == got { same } else { got };
-                push(register.to_string(), Some(index), subject, wanted, got, points_to);
+                push(register.to_string(), Some(index), subject, wanted, got, &points_to);
             }
             None => {
                 let value = |platform: &Platform| {

@@ -29,6 +29,7 @@ use sha2::{Digest, Sha256};
 
 use crate::claim::contents::{self, Contents};
 use crate::claim::manifest::{self, Manifest};
+use crate::image::disk;
 use crate::lock::{self, Lock};
 
 /// The longest manifest or lock, in bytes: real ones have less than a MiB.
@@ -267,7 +268,12 @@ impl Built {
         let whole = file.metadata().map_err(failed)?.len();
         let size = self.manifest.filesystem.size;
         let start = || {
-            let root = self.manifest.disk.partitions.iter().find(|partition| partition.name == "root")?;
+            let root = self
+                .manifest
+                .disk
+                .partitions
+                .iter()
+                .find(|partition| partition.name == disk::Kind::Root.name())?;
             let start = root.first_lba.checked_mul(LBA)?;
             let end = root.last_lba.checked_add(1)?.checked_mul(LBA)?;
             let fits = end <= whole && start.checked_add(size)? <= end;
