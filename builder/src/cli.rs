@@ -71,6 +71,8 @@ pub enum Verb {
     Size(cmd::size::Arguments),
     /// Say what differs between two images, locks or recipes.
     Diff(cmd::diff::Arguments),
+    /// Check the inputs of a lock again, from Debian's keys and npm's digests on.
+    Inputs(cmd::inputs::Arguments),
     /// Give reference values or the bill of materials of an image in a form that others import.
     Export(cmd::export::Arguments),
     /// Say which known vulnerabilities affect an image, from a database that you bring along.
@@ -155,6 +157,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Verb::Why(verb) => cmd::why::run(verb, &session()?),
         Verb::Size(verb) => cmd::size::run(verb, &session()?),
         Verb::Diff(verb) => cmd::diff::run(verb, &session()?),
+        Verb::Inputs(verb) => cmd::inputs::run(verb, &session()?),
         Verb::Export(verb) => cmd::export::run(verb, &session()?),
         Verb::Scan(verb) => cmd::scan::run(verb, &session()?),
         Verb::Eventlog(verb) => cmd::eventlog::run(verb, Format::of(&arguments.common)),

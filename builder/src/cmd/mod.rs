@@ -6,6 +6,7 @@ pub mod diff;
 pub mod eventlog;
 pub mod export;
 pub mod fetch;
+pub mod inputs;
 pub mod lock;
 pub mod run;
 pub mod scan;

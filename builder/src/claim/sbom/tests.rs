@@ -85,6 +85,8 @@ fn npm(role: NpmRole, location: &str, name: &str, version: &str) -> Npm {
         bin: BTreeMap::new(),
         license: String::new(),
         engines: String::new(),
+        attestations: String::new(),
+        attestations_size: 0,
     }
 }
 
