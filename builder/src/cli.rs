@@ -69,10 +69,24 @@ pub enum Verb {
     Why(cmd::why::Arguments),
     /// Say where the bytes of an image are: by package and by folder, largest first.
     Size(cmd::size::Arguments),
+    /// Compute the registers and events that a machine has after it booted an image.
+    Measure(Box<cmd::measure::Arguments>),
+    /// Compute all reference values of an image again from its bytes, and compare them with a document.
+    Audit(cmd::audit::Arguments),
     /// Say what differs between two images, locks or recipes.
     Diff(cmd::diff::Arguments),
     /// Check the inputs of a lock again, from Debian's keys and npm's digests on.
     Inputs(cmd::inputs::Arguments),
+    /// Sign and log how an image was built and what it measures to.
+    Publish(cmd::publish::Arguments),
+    /// Build an image again, compare it byte for byte, and sign that it is the same.
+    Rebuild(cmd::rebuild::Arguments),
+    /// Make a key that signs statements, a log or what a witness saw.
+    Key(cmd::key::Arguments),
+    /// Make, write, serve and watch transparency logs.
+    Log(cmd::log::Arguments),
+    /// Say whether a signed claim holds, without the network.
+    Verify(cmd::verify::Arguments),
     /// Give reference values or the bill of materials of an image in a form that others import.
     Export(cmd::export::Arguments),
     /// Say which known vulnerabilities affect an image, from a database that you bring along.
@@ -156,8 +170,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Verb::Run(verb) => cmd::run::run(verb, &session()?),
         Verb::Why(verb) => cmd::why::run(verb, &session()?),
         Verb::Size(verb) => cmd::size::run(verb, &session()?),
+        Verb::Measure(verb) => cmd::measure::run(verb, &session()?),
+        Verb::Audit(verb) => cmd::audit::run(verb, &session()?),
         Verb::Diff(verb) => cmd::diff::run(verb, &session()?),
         Verb::Inputs(verb) => cmd::inputs::run(verb, &session()?),
+        Verb::Publish(verb) => cmd::publish::run(verb, &session()?),
+        Verb::Rebuild(verb) => cmd::rebuild::run(verb, &session()?),
+        Verb::Key(verb) => cmd::key::run(verb),
+        Verb::Log(verb) => cmd::log::run(verb, Format::of(&arguments.common)),
+        Verb::Verify(verb) => cmd::verify::run(verb, Format::of(&arguments.common)),
         Verb::Export(verb) => cmd::export::run(verb, &session()?),
         Verb::Scan(verb) => cmd::scan::run(verb, &session()?),
         Verb::Eventlog(verb) => cmd::eventlog::run(verb, Format::of(&arguments.common)),

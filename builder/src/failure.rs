@@ -13,7 +13,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use proofmark::host::{built, fetch, locking, osv, store};
+use proofmark::host::{built, fetch, locking, log, osv, signer, store};
 use proofmark::{assemble, lock, recipe};
 
 /// The answer to a check is no.
@@ -88,6 +88,30 @@ fn advice(error: &anyhow::Error) -> (Option<String>, u8) {
         }
         if let Some(hint) = cause.downcast_ref::<built::Error>().and_then(built::Error::hint) {
             return (Some(hint.to_owned()), 1);
+        }
+        if let Some(signer::Error::Readable { path, .. }) = cause.downcast_ref() {
+            return (
+                Some(format!("run `chmod 600 {}`, and think of who may have read it", path.display())),
+                1,
+            );
+        }
+        match cause.downcast_ref() {
+            Some(log::directory::Error::Missing { .. }) => {
+                return (Some("make a log by `proofmark log init DIR --key FILE`".to_owned()), 1);
+            }
+            Some(log::directory::Error::Unwitnessed { .. }) => {
+                let hint = "run the command again when the witnesses answer: what is signed is kept, and nothing is \
+                            published without them";
+                return (Some(hint.to_owned()), 3);
+            }
+            _ => {}
+        }
+        match cause.downcast_ref() {
+            Some(log::Error::Unreachable { .. }) => {
+                return (Some("run the command again: it goes on where it was".to_owned()), 3);
+            }
+            Some(log::Error::Status { .. }) => return (None, 3),
+            _ => {}
         }
         if let Some(recipe::Error::Wrong { hint, .. }) = cause.downcast_ref() {
             return (hint.clone(), 1);

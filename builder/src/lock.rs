@@ -80,6 +80,9 @@ pub struct Lock {
     /// Debian packages, by name.
     #[serde(default, rename = "deb")]
     pub debs: Vec<Deb>,
+    /// The package of QEMU's firmware, for reference values; it does not enter the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<Deb>,
     /// npm packages: Node.js, the npm client, and the applications' trees.
     #[serde(default, rename = "npm")]
     pub npm: Vec<Npm>,
@@ -337,10 +340,11 @@ impl Lock {
                 return Err(wrong("suite", &archive.suite, "is there twice"));
             }
         }
-        for deb in &self.debs {
+        let debs = self.debs.iter().map(|deb| ("deb", deb));
+        for (role, deb) in debs.chain(self.firmware.iter().map(|deb| ("firmware", deb))) {
             digest(&deb.name, &deb.sha256)?;
             relative(&deb.name, &deb.path)?;
-            if !places.insert(format!("deb {}", deb.name)) {
+            if !places.insert(format!("{role} {}", deb.name)) {
                 return Err(wrong("name", &deb.name, "is there twice"));
             }
             let suite = self.archives.iter().find(|archive| archive.suite == deb.suite);
@@ -466,6 +470,7 @@ impl Lock {
         let debs = profiles
             .iter()
             .flat_map(|profile| self.debs_of(*profile))
+            .chain(&self.firmware)
             .filter_map(|deb| self.blob_of_deb(deb));
         let npm = self.npm.iter().filter_map(Npm::blob);
         let mut all: Vec<Blob> = debs.chain(npm).collect();
@@ -578,6 +583,7 @@ pub(crate) mod tests {
                     scripts: vec![],
                 })
                 .to_vec(),
+            firmware: None,
             npm: vec![Npm {
                 role: NpmRole::Application,
                 application: "x".into(),

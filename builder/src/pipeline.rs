@@ -417,6 +417,10 @@ fn inputs(recipe: &Recipe, lock: &Lock, assembled: &Assembled) -> Vec<manifest::
     let debs = lock
         .debs_of(recipe.profile)
         .map(|deb| input("deb", &deb.name, &deb.version, deb.size, deb.sha256.clone()));
+    let firmware = lock
+        .firmware
+        .iter()
+        .map(|deb| input("firmware", &deb.name, &deb.version, deb.size, deb.sha256.clone()));
     let npm = lock
         .npm
         .iter()
@@ -428,7 +432,7 @@ fn inputs(recipe: &Recipe, lock: &Lock, assembled: &Assembled) -> Vec<manifest::
         .map(|(path, size, digest)| input("recipe", path, "", *size, digest.to_string()));
     let init = part("proofmark-init", proofmark_guest::INIT);
     let init = input("guest", &init.name, env!("CARGO_PKG_VERSION"), init.size, init.sha256);
-    let mut all: Vec<manifest::Input> = debs.chain(npm).chain(files).chain([init]).collect();
+    let mut all: Vec<manifest::Input> = debs.chain(firmware).chain(npm).chain(files).chain([init]).collect();
     all.sort();
     all.dedup();
     all

@@ -35,7 +35,7 @@ use crate::preimage::{Piece, Preimage};
 use crate::stub::{self, Uki};
 use crate::td_hob;
 use crate::variable::{self, GLOBAL, IMAGE_SECURITY, SecureBoot, Store};
-use crate::volume::{BOOT_MENU, Profile, SHELL, Separator, UI_APP};
+use crate::volume::{BOOT_MENU, Exit, Profile, SHELL, Separator, UI_APP};
 
 const FIRMWARE: &str = "firmware";
 const DISK: &str = "disk";
@@ -44,6 +44,7 @@ const UKI: &str = "uki";
 const CALLING: &str = "Calling EFI Application from Boot Option";
 /// The texts that the firmware measures as the kernel takes over.
 const EXITING: [&str; 2] = ["Exit Boot Services Invocation", "Exit Boot Services Returned with Success"];
+const EXIT_FAILED: &str = "Exit Boot Services Returned with Failure";
 /// The file of the TPM's log that the loader allocates, of zeros: QEMU's `TPM_LOG_AREA_MINIMUM_SIZE`.
 const TPM_LOG: usize = 64 << 10;
 
@@ -289,8 +290,16 @@ pub struct Code {
     variables: [(&'static str, [u8; 16], Vec<u8>); 5],
     secure_boot: SecureBoot,
     certificates: Vec<Vec<u8>>,
+    /// Whether the variables hold boot options, among which the firmware sorts its own.
+    boot_options: BootOptions,
     /// What was seen of PEIFV, which code changes in memory before it is measured.
     pei: Vec<Digest>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BootOptions {
+    None,
+    There,
 }
 
 impl Code {
@@ -335,6 +344,7 @@ impl Code {
                 ("dbx", IMAGE_SECURITY, data(&IMAGE_SECURITY, "dbx")),
             ],
             secure_boot,
+            boot_options: if store.has_boot_options() { BootOptions::There } else { BootOptions::None },
             certificates: store.certificates().iter().map(|entry| entry.to_vec()).collect(),
             pei: pei.iter().filter(|digest| digest.algorithm() == algorithm).copied().collect(),
         })
@@ -474,7 +484,15 @@ pub fn qemu(
             rule_source("machine", rule),
         );
     }
-    boot_options(&mut events, profile, machine.disk_slot);
+    match code.boot_options {
+        BootOptions::None => boot_options(&mut events, profile, machine.disk_slot),
+        BootOptions::There => {
+            let rule = Expected::PlatformGiven(PlatformRule::FromData { at_most: 17 });
+            let source =
+                rule_source("machine", "the data in the log: the variables hold boot options already");
+            events.push(1, EventType::EV_EFI_VARIABLE_BOOT, "BootOrder and Boot####", rule, source);
+        }
+    }
     from_image(&mut events, listener, Some(code), image)?;
     Ok(events.events)
 }
@@ -642,15 +660,16 @@ fn from_image(
         (_, Some(Separator::Rtmr0)) => events.separator(1),
         _ => events.separator(4),
     }
-    let gpt = image.part(&Role::Gpt);
-    let rule = "header (92 bytes), the number of used entries (u64), the used entries";
-    events.hashed(5, EventType::EV_EFI_GPT_EVENT, "GPT", gpt, DISK, rule);
     let secure_boot = code.map_or(SecureBoot::Off, |code| code.secure_boot);
+    // Of the handlers that firmware asks about a file, that of Secure Boot is asked before the one that measures.
     if let (SecureBoot::On, Some(code)) = (secure_boot, code) {
         let entries: Vec<&[u8]> = code.certificates.iter().map(Vec::as_slice).collect();
         let entry = image.signer(&entries).ok_or(Error::NotSigned { expected: entries.len() })?;
         events.variable(EventType::EV_EFI_VARIABLE_AUTHORITY, 7, "db", &IMAGE_SECURITY, entry, FIRMWARE);
     }
+    let gpt = image.part(&Role::Gpt);
+    let rule = "header (92 bytes), the number of used entries (u64), the used entries";
+    events.hashed(5, EventType::EV_EFI_GPT_EVENT, "GPT", gpt, DISK, rule);
     let program = EventType::EV_EFI_BOOT_SERVICES_APPLICATION;
     let authenticode = "Authenticode: the ranges, one after another";
     events.hashed(4, program, "UKI", image.part(&Role::Uki), UKI, authenticode);
@@ -676,7 +695,18 @@ fn from_image(
                     member around it (systemd-stub's .extra)";
         events.hashed(9, kind, "initrd", image.part(&Role::Initrd), UKI, rule);
     }
-    EXITING.iter().for_each(|text| events.action(5, text));
+    let [call, success] = EXITING;
+    match (code.map(|code| code.profile.exit), listener) {
+        (Some(Exit::FailsOnce), Listener::Tpm) => {
+            [call, EXIT_FAILED, call, success].iter().for_each(|text| events.action(5, text))
+        }
+        (Some(Exit::FailsOnce), _) => {
+            let rule = Expected::PlatformGiven(PlatformRule::FromData { at_most: 4 });
+            let source = rule_source("firmware", "the text in the log: this firmware was never seen on a TD");
+            events.push(5, EventType::EV_EFI_ACTION, "Exit Boot Services", rule, source);
+        }
+        _ => [call, success].iter().for_each(|text| events.action(5, text)),
+    }
     Ok(())
 }
 

@@ -73,6 +73,8 @@ pub enum Error {
 pub struct Partition {
     /// Its type, as the bytes stand.
     pub kind: [u8; 16],
+    /// Its own GUID, as the bytes stand.
+    pub guid: [u8; 16],
     /// First sector.
     pub first: u64,
     /// Last sector.
@@ -156,6 +158,7 @@ impl<'a> Gpt<'a> {
     pub fn partitions(&self) -> impl Iterator<Item = Partition> + '_ {
         self.entries.iter().map(|(_, row)| Partition {
             kind: field::array(row, 0).unwrap_or_default(),
+            guid: field::array(row, 16).unwrap_or_default(),
             first: field::u64(row, 32).unwrap_or_default(),
             last: field::u64(row, 40).unwrap_or_default(),
         })

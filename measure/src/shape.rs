@@ -50,6 +50,16 @@ pub enum Error {
         /// What is needed.
         expected: &'static str,
     },
+    /// A shape has a word that is not known, or one of a wrong value.
+    #[error(
+        "shape of a machine: expected {word} to be a word of a shape with a value that fits, found {found:?}"
+    )]
+    Word {
+        /// The word.
+        word: String,
+        /// Its value.
+        found: String,
+    },
     /// No platform is called so.
     #[error("expected qemu-tdx, qemu-tpm, gcp-c3 or alicloud-tdx, found {found:?}")]
     Name {
@@ -185,8 +195,38 @@ impl Shape {
         machine.tables()
     }
 
+    /// Reads it back from the words that an entry of the document has.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Word`].
+    pub fn from_words(name: Name, words: &BTreeMap<String, String>) -> Result<Shape, Error> {
+        let mut shape = Shape::usual(name);
+        for (word, value) in words {
+            let wrong = || Error::Word { word: word.clone(), found: value.clone() };
+            match word.as_str() {
+                "memory" => shape.memory = bytes(value).ok_or_else(wrong)?,
+                "vcpus" => shape.vcpus = value.parse().map_err(|_| wrong())?,
+                "qemu" => shape.qemu = value.clone(),
+                "devices" => shape.devices = value.parse().map_err(|_| wrong())?,
+                "address-bits" => shape.address_bits = value.parse().map_err(|_| wrong())?,
+                "vendor" => {
+                    shape.vendor = match value.as_str() {
+                        "intel" => Vendor::Intel,
+                        "amd" => Vendor::Amd,
+                        _ => return Err(wrong()),
+                    };
+                }
+                // Which firmware it was, which the caller compares.
+                "firmware" => {}
+                _ => return Err(wrong()),
+            }
+        }
+        Ok(shape)
+    }
+
     /// Gives it in the words of the command line.
-    fn words(&self, name: Name) -> BTreeMap<String, String> {
+    pub fn words(&self, name: Name) -> BTreeMap<String, String> {
         let mut words = BTreeMap::from([("memory".to_string(), size(self.memory))]);
         if name.is_qemu() {
             let vendor = match self.vendor {

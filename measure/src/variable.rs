@@ -142,6 +142,16 @@ impl<'a> Store<'a> {
         self.variables.iter().find(is).map(|variable| variable.data)
     }
 
+    /// Tells whether the store has boot options already, among which the firmware sorts its own.
+    pub fn has_boot_options(&self) -> bool {
+        let boot: Vec<u16> = "Boot".encode_utf16().collect();
+        let of_boot = |variable: &Variable<'_>| {
+            let rest = variable.name.strip_prefix(boot.as_slice());
+            rest.is_some_and(|rest| rest.len() == 4 || rest.iter().copied().eq("Order".encode_utf16()))
+        };
+        self.variables.iter().any(|variable| variable.guid == GLOBAL && of_boot(variable))
+    }
+
     /// Tells whether an image must be signed: keys are enrolled, and it is not switched off.
     pub fn secure_boot(&self) -> SecureBoot {
         let enabled = self.data(&SECURE_BOOT_ENABLE, "SecureBootEnable");
@@ -234,6 +244,13 @@ mod tests {
         assert_eq!(store.data(&GLOBAL, "PK"), Some(&b"new"[..]));
         assert_eq!(store.data(&IMAGE_SECURITY, "db"), Some(&b"d"[..]));
         assert_eq!(store.data(&IMAGE_SECURITY, "PK"), None);
+    }
+
+    #[test]
+    fn boot_options_of_the_store_are_seen() {
+        let has = |name| Store::read(&store(&[(&GLOBAL, name, b"x", 0x3f)])).unwrap().has_boot_options();
+        assert!(has("Boot0000") && has("BootOrder"));
+        assert!(!has("BootNext2") && !has("Timeout") && !has("Boot"));
     }
 
     #[test]

@@ -180,6 +180,26 @@ fn control_of(members: &[(&str, &[u8])]) -> Result<BTreeMap<String, Vec<u8>>, Er
     Ok(files)
 }
 
+/// The content of one file of a package, which is not unpacked beyond it; `None` when the package has no such file.
+///
+/// # Errors
+/// [`Error`] when the package is damaged.
+pub fn file(bytes: &[u8], path: &TreePath) -> Result<Option<Vec<u8>>, Error> {
+    let members = members(bytes)?;
+    let (name, packed) = find(&members, "data.tar")?;
+    let tar = |source| Error::Tar { member: name.to_owned(), source };
+    let mut archive = tar::Archive::new(open(name, packed)?.take(MAX_UNPACKED));
+    for entry in archive.entries().map_err(tar)? {
+        let mut entry = entry.map_err(tar)?;
+        if entry.header().entry_type().is_file() && TreePath::new(&utf8(&entry.path_bytes())?)? == *path {
+            let mut content = Vec::new();
+            entry.read_to_end(&mut content).map_err(tar)?;
+            return Ok(Some(content));
+        }
+    }
+    Ok(None)
+}
+
 fn utf8(bytes: &[u8]) -> Result<String, Error> {
     String::from_utf8(bytes.to_vec())
         .map_err(|error| Error::NotUtf8(format!("{}", error.as_bytes().escape_ascii())))
@@ -323,6 +343,20 @@ mod tests {
     fn deb(data: &[u8]) -> Vec<u8> {
         let control = tar(&[("./control", tar::EntryType::Regular, "", b"Package: x\n")]);
         ar(&[("debian-binary", b"2.0\n"), ("control.tar", &control), ("data.tar", data)])
+    }
+
+    #[test]
+    fn one_file_is_read_without_the_others() {
+        let package = deb(&tar(&[
+            ("./usr/a", tar::EntryType::Regular, "", b"first"),
+            ("./usr/b", tar::EntryType::Regular, "", b"second"),
+            ("./usr/c", tar::EntryType::Symlink, "b", b""),
+        ]));
+        let of = |path: &str| file(&package, &TreePath::new(path).unwrap()).unwrap();
+        assert_eq!(of("usr/b").as_deref(), Some(&b"second"[..]));
+        assert_eq!(of("usr/c"), None);
+        assert_eq!(of("usr/d"), None);
+        assert!(file(&package[..package.len() / 2], &TreePath::new("usr/b").unwrap()).is_err());
     }
 
     fn read(bytes: &[u8]) -> Result<Package, Error> {

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::io;
 
+use ovmf_measure::shape::{Name, Shape};
 use rootfs::content::Sha256Digest;
 use serde::Serialize;
 use serde_json::Value;
@@ -162,6 +163,12 @@ pub struct Difference {
     pub facts: Vec<FactChange>,
 }
 
+/// A machine whose reference values are computed, in one line.
+fn machine((name, shape): &(Name, Shape)) -> String {
+    let words = shape.words(*name).into_iter().map(|(word, value)| format!(" {word}={value}"));
+    format!("{name}{}", words.collect::<String>())
+}
+
 /// Gives the content of the file at a path; `None` when it cannot be had.
 pub type ReadPath<'a> = &'a dyn Fn(&str) -> io::Result<Option<Vec<u8>>>;
 
@@ -210,13 +217,17 @@ impl Side {
     /// A lock.
     pub fn of_lock(lock: &Lock) -> Self {
         let mut side = Side::default();
-        let rest = Lock { debs: Vec::new(), npm: Vec::new(), ..lock.clone() };
+        let rest = Lock { debs: Vec::new(), npm: Vec::new(), firmware: None, ..lock.clone() };
         let value = serde_json::to_value(rest).unwrap_or_default();
         side.flatten("", &value, &["suite"]);
         for deb in &lock.debs {
             let label = ("deb".to_owned(), deb.name.clone());
             side.packages.entry(label).or_default().insert((deb.version.clone(), deb.sha256.clone()));
             side.facts.insert(format!("deb {}", deb.name), of_deb(deb));
+        }
+        for deb in &lock.firmware {
+            let label = ("firmware".to_owned(), deb.name.clone());
+            side.packages.entry(label).or_default().insert((deb.version.clone(), deb.sha256.clone()));
         }
         for npm in &lock.npm {
             let label = ("npm".to_owned(), npm.name.clone());
@@ -253,6 +264,8 @@ impl Side {
         );
         fact("kernel package", vec![recipe.kernel.package.clone()]);
         fact("kernel stub-package", vec![recipe.kernel.stub_package.clone()]);
+        fact("measure firmware", recipe.measure.firmware.iter().map(|(name, _)| name.clone()).collect());
+        fact("measure machines", recipe.measure.machines.iter().map(machine).collect());
         fact("kernel modules", recipe.kernel.modules.clone());
         fact("kernel initrd-modules", recipe.kernel.initrd_modules.clone());
         fact("kernel command-line", recipe.kernel.command_line.clone());

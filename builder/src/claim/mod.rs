@@ -1,13 +1,19 @@
 //! What is claimed of an image, as data: pure, without a clock, a host or a path of this machine.
 
 pub mod attestation;
+pub mod bundle;
 pub mod contents;
 pub mod difference;
+pub mod envelope;
 pub mod eventlog;
 pub mod evidence;
 pub mod explain;
 pub mod export;
 pub mod manifest;
+pub mod moved;
+pub mod reference;
+pub mod provenance;
 pub mod sbom;
 pub mod scan;
+pub mod transparency;
 pub mod verdict;

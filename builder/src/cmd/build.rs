@@ -11,11 +11,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use proofmark::assemble::{self, Assembled, IdChoice, Source};
 use proofmark::claim::manifest::{Manifest, Output};
+use proofmark::claim::reference;
 use proofmark::claim::sbom::{cyclonedx, spdx};
 use proofmark::host::disk_file::DiskFile;
 use proofmark::host::fetch::Fetcher;
 use proofmark::host::files::NewFolder;
+use proofmark::host::firmware;
 use proofmark::host::progress::{Stage, size};
+use proofmark::host::raw_disk::RawDisk;
 use proofmark::host::store::{self, Store};
 use proofmark::image::sign::Signer;
 use proofmark::lock::{Blob, Lock};
@@ -55,6 +58,23 @@ pub struct Arguments {
 enum ProfileChoice {
     Release,
     Debug,
+}
+
+impl Arguments {
+    /// The arguments of a build of an image that was built before, from fetched files only.
+    pub fn again(recipe: &Path, profile: Profile, out: &Path) -> Self {
+        Arguments {
+            recipe: recipe.to_owned(),
+            profile: match profile {
+                Profile::Release => ProfileChoice::Release,
+                Profile::Debug => ProfileChoice::Debug,
+            },
+            out: Some(out.to_owned()),
+            fresh: true,
+            secure_boot_key: None,
+            secure_boot_certificate: None,
+        }
+    }
 }
 
 /// Builds.
@@ -113,11 +133,49 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
             .with_context(|| format!("cannot write {}", target.join(name).display()))?;
         manifest.outputs.insert(name.to_owned(), output);
     }
+    if !recipe.measure.machines.is_empty() {
+        let name = REFERENCE;
+        let text = reference_values(recipe, &lock, &image.uki, &manifest, folder.path(), session)?;
+        let output = write_synced(&folder.path().join(name), text.as_bytes())
+            .with_context(|| format!("cannot write {}", target.join(name).display()))?;
+        manifest.outputs.insert(name.to_owned(), output);
+    }
     write_synced(&folder.path().join("manifest.json"), manifest.to_text().as_bytes())
         .with_context(|| format!("cannot write {}", target.join("manifest.json").display()))?;
     folder.finish().with_context(|| format!("cannot write {}", target.display()))?;
     remember(&session.store, &target, &key);
     done(&manifest, &target, started, "built", session)
+}
+
+/// The reference values of every machine that the recipe lists.
+fn reference_values(
+    recipe: &Recipe,
+    lock: &Lock,
+    uki: &[u8],
+    manifest: &Manifest,
+    folder: &Path,
+    session: &Session,
+) -> anyhow::Result<String> {
+    let stage = session.progress.stage("measure", 0);
+    let machines = &recipe.measure.machines;
+    let firmware = match machines.iter().any(|(name, _)| name.is_qemu()) {
+        true => Some(firmware::locked(&session.store, lock)?),
+        false => None,
+    };
+    let disk = RawDisk::open(&folder.join("disk.raw"))?;
+    let whole = manifest.outputs.get("disk.raw").context("the manifest names no disk")?;
+    let sha256 = whole.sha256.parse().context("the disk's digest")?;
+    let inputs = reference::Inputs {
+        image: reference::image_of(&recipe.name, &recipe.version, recipe.profile),
+        uki,
+        disk: (sha256, whole.size),
+        disk_head: disk.head(),
+        firmware: firmware.as_ref(),
+        machines,
+    };
+    let values = reference::compute(&inputs)?;
+    stage.done(&format!("{} machines", values.platforms.len()));
+    Ok(reference::to_text(&values))
 }
 
 fn folder_name(recipe: &Recipe) -> String {
@@ -246,6 +304,8 @@ const OUTPUTS: [&str; 7] = [
     "sbom.cdx.json",
     "sbom.spdx.json",
 ];
+/// Written where the recipe lists machines.
+const REFERENCE: &str = "reference-values.json";
 
 fn stat(path: &Path) -> io::Result<Stat> {
     use std::os::unix::fs::MetadataExt;
@@ -259,7 +319,8 @@ fn stat(path: &Path) -> io::Result<Stat> {
 }
 
 fn stats(target: &Path) -> io::Result<BTreeMap<String, Stat>> {
-    OUTPUTS.iter().map(|name| Ok(((*name).to_owned(), stat(&target.join(name))?))).collect()
+    let reference = target.join(REFERENCE).exists().then_some(REFERENCE);
+    OUTPUTS.iter().chain(&reference).map(|name| Ok(((*name).to_owned(), stat(&target.join(name))?))).collect()
 }
 
 fn place_key(target: &Path) -> io::Result<Sha256Digest> {

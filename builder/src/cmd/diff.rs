@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use proofmark::claim::difference::{self, Difference, Side};
+use proofmark::claim::moved::{self, Moved};
 use proofmark::host::built::{self, Built, Files};
 use proofmark::host::output;
 use proofmark::recipe::{self, Profile};
@@ -16,7 +17,7 @@ use crate::cli::{Format, Session};
 use crate::failure::{NO, hinted};
 
 /// Says what differs between two images, two locks or two recipes: packages, then files, then what changed in them,
-/// then everything else. Text files of up to 256 KiB are compared line by line. Outputs of images are checked against
+/// then everything else, then which registers and events a boot has otherwise, and because of what. Text files of up to 256 KiB are compared line by line. Outputs of images are checked against
 /// their manifests first.
 ///
 /// Exits with 0 when nothing differs, and with 4 when something does.
@@ -77,6 +78,9 @@ struct Answer<'a> {
     equal: bool,
     #[serde(flatten)]
     difference: &'a Difference,
+    /// Registers that differ; only of images that have reference values.
+    #[serde(skip_serializing_if = "<[Moved]>::is_empty")]
+    registers: &'a [Moved],
 }
 
 /// Says it.
@@ -97,15 +101,28 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
         }
         Kind::Recipe => recipes(arguments)?,
     };
+    let moved = if kind == Kind::Image { moved(arguments, &difference)? } else { Vec::new() };
     let equal = difference.is_empty();
     match session.format {
-        Format::Text => output::print(&difference.to_text())?,
+        Format::Text => output::print(&format!("{}{}", difference.to_text(), moved::to_text(&moved)))?,
         Format::Json => {
-            let answer = Answer { kind, equal, difference: &difference };
+            let answer = Answer { kind, equal, difference: &difference, registers: &moved };
             output::print(&format!("{}\n", serde_json::to_string_pretty(&answer)?))?;
         }
     }
     Ok(if equal { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+}
+
+/// Which registers differ, of images that have reference values.
+fn moved(arguments: &Arguments, difference: &Difference) -> anyhow::Result<Vec<Moved>> {
+    let document = |folder: &Path| {
+        let path = folder.join("reference-values.json");
+        path.is_file().then(|| super::measure::document(&path)).transpose()
+    };
+    Ok(match (document(&arguments.before)?, document(&arguments.after)?) {
+        (Some(before), Some(after)) => moved::compare(&before, &after, difference),
+        _ => Vec::new(),
+    })
 }
 
 fn images(arguments: &Arguments, session: &Session) -> anyhow::Result<Difference> {

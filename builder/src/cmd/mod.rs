@@ -1,13 +1,19 @@
 //! The verbs of the command line, one a file.
 
 pub mod appraise;
+pub mod audit;
 pub mod build;
 pub mod diff;
 pub mod eventlog;
 pub mod export;
 pub mod fetch;
 pub mod inputs;
+pub mod key;
 pub mod lock;
+pub mod measure;
+pub mod log;
+pub mod publish;
+pub mod rebuild;
 pub mod run;
 pub mod scan;
 pub mod schema;
@@ -15,6 +21,7 @@ pub mod size;
 pub mod update;
 pub mod validate;
 pub mod vendor;
+pub mod verify;
 pub mod why;
 
 use std::collections::BTreeMap;

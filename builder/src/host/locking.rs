@@ -104,6 +104,14 @@ pub enum Error {
         /// Why.
         source: SolveError,
     },
+    /// No suite has the firmware's package.
+    #[error("{place}: no suite has a package {name}")]
+    Firmware {
+        /// Its name.
+        name: String,
+        /// Where the recipe names it.
+        place: recipe::Place,
+    },
     /// A package cannot be read.
     #[error("cannot read {label}")]
     Deb {
@@ -214,6 +222,7 @@ impl Locking<'_> {
         };
         let releases = self.releases(first, previous)?;
         let debs = self.debs(recipes, &releases, &mut remarks)?;
+        let firmware = self.firmware(first, &releases)?;
         let mut npm = self.npm(first)?;
         self.attestations(&mut npm, previous, &mut remarks)?;
         let mut lock = Lock {
@@ -223,6 +232,7 @@ impl Locking<'_> {
             ids: previous.map(|lock| lock.ids.clone()).unwrap_or_default(),
             archives: releases.into_iter().map(|release| release.archive).collect(),
             debs,
+            firmware,
             npm,
             validated: Vec::new(),
         };
@@ -365,6 +375,37 @@ impl Locking<'_> {
             index_sha256: index_digest.to_string(),
         };
         Ok(Release { archive, index })
+    }
+
+    /// The package of the firmware alone: nothing is installed, so nothing that it depends on comes along.
+    fn firmware(&self, recipe: &Recipe, releases: &[Release]) -> Result<Option<Deb>, Error> {
+        let Some((name, place)) = &recipe.measure.firmware else { return Ok(None) };
+        let mut best: Option<(&Release, packages::Package<'_>)> = None;
+        for release in releases {
+            let listed = packages::read(&release.index, ARCHITECTURE);
+            let listed =
+                listed.map_err(|source| Error::Packages { suite: release.archive.suite.clone(), source })?;
+            for package in listed.into_iter().filter(|package| package.name == name.as_str()) {
+                if best.as_ref().is_none_or(|(_, best)| package.version > best.version) {
+                    best = Some((release, package));
+                }
+            }
+        }
+        let missing = || Error::Firmware { name: name.clone(), place: place.clone() };
+        let (release, package) = best.ok_or_else(missing)?;
+        Ok(Some(Deb {
+            name: package.name.to_owned(),
+            version: package.version.as_str().to_owned(),
+            architecture: package.architecture.to_owned(),
+            archive: release.archive.name.clone(),
+            suite: release.archive.suite.clone(),
+            path: package.filename.to_owned(),
+            size: package.size,
+            sha256: hex::encode(package.sha256),
+            wanted_by: "recipe".to_owned(),
+            profiles: Vec::new(),
+            scripts: Vec::new(),
+        }))
     }
 
     fn debs(

@@ -56,6 +56,8 @@ pub struct Document {
     pub filesystem: Filesystem,
     /// The disk.
     pub disk: Disk,
+    /// The machines whose reference values are computed.
+    pub measure: Measure,
     /// What the library lint may pass over.
     pub lint: Lint,
     /// What a profile adds.
@@ -309,6 +311,54 @@ pub struct Disk {
     /// it never changes later.
     #[schemars(with = "Option<String>")]
     pub size: Option<Spanned<String>>,
+}
+
+/// The machines whose reference values are computed: `build` writes `reference-values.json` for them.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Measure {
+    /// Debian package of the firmware that machines of QEMU have, as `ovmf`: locked, never installed into the image.
+    #[schemars(with = "Option<String>")]
+    pub firmware: Option<Spanned<String>>,
+    /// Platforms, each with the shapes of its machines.
+    #[schemars(with = "Vec<MeasuredPlatform>")]
+    pub platforms: Vec<Spanned<MeasuredPlatform>>,
+}
+
+/// A platform, and the shapes of its machines: every combination of the lists.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct MeasuredPlatform {
+    /// `qemu-tdx`, `qemu-tpm`, `gcp-c3` or `alicloud-tdx`.
+    pub platform: String,
+    /// Sizes of memory, as `4G`; that alone when absent.
+    #[serde(default)]
+    pub memory: Vec<String>,
+    /// Numbers of processors, for QEMU; 2 when absent.
+    #[serde(default)]
+    pub vcpus: Vec<u16>,
+    /// Versions of QEMU, as `10.0`; that alone when absent.
+    #[serde(default)]
+    pub qemu: Vec<String>,
+    /// Virtio devices of the machine, for QEMU; 3 when absent: disk, network card, entropy source.
+    #[serde(default)]
+    pub devices: Option<u8>,
+    /// Bits of the guest's physical addresses, for QEMU; 46 when absent, 40 for `qemu-tpm`.
+    #[serde(default)]
+    pub address_bits: Option<u8>,
+    /// Whose processor the guest sees, for QEMU; `intel` when absent, `amd` for `qemu-tpm`.
+    #[serde(default)]
+    pub vendor: Option<Vendor>,
+}
+
+/// Whose processor a guest sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Vendor {
+    /// `GenuineIntel`.
+    Intel,
+    /// `AuthenticAMD`; also what QEMU emulates without KVM.
+    Amd,
 }
 
 /// What the library lint may pass over.

@@ -16,10 +16,13 @@ pub mod document;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::num::{NonZeroU8, NonZeroU16};
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use ovmf_measure::acpi::Vendor;
+use ovmf_measure::shape::{self, Name, Shape};
 use rootfs::path::TreePath;
 use rootfs::tree::Origin;
 use serde::Serialize;
@@ -135,8 +138,19 @@ pub struct Recipe {
     pub compression: Option<i32>,
     /// Size of the whole disk in bytes, when it is given.
     pub disk_size: Option<u64>,
+    /// The machines whose reference values are computed.
+    pub measure: Measure,
     /// Libraries that may be absent, with the reason.
     pub absent_libraries: BTreeMap<String, String>,
+}
+
+/// The machines whose reference values are computed.
+#[derive(Debug, Clone)]
+pub struct Measure {
+    /// Debian package of QEMU's firmware, and where it stands.
+    pub firmware: Option<(String, Place)>,
+    /// Each machine, in the order of the recipe.
+    pub machines: Vec<(Name, Shape)>,
 }
 
 /// Debian packages of a recipe.
@@ -511,10 +525,94 @@ fn lay(path: &Path, profile: Profile, chain: &[Parsed]) -> Result<Recipe, Error>
             default_target: target.unwrap_or_else(|| "multi-user.target".to_owned()),
         },
         alternatives: maps(chain, |document| &document.alternatives),
+        measure: measured(chain)?,
         compression,
         disk_size,
         absent_libraries: maps(chain, |document| &document.lint.absent),
     })
+}
+
+/// The most machines that a recipe may list: each has its own entry in the document.
+const MOST_MACHINES: usize = 256;
+
+fn measured(chain: &[Parsed]) -> Result<Measure, Error> {
+    let mut firmware = None;
+    let mut machines: Vec<(Name, Shape)> = Vec::new();
+    for parsed in chain {
+        let measure = &parsed.document.measure;
+        if let Some(name) = &measure.firmware {
+            let name = package_names([(parsed, name)].into_iter())?.pop_first();
+            firmware = name.or(firmware);
+        }
+        for given in &measure.platforms {
+            let wrong = |message: String| parsed.wrong(given.span(), message);
+            machines.extend(shapes(given.get_ref()).map_err(wrong)?);
+            if machines.len() > MOST_MACHINES {
+                return Err(wrong(format!("{} machines: expected at most {MOST_MACHINES}", machines.len())));
+            }
+            let (name, _) = machines.last().ok_or_else(|| wrong("no machine".to_owned()))?;
+            if name.is_qemu() && firmware.is_none() {
+                return Err(wrong(format!("{name} needs firmware: expected `firmware` in [measure]")));
+            }
+        }
+    }
+    Ok(Measure { firmware, machines })
+}
+
+/// Every combination of a platform's lists.
+fn shapes(given: &document::MeasuredPlatform) -> Result<Vec<(Name, Shape)>, String> {
+    let name: Name = given.platform.parse().map_err(|error: shape::Error| error.to_string())?;
+    let usual = Shape::usual(name);
+    let memory = given.memory.iter().map(|text| {
+        shape::bytes(text).ok_or_else(|| format!("expected a size of memory as 512M or 4G, found {text:?}"))
+    });
+    let mut memory = memory.collect::<Result<Vec<u64>, String>>()?;
+    let vcpus = given.vcpus.iter().map(|number| {
+        NonZeroU16::new(*number).ok_or_else(|| "expected at least one processor, found 0".to_owned())
+    });
+    let mut vcpus = vcpus.collect::<Result<Vec<NonZeroU16>, String>>()?;
+    let mut versions = given.qemu.clone();
+    let devices = given.devices.map(|number| {
+        NonZeroU8::new(number).ok_or_else(|| "expected at least one device, found 0".to_owned())
+    });
+    let devices = devices.transpose()?.unwrap_or(usual.devices);
+    let vendor = match given.vendor {
+        Some(document::Vendor::Intel) => Vendor::Intel,
+        Some(document::Vendor::Amd) => Vendor::Amd,
+        None => usual.vendor,
+    };
+    let address_bits = given.address_bits.unwrap_or(usual.address_bits);
+    let for_qemu = !given.vcpus.is_empty()
+        || !given.qemu.is_empty()
+        || given.devices.is_some()
+        || given.address_bits.is_some()
+        || given.vendor.is_some();
+    if for_qemu && !name.is_qemu() {
+        return Err(format!("{name} decides for itself: expected memory alone, found what is for QEMU"));
+    }
+    if memory.is_empty() {
+        memory.push(usual.memory);
+    }
+    if vcpus.is_empty() {
+        vcpus.push(usual.vcpus);
+    }
+    if versions.is_empty() {
+        versions.push(usual.qemu);
+    }
+    let mut all = Vec::new();
+    for qemu in &versions {
+        for vcpus in &vcpus {
+            for memory in &memory {
+                let (memory, vcpus, qemu) = (*memory, *vcpus, qemu.clone());
+                let shape = Shape { memory, vcpus, qemu, devices, address_bits, vendor };
+                if name.is_qemu() {
+                    shape.tables(name).map_err(|error| error.to_string())?;
+                }
+                all.push((name, shape));
+            }
+        }
+    }
+    Ok(all)
 }
 
 fn over<T>(slot: &mut Option<T>, value: Option<T>) {
@@ -740,6 +838,8 @@ pub fn lock_digest(recipes: &[Recipe]) -> String {
         exclude: Vec<&'a String>,
         scripts: Vec<&'a String>,
         kernel: (&'a str, &'a str),
+        #[serde(skip_serializing_if = "Option::is_none")]
+        firmware: Option<&'a str>,
         node: Option<(&'a str, &'a str)>,
         npm: Vec<(&'a str, &'a str, &'a str)>,
         accounts: Vec<(&'a str, &'a str, Option<u32>)>,
@@ -756,6 +856,7 @@ pub fn lock_digest(recipes: &[Recipe]) -> String {
             exclude: recipe.debian.exclude.keys().collect(),
             scripts: recipe.debian.scripts.keys().collect(),
             kernel: (&recipe.kernel.package, &recipe.kernel.stub_package),
+            firmware: recipe.measure.firmware.as_ref().map(|(name, _)| name.as_str()),
             node: recipe.node.as_ref().map(|node| (&*node.version, &*node.npm_client)),
             npm: recipe.npm.iter().map(|app| (&*app.name, &*app.version, &*app.target)).collect(),
             accounts: users.chain(groups).collect(),

@@ -1,0 +1,120 @@
+//! Yields judgements on bundles by the crates `sigstore-*`; nothing else in this program knows them.
+//!
+//! # Not here
+//! The algorithms: `algorithms`.
+
+use sigstore_trust_root::{SIGSTORE_PRODUCTION_TRUSTED_ROOT, TrustedRoot};
+use sigstore_types::{Bundle, DerPublicKey, KindVersion, Sha256Hash, SignatureContent};
+use sigstore_verify::{PublicKeyVerificationPolicy, VerificationPolicy, VerificationResult, Verifier};
+
+use super::{Artifact, Checked, Error, LogEntry, MOST_BYTES, Payload, Signer, Verify, algorithms};
+
+/// A verifier with one trust root.
+pub struct Sigstore {
+    verifier: Verifier,
+    /// Whether the root names certificate transparency logs.
+    transparent_certificates: Option<()>,
+}
+
+impl Sigstore {
+    /// A verifier that trusts what a trust root names.
+    ///
+    /// # Errors
+    /// [`Error::TrustRoot`].
+    pub fn new(trust_root: &[u8]) -> Result<Self, Error> {
+        algorithms::install();
+        let wrong = |reason: String| Error::TrustRoot { reason };
+        let text = std::str::from_utf8(trust_root).map_err(|error| wrong(error.to_string()))?;
+        let root = TrustedRoot::from_json(text).map_err(|error| wrong(error.to_string()))?;
+        let verifier = Verifier::new(&root).map_err(|error| wrong(error.to_string()))?;
+        Ok(Sigstore { verifier, transparent_certificates: (!root.ctlogs.is_empty()).then_some(()) })
+    }
+
+    /// A verifier that trusts the public instance of Sigstore, as it was when `sigstore-trust-root` was released.
+    ///
+    /// # Errors
+    /// [`Error::TrustRoot`]; never with the pinned version.
+    pub fn public() -> Result<Self, Error> {
+        Self::new(SIGSTORE_PRODUCTION_TRUSTED_ROOT.as_bytes())
+    }
+
+    fn judge(
+        &self,
+        bundle: &Bundle,
+        artifact: Artifact<'_>,
+        signer: &Signer,
+    ) -> Result<VerificationResult, sigstore_verify::Error> {
+        let (key, certificate);
+        let policy: &dyn sigstore_verify::Policy = match signer {
+            Signer::Key(public) => {
+                key = PublicKeyVerificationPolicy::new(DerPublicKey::from_bytes(public.der()));
+                &key
+            }
+            Signer::Identity { name, issuer } => {
+                let policy = VerificationPolicy::new(name.as_str(), issuer.as_str());
+                certificate = match self.transparent_certificates {
+                    Some(()) => policy,
+                    None => policy.skip_sct(),
+                };
+                &certificate
+            }
+        };
+        match artifact {
+            Artifact::Bytes(bytes) => self.verifier.verify(bytes, bundle, policy),
+            Artifact::Stream(stream) => self.verifier.verify_reader(stream, bundle, policy),
+            Artifact::Sha256(digest) => self.verifier.verify(Sha256Hash::new(digest), bundle, policy),
+        }
+    }
+}
+
+impl Verify for Sigstore {
+    fn verify(&self, bundle: &[u8], artifact: Artifact<'_>, signer: &Signer) -> Result<Checked, Error> {
+        let unreadable = |reason: String| Error::Bundle { reason };
+        if bundle.len() > MOST_BYTES {
+            return Err(unreadable(format!("{} bytes, expected at most {MOST_BYTES}", bundle.len())));
+        }
+        let text = std::str::from_utf8(bundle).map_err(|error| unreadable(error.to_string()))?;
+        let bundle = Bundle::from_json(text).map_err(|error| unreadable(error.to_string()))?;
+        let result = self.judge(&bundle, artifact, signer).map_err(|error| match error {
+            sigstore_verify::Error::ArtifactRead(source) => Error::Artifact(source),
+            error => Error::Refused { reason: error.to_string() },
+        })?;
+        // What the crates leave to their caller: that something was proven at all.
+        let material = &bundle.verification_material;
+        if !result.tlog_verified() || material.tlog_entries.is_empty() {
+            return Err(Error::Refused { reason: "no log entry is in the bundle".to_owned() });
+        }
+        let mut entries = Vec::with_capacity(material.tlog_entries.len());
+        for entry in &material.tlog_entries {
+            if entry.inclusion_proof.is_none() && entry.inclusion_promise.is_none() {
+                let reason =
+                    format!("log entry {} has neither inclusion proof nor promise", entry.log_index.get());
+                return Err(Error::Refused { reason });
+            }
+            let proof = entry.inclusion_proof.as_ref();
+            // A Rekor v2 has one tree, and says its index twice; only the outer one is looked at.
+            let index_in_tree = match (entry.kind_version, proof) {
+                (KindVersion::HashedRekordV002, _) | (_, None) => entry.log_index.get(),
+                (_, Some(proof)) => proof.log_index.get(),
+            };
+            entries.push(LogEntry {
+                index: entry.log_index.get(),
+                index_in_tree,
+                kind: format!("{} {}", entry.kind_version.kind(), entry.kind_version.version()),
+                log: entry.log_id.key_id.as_bytes().to_vec(),
+                body: entry.canonicalized_body.as_bytes().to_vec(),
+                proof: proof.map(|proof| proof.hashes.iter().map(|hash| *hash.as_bytes()).collect()),
+                checkpoint: proof.map(|proof| proof.checkpoint.envelope().to_owned()),
+            });
+        }
+        let payload = match &bundle.content {
+            SignatureContent::DsseEnvelope(envelope) => Some(Payload {
+                kind: envelope.payload_type.clone(),
+                bytes: envelope.payload.as_bytes().to_vec(),
+            }),
+            _ => None,
+        };
+        let times = result.verified_timestamps().iter().map(|time| time.as_second()).collect();
+        Ok(Checked { signer: signer.clone(), payload, entries, times })
+    }
+}

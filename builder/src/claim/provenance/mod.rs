@@ -1,0 +1,8 @@
+//! Yields what a builder claims of an image, and whether to believe it, from signed statements and a policy.
+//!
+//! # Not here
+//! Signing: `host::signer`. Logs: `claim::transparency`. Evidence of a running machine: `ovmf-measure`.
+
+pub mod policy;
+pub mod statement;
+pub mod verdict;

@@ -1,0 +1,407 @@
+//! Yields whom and what to believe of an image, from a policy file and the files that it names.
+//!
+//! # Shape
+//! ```toml
+//! format = 1
+//! image = "minimal"                     # the recipe's name
+//! profiles = ["release"]                # default
+//! minimum_version = "1.2.0"             # in Debian's order of versions; an older image is refused
+//! maximum_age_days = 90                 # since the earliest trusted time of the signature
+//! times = ["witness", "stamp"]          # which times are trusted; needed with maximum_age_days
+//! builders = ["https://example.org/b"]  # allowed `runDetails.builder.id`
+//! rebuilders = 2                        # so many distinct identities must agree; default 1
+//! logs = 1                              # in so many distinct logs each signature must be; default 1
+//! log_policy = "tlog-policy"            # which logs and witnesses: C2SP's tlog-policy
+//! trusted_root = "trusted_root.json"    # authorities of certificates and time stamps, when any are needed
+//! reference_values = "required"         # default: recomputed from the image; or "not-demanded"
+//! [[identities]]
+//! name = "builder-1"
+//! key = "builder-1.pub"                 # PEM; or: certificate = "NAME", issuer = "URL"
+//! [deny]
+//! images = []  statements = []  keys = []    # SHA-256 of disk, payload, DER key
+//! versions = []
+//! ```
+//! Unknown members are refused: a rule that is misspelt must not be a rule that is not there.
+//!
+//! # Not here
+//! Judging: `verdict`.
+
+use std::collections::BTreeSet;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::claim::bundle::{PublicKey, Signer};
+use crate::claim::transparency::note::{Material, VerifierKey};
+use crate::claim::transparency::policy as logs;
+
+/// Why a policy is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No TOML of this shape.
+    #[error("malformed policy")]
+    Shape(#[source] toml::de::Error),
+    /// A member has a value that makes no sense.
+    #[error("the policy's {field} {reason}")]
+    Field {
+        /// Which member.
+        field: &'static str,
+        /// In what way.
+        reason: String,
+    },
+    /// A file that the policy names cannot be read.
+    #[error("cannot read {name:?}, which the policy names")]
+    File {
+        /// As the policy names it.
+        name: String,
+        /// What the file system says.
+        source: std::io::Error,
+    },
+    /// The log policy is malformed.
+    #[error("{name:?}, which the policy names, is no policy of logs")]
+    Logs {
+        /// As the policy names it.
+        name: String,
+        /// Why.
+        source: logs::Error,
+    },
+    /// A key is malformed.
+    #[error("{name:?}, which the policy names, is no public key")]
+    Key {
+        /// As the policy names it.
+        name: String,
+        /// Why.
+        source: crate::claim::bundle::Error,
+    },
+}
+
+/// A time that may be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Time {
+    /// A witness's cosignature on the checkpoint.
+    Witness,
+    /// A signed time in the bundle: a Rekor v1's, or an RFC 3161 time stamp.
+    Stamp,
+}
+
+/// Whether reference values are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum References {
+    /// They must be signed, and be those that the image gives.
+    #[default]
+    Required,
+    /// Nothing is said of them.
+    NotDemanded,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    format: u32,
+    image: String,
+    #[serde(default)]
+    profiles: Option<Vec<String>>,
+    #[serde(default)]
+    minimum_version: Option<String>,
+    #[serde(default)]
+    maximum_age_days: Option<u32>,
+    #[serde(default)]
+    times: Vec<Time>,
+    builders: Vec<String>,
+    #[serde(default = "one")]
+    rebuilders: usize,
+    #[serde(default = "one")]
+    logs: usize,
+    log_policy: String,
+    #[serde(default)]
+    trusted_root: Option<String>,
+    #[serde(default)]
+    reference_values: References,
+    identities: Vec<IdentityDocument>,
+    #[serde(default)]
+    deny: Deny,
+}
+
+fn one() -> usize {
+    1
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IdentityDocument {
+    name: String,
+    #[serde(default)]
+    key: Option<String>,
+    #[serde(default)]
+    certificate: Option<String>,
+    #[serde(default)]
+    issuer: Option<String>,
+}
+
+/// What is refused whatever else holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Deny {
+    /// SHA-256 of disks.
+    pub images: BTreeSet<String>,
+    /// SHA-256 of payloads.
+    pub statements: BTreeSet<String>,
+    /// SHA-256 of public keys in DER.
+    pub keys: BTreeSet<String>,
+    /// Versions.
+    pub versions: BTreeSet<String>,
+}
+
+/// Someone whose word counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Name in the policy.
+    pub name: String,
+    /// How they sign.
+    pub signer: Signer,
+}
+
+/// Whom and what to believe.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// Name of the image.
+    pub image: String,
+    /// Profiles that are allowed.
+    pub profiles: BTreeSet<String>,
+    /// The oldest version that is allowed.
+    pub minimum_version: Option<String>,
+    /// Seconds that a signature may be old.
+    pub maximum_age: Option<u64>,
+    /// Times that are trusted.
+    pub times: BTreeSet<Time>,
+    /// Builders that are allowed.
+    pub builders: BTreeSet<String>,
+    /// How many identities must agree.
+    pub rebuilders: usize,
+    /// In how many logs a signature must be.
+    pub logs: usize,
+    /// Logs and witnesses.
+    pub log_policy: logs::Policy,
+    /// Whether reference values are compared.
+    pub reference_values: References,
+    /// Who is believed.
+    pub identities: Vec<Identity>,
+    /// What is refused.
+    pub deny: Deny,
+    /// Authorities and the logs of `log_policy`, as a sigstore trust root.
+    pub trust_root: Value,
+}
+
+/// A log's identifier, as trust roots and bundles have it.
+pub fn log_id(key: &VerifierKey) -> [u8; 32] {
+    match key.material() {
+        Material::Ecdsa(_) => Sha256::digest(key.identity()).into(),
+        // The identifier of a Rekor v2: the note's key ID, not cut off.
+        Material::Ed25519(_) | Material::Cosignature(_) => Sha256::new()
+            .chain_update(key.name())
+            .chain_update(b"\n\x01")
+            .chain_update(key.identity())
+            .finalize()
+            .into(),
+    }
+}
+
+/// A log's key as trust roots have it: DER key, its kind, and its identifier.
+pub fn log_in_root(key: &VerifierKey, url: Option<&str>) -> Value {
+    // RFC 8410 §4: SubjectPublicKeyInfo of an Ed25519 key.
+    const ED25519: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
+    let bytes = key.identity();
+    let (der, details) = match key.material() {
+        Material::Ecdsa(_) => (bytes, "PKIX_ECDSA_P256_SHA_256"),
+        Material::Ed25519(_) | Material::Cosignature(_) => ([ED25519, &bytes].concat(), "PKIX_ED25519"),
+    };
+    json!({
+        "baseUrl": url.map_or_else(|| format!("https://{}", key.name()), str::to_owned),
+        "hashAlgorithm": "SHA2_256",
+        "publicKey": {
+            "rawBytes": STANDARD.encode(der),
+            "keyDetails": details,
+            "validFor": {"start": "1970-01-01T00:00:00Z"},
+        },
+        "logId": {"keyId": STANDARD.encode(log_id(key))},
+    })
+}
+
+/// A sigstore trust root of logs alone.
+pub fn trust_root(logs: &[Value]) -> Value {
+    json!({
+        "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
+        "tlogs": logs,
+        "certificateAuthorities": [],
+        "ctlogs": [],
+        "timestampAuthorities": [],
+    })
+}
+
+/// Takes the authorities of certificates and time stamps into a trust root; the given one's logs stay where they are.
+pub fn add_authorities(root: &mut Value, given: &Value) {
+    for member in ["certificateAuthorities", "ctlogs", "timestampAuthorities"] {
+        if let (Some(list), Some(root)) = (given.get(member), root.as_object_mut()) {
+            root.insert(member.to_owned(), list.clone());
+        }
+    }
+}
+
+impl Policy {
+    /// Reads a policy, and by `read` the files that it names.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn parse(text: &str, read: &dyn Fn(&str) -> std::io::Result<Vec<u8>>) -> Result<Self, Error> {
+        let document: Document = toml::from_str(text).map_err(Error::Shape)?;
+        let wrong = |field, reason: &str| Error::Field { field, reason: reason.to_owned() };
+        if document.format != 1 {
+            return Err(wrong("format", "is not 1"));
+        }
+        let file = |name: &str| {
+            let bytes = read(name).map_err(|source| Error::File { name: name.to_owned(), source })?;
+            String::from_utf8(bytes).map_err(|_| Error::File {
+                name: name.to_owned(),
+                source: std::io::Error::new(std::io::ErrorKind::InvalidData, "not UTF-8"),
+            })
+        };
+        let log_policy = logs::Policy::parse(&file(&document.log_policy)?)
+            .map_err(|source| Error::Logs { name: document.log_policy.clone(), source })?;
+        if log_policy.logs().is_empty() {
+            return Err(wrong("log_policy", "names no log"));
+        }
+        if document.logs == 0 || document.logs > log_policy.logs().len() {
+            return Err(wrong("logs", "is 0, or more than the logs that log_policy names"));
+        }
+        let mut identities: Vec<Identity> = Vec::new();
+        for identity in document.identities {
+            let signer = match (identity.key, identity.certificate, identity.issuer) {
+                (Some(name), None, None) => {
+                    let key = PublicKey::from_pem(&file(&name)?);
+                    Signer::Key(key.map_err(|source| Error::Key { name, source })?)
+                }
+                (None, Some(name), Some(issuer)) => Signer::Identity { name, issuer },
+                _ => return Err(wrong("identities", "need a key, or certificate and issuer")),
+            };
+            // Who is named twice would count twice.
+            if identities.iter().any(|known| known.name == identity.name || known.signer == signer) {
+                return Err(wrong("identities", "name one a second time"));
+            }
+            identities.push(Identity { name: identity.name, signer });
+        }
+        if document.rebuilders == 0 || document.rebuilders > identities.len() {
+            return Err(wrong("rebuilders", "is 0, or more than the identities"));
+        }
+        if document.builders.is_empty() {
+            return Err(wrong("builders", "is empty: nothing could be accepted"));
+        }
+        let times: BTreeSet<Time> = document.times.into_iter().collect();
+        if document.maximum_age_days.is_some() && times.is_empty() {
+            return Err(wrong("maximum_age_days", "needs times that are trusted"));
+        }
+        let of_logs: Vec<Value> =
+            log_policy.logs().iter().map(|log| log_in_root(&log.key, log.url.as_deref())).collect();
+        let mut root = trust_root(&of_logs);
+        if let Some(name) = &document.trusted_root {
+            let given: Value = serde_json::from_str(&file(name)?).map_err(|error| Error::Field {
+                field: "trusted_root",
+                reason: format!("is no JSON: {error}"),
+            })?;
+            add_authorities(&mut root, &given);
+        }
+        let profiles = document.profiles.unwrap_or_else(|| vec!["release".to_owned()]).into_iter().collect();
+        Ok(Policy {
+            image: document.image,
+            profiles,
+            minimum_version: document.minimum_version,
+            maximum_age: document.maximum_age_days.map(|days| u64::from(days) * 86_400),
+            times,
+            builders: document.builders.into_iter().collect(),
+            rebuilders: document.rebuilders,
+            logs: document.logs,
+            log_policy,
+            reference_values: document.reference_values,
+            identities,
+            deny: document.deny,
+            trust_root: root,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claim::envelope;
+    use crate::claim::transparency::note::{Role, SigningKey};
+
+    const GOOD: &str = r#"
+format = 1
+image = "minimal"
+builders = ["https://example.org/b"]
+log_policy = "logs"
+maximum_age_days = 2
+times = ["witness"]
+[[identities]]
+name = "one"
+key = "one.pub"
+[[identities]]
+name = "two"
+certificate = "https://example.org/two"
+issuer = "https://id.example.org"
+"#;
+
+    fn read(name: &str) -> std::io::Result<Vec<u8>> {
+        let log = SigningKey::new("log.example", Role::Log, &[1; 32]).unwrap();
+        match name {
+            "logs" => Ok(format!("log {}\nquorum none\n", log.public()).into_bytes()),
+            "none" => Ok(b"quorum none\n".to_vec()),
+            "one.pub" => {
+                let key = envelope::SigningKey::from_seed(&[1; 32]).unwrap().public();
+                Ok(key.pem().unwrap().into_bytes())
+            }
+            _ => Err(std::io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    #[test]
+    fn a_policy_is_read_with_the_files_that_it_names() {
+        let policy = Policy::parse(GOOD, &read).unwrap();
+        assert_eq!(policy.identities.len(), 2);
+        assert_eq!(policy.maximum_age, Some(172_800));
+        assert_eq!(policy.reference_values, References::Required);
+        assert_eq!(policy.profiles, BTreeSet::from(["release".to_owned()]));
+        crate::claim::bundle::Sigstore::new(policy.trust_root.to_string().as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn a_policy_that_makes_no_sense_is_refused() {
+        for (from, to, part) in [
+            ("format = 1", "format = 2", "format is not 1"),
+            ("image = ", "imagine = ", "malformed"),
+            ("\"logs\"", "\"nothing\"", "cannot read \"nothing\""),
+            ("\"logs\"", "\"one.pub\"", "no policy of logs"),
+            ("\"logs\"", "\"none\"", "names no log"),
+            ("\"one.pub\"", "\"logs\"", "no public key"),
+            ("key = \"one.pub\"\n", "", "need a key"),
+            ("key = \"one.pub\"\n", "key = \"one.pub\"\nissuer = \"x\"\n", "need a key"),
+            ("name = \"two\"", "name = \"one\"", "second time"),
+            ("[\"https://example.org/b\"]", "[]", "builders is empty"),
+            ("times = [\"witness\"]", "", "needs times"),
+            ("times = [\"witness\"]", "times = [\"sundial\"]", "malformed"),
+            ("image =", "rebuilders = 3\nimage =", "rebuilders is 0, or more"),
+            ("image =", "rebuilders = 0\nimage =", "rebuilders is 0, or more"),
+            ("image =", "logs = 2\nimage =", "logs is 0, or more"),
+            ("image =", "trusted_root = \"logs\"\nimage =", "is no JSON"),
+        ] {
+            let text = GOOD.replacen(from, to, 1);
+            assert_ne!(text, GOOD);
+            let error = Policy::parse(&text, &read).unwrap_err().to_string();
+            assert!(error.contains(part), "{from} to {to}: {error}");
+        }
+    }
+}

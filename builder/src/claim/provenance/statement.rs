@@ -1,0 +1,379 @@
+//! Yields the statements that are signed of an image: how it was built, what it measures to, that it was built again.
+//!
+//! # Shape
+//! ```text
+//! in-toto Statement v1   {_type, subject: [{name, digest: {sha256}}], predicateType, predicate}, names sorted
+//! predicates
+//!   https://slsa.dev/provenance/v1                  how it was built: recipe, lock, every input; by which builder
+//!   <REFERENCE>                                     what it measures to: `reference-values.json` of the image
+//!   https://slsa.dev/verification_summary/v1        a rebuilder found the same bytes
+//! ```
+//! Subjects are files: registers are not digests of artifacts, they stand in the predicate. Nothing in a statement
+//! depends on when, where or by whom it was made: two who build the same image sign the same bytes.
+//!
+//! # Source
+//! in-toto attestation framework v1 (`statement.md`, `digest_set.md`); SLSA 1.2, provenance v1 and verification
+//! summary v1.
+//!
+//! # Not here
+//! Signatures: `claim::envelope`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::claim::manifest::Manifest;
+
+/// What each statement is.
+pub const STATEMENT: &str = "https://in-toto.io/Statement/v1";
+/// The predicate of how an image was built.
+pub const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
+/// The predicate of what an image measures to; `docs/provenance.md` describes it.
+pub const REFERENCE: &str =
+    "https://github.com/proofmark/proofmark/blob/main/docs/provenance.md#reference-values-v1";
+/// The predicate of what a verifier found.
+pub const SUMMARY: &str = "https://slsa.dev/verification_summary/v1";
+/// How images are built.
+pub const BUILD_TYPE: &str = "https://github.com/proofmark/proofmark/blob/main/docs/provenance.md#image-v1";
+/// The builder that statements name when none is given: this program, whoever runs it.
+pub const BUILDER: &str = concat!("https://github.com/proofmark/proofmark@", env!("CARGO_PKG_VERSION"));
+/// What a rebuilder checked, in a verification summary.
+pub const REPRODUCED: &str =
+    "https://github.com/proofmark/proofmark/blob/main/docs/provenance.md#reproduced-v1";
+
+/// Why bytes are no statement.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No JSON of this shape.
+    #[error("the payload is no in-toto statement")]
+    Shape(#[source] serde_json::Error),
+    /// Another kind or version of statement.
+    #[error("the statement's {field} is {found:?}, expected {expected:?}")]
+    Field {
+        /// Which member.
+        field: &'static str,
+        /// Its value.
+        found: String,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// There is no subject, or one without a SHA-256.
+    #[error("the statement has no subject with a SHA-256, or one without")]
+    Subject,
+    /// A member that is needed is not there.
+    #[error("the statement has no {field}")]
+    Missing {
+        /// Which member.
+        field: &'static str,
+    },
+}
+
+/// A file that a statement is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// Digests by algorithm, hexadecimal.
+    pub digest: BTreeMap<String, String>,
+    /// Its name.
+    pub name: String,
+}
+
+/// A statement. Members lie in the order of their names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Statement {
+    /// [`STATEMENT`].
+    #[serde(rename = "_type")]
+    pub kind: String,
+    /// What is said of the subjects.
+    pub predicate: Value,
+    /// What kind of thing is said.
+    #[serde(rename = "predicateType")]
+    pub predicate_kind: String,
+    /// The files.
+    pub subject: Vec<Subject>,
+}
+
+fn subject(name: &str, sha256: &str) -> Subject {
+    Subject { digest: BTreeMap::from([("sha256".to_owned(), sha256.to_owned())]), name: name.to_owned() }
+}
+
+/// The output that is the image itself.
+pub const DISK: &str = "disk.raw";
+/// The output that the firmware starts.
+const UKI: &str = "image.efi";
+
+/// The subjects of an image's statements: disk and UKI.
+fn subjects(manifest: &Manifest) -> Vec<Subject> {
+    let named = [DISK, UKI].into_iter().filter_map(|name| Some((name, manifest.outputs.get(name)?)));
+    named.map(|(name, output)| subject(name, &output.sha256)).collect()
+}
+
+/// A file beside the image that a statement names: the manifest, the reference values, a bill of materials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Byproduct {
+    /// Its name.
+    pub name: String,
+    /// SHA-256, hexadecimal.
+    pub sha256: String,
+}
+
+impl Statement {
+    fn new(predicate_kind: &str, subject: Vec<Subject>, predicate: Value) -> Self {
+        Statement {
+            kind: STATEMENT.to_owned(),
+            predicate,
+            predicate_kind: predicate_kind.to_owned(),
+            subject,
+        }
+    }
+
+    /// How an image was built: everything that went in, by digest; `beside` lists documents beside the outputs.
+    pub fn provenance(manifest: &Manifest, builder: &str, beside: &[Byproduct]) -> Self {
+        let mut dependencies = vec![json!({
+            "name": "recipe.lock",
+            "digest": {"sha256": manifest.lock_sha256},
+        })];
+        let mut inputs: Vec<_> = manifest.inputs.iter().collect();
+        inputs.sort();
+        for input in inputs {
+            let annotations = match input.version.as_str() {
+                "" => json!({"kind": input.kind, "size": input.size}),
+                version => json!({"kind": input.kind, "size": input.size, "version": version}),
+            };
+            dependencies.push(json!({
+                "name": input.name,
+                "digest": {"sha256": input.sha256},
+                "annotations": annotations,
+            }));
+        }
+        let mut byproducts: Vec<Value> = manifest
+            .outputs
+            .iter()
+            .filter(|(name, _)| *name != DISK && *name != UKI)
+            .map(|(name, output)| json!({"name": name, "digest": {"sha256": output.sha256}}))
+            .collect();
+        byproducts
+            .extend(beside.iter().map(|file| json!({"name": file.name, "digest": {"sha256": file.sha256}})));
+        byproducts.push(json!({
+            "name": "dm-verity root hash",
+            "annotations": {"rootHash": manifest.verity.root_hash, "algorithm": manifest.verity.algorithm},
+        }));
+        let predicate = json!({
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": {
+                    "recipe": manifest.name,
+                    "version": manifest.version,
+                    "profile": manifest.profile.name(),
+                },
+                "internalParameters": {"commandLine": manifest.command_line, "epoch": manifest.epoch},
+                "resolvedDependencies": dependencies,
+            },
+            "runDetails": {
+                "builder": {
+                    "id": builder,
+                    "version": {
+                        manifest.tool.name.as_str(): manifest.tool.version,
+                        "compressor": manifest.tool.compressor,
+                    },
+                },
+                "byproducts": byproducts,
+            },
+        });
+        Self::new(PROVENANCE, subjects(manifest), predicate)
+    }
+
+    /// What an image measures to. `values` is the document of reference values, as it lies beside the image.
+    pub fn reference(manifest: &Manifest, values: Value) -> Self {
+        let mut subjects = subjects(manifest);
+        // Files that the values were computed from besides, as the firmware.
+        let known: Vec<String> =
+            subjects.iter().filter_map(|subject| subject.digest.get("sha256").cloned()).collect();
+        let more = values.get("subjects").and_then(Value::as_array).into_iter().flatten();
+        for file in more {
+            if let (Some(name), Some(sha256)) =
+                (file.get("name").and_then(Value::as_str), file.get("sha256").and_then(Value::as_str))
+                && !known.iter().any(|known| known == sha256)
+            {
+                subjects.push(subject(name, sha256));
+            }
+        }
+        Self::new(REFERENCE, subjects, values)
+    }
+
+    /// That an image was built again, and each output had the same bytes.
+    pub fn reproduced(manifest: &Manifest, builder: &str, manifest_sha256: &str) -> Self {
+        let predicate = json!({
+            "verifier": {"id": builder, "version": {manifest.tool.name.as_str(): manifest.tool.version}},
+            "resourceUri": format!("pkg:generic/{}@{}", manifest.name, manifest.version),
+            "policy": {"uri": REPRODUCED, "digest": {"sha256": manifest.lock_sha256}},
+            "inputAttestations": [{"digest": {"sha256": manifest_sha256}, "uri": "manifest.json"}],
+            "verificationResult": "PASSED",
+            "verifiedLevels": ["PROOFMARK_REPRODUCED"],
+            "slsaVersion": "1.2",
+        });
+        Self::new(SUMMARY, subjects(manifest), predicate)
+    }
+
+    /// Reads a statement.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn parse(payload: &[u8]) -> Result<Self, Error> {
+        let statement: Statement = serde_json::from_slice(payload).map_err(Error::Shape)?;
+        if statement.kind != STATEMENT {
+            return Err(Error::Field { field: "_type", found: statement.kind, expected: STATEMENT });
+        }
+        let whole = |subject: &Subject| {
+            subject.digest.get("sha256").is_some_and(|digest| {
+                digest.len() == 64 && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            })
+        };
+        if statement.subject.is_empty() || !statement.subject.iter().all(whole) {
+            return Err(Error::Subject);
+        }
+        Ok(statement)
+    }
+
+    /// The payload: canonical JSON.
+    pub fn to_payload(&self) -> Vec<u8> {
+        // Members of objects are sorted by serde_json's map; those of the struct lie sorted.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// SHA-256 of the subject of a name.
+    pub fn digest_of(&self, name: &str) -> Option<&str> {
+        let subject = self.subject.iter().find(|subject| subject.name == name)?;
+        subject.digest.get("sha256").map(String::as_str)
+    }
+
+    /// A text in the predicate, by JSON pointer.
+    ///
+    /// # Errors
+    /// [`Error::Missing`].
+    pub fn text(&self, field: &'static str) -> Result<&str, Error> {
+        self.predicate.pointer(field).and_then(Value::as_str).ok_or(Error::Missing { field })
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::claim::manifest;
+    use crate::recipe::Profile;
+
+    pub fn manifest() -> Manifest {
+        let output = |digit: &str| manifest::Output { size: 1, sha256: digit.repeat(64) };
+        Manifest {
+            form: manifest::FORM.to_owned(),
+            name: "minimal".to_owned(),
+            version: "1.2.0".to_owned(),
+            profile: Profile::Release,
+            tool: manifest::Tool {
+                name: "proofmark".to_owned(),
+                version: "0.1.0".to_owned(),
+                compressor: "zstd".to_owned(),
+            },
+            lock_sha256: "9".repeat(64),
+            epoch: 7,
+            kernel: manifest::Kernel { release: "6.12".to_owned(), initrd_modules: Vec::new(), modules: 0 },
+            command_line: "ro".to_owned(),
+            filesystem: manifest::Filesystem {
+                kind: "erofs".to_owned(),
+                uuid: String::new(),
+                size: 1,
+                compression: "none".to_owned(),
+                paths: 1,
+            },
+            verity: manifest::Verity {
+                root_hash: "8".repeat(64),
+                salt: String::new(),
+                algorithm: "sha256".to_owned(),
+                block_size: 4096,
+                data_blocks: 1,
+                hash_start: 1,
+                uuid: String::new(),
+            },
+            disk: manifest::Disk { guid: String::new(), size: 1, partitions: Vec::new() },
+            uki: Vec::new(),
+            secure_boot: None,
+            inputs: ["b", "a"]
+                .map(|name| manifest::Input {
+                    kind: "deb".to_owned(),
+                    name: name.to_owned(),
+                    version: "1".to_owned(),
+                    size: 3,
+                    sha256: "7".repeat(64),
+                })
+                .to_vec(),
+            outputs: BTreeMap::from([
+                ("disk.raw".to_owned(), output("1")),
+                ("image.efi".to_owned(), output("2")),
+                ("contents.json".to_owned(), output("3")),
+            ]),
+        }
+    }
+
+    #[test]
+    fn a_provenance_names_every_input_and_output() {
+        let beside = [Byproduct { name: "manifest.json".to_owned(), sha256: "5".repeat(64) }];
+        let statement = Statement::provenance(&manifest(), "https://example.org/builder", &beside);
+        let payload = statement.to_payload();
+        assert_eq!(Statement::parse(&payload).unwrap(), statement);
+        assert_eq!(statement.digest_of("disk.raw"), Some("1".repeat(64).as_str()));
+        assert_eq!(statement.text("/runDetails/builder/id").unwrap(), "https://example.org/builder");
+        assert!(matches!(statement.text("/nothing"), Err(Error::Missing { .. })));
+        let text = String::from_utf8(payload).unwrap();
+        for (name, digit) in
+            [("recipe.lock", "9"), ("a", "7"), ("contents.json", "3"), ("manifest.json", "5")]
+        {
+            let digest = digit.repeat(64);
+            assert!(text.contains(&format!(r#"{{"sha256":"{digest}"}},"name":"{name}""#)), "{name}: {text}");
+        }
+        assert!(text.find("\"name\":\"a\"").unwrap() < text.find("\"name\":\"b\"").unwrap());
+        assert!(text.contains(&"8".repeat(64)));
+    }
+
+    #[test]
+    fn equal_images_give_equal_payloads_whatever_the_order_of_inputs() {
+        let mut other = manifest();
+        other.inputs.reverse();
+        let of = |manifest: &Manifest| Statement::provenance(manifest, "b", &[]).to_payload();
+        assert_eq!(of(&manifest()), of(&other));
+        let text = String::from_utf8(of(&other)).unwrap();
+        assert!(text.starts_with(r#"{"_type":"#));
+        let parsed: Value = serde_json::from_str(&text).unwrap();
+        // serde_json's map is sorted: were it not, this text would be another.
+        assert_eq!(parsed.to_string(), text);
+    }
+
+    #[test]
+    fn reference_values_bring_their_firmware_as_subject() {
+        let values = json!({"format": 1, "subjects": [
+            {"name": "firmware", "sha256": "4".repeat(64), "bytes": 1},
+            {"name": "disk", "sha256": "1".repeat(64), "bytes": 1},
+        ]});
+        let statement = Statement::reference(&manifest(), values.clone());
+        assert_eq!(statement.predicate, values);
+        let names: Vec<_> = statement.subject.iter().map(|subject| subject.name.as_str()).collect();
+        assert_eq!(names, ["disk.raw", "image.efi", "firmware"]);
+    }
+
+    #[test]
+    fn what_is_no_statement_is_refused() {
+        let good = String::from_utf8(Statement::reproduced(&manifest(), "b", "x").to_payload()).unwrap();
+        Statement::parse(good.as_bytes()).unwrap();
+        let digest = "1".repeat(64);
+        for (from, to) in [
+            ("Statement/v1", "Statement/v0.1"),
+            ("\"subject\":[", "\"subject\":[],\"x\":["),
+            (digest.as_str(), "11"),
+            (digest.as_str(), &"G".repeat(64)),
+            ("sha256\":\"1", "sha512\":\"1"),
+            ("predicateType", "predicateKind"),
+        ] {
+            assert!(Statement::parse(good.replacen(from, to, 1).as_bytes()).is_err(), "{from} to {to}");
+        }
+        assert!(Statement::parse(b"").is_err());
+    }
+}

@@ -1,0 +1,478 @@
+//! Yields whether an image is to be believed, with every reason why not, from its bundles and a policy.
+//!
+//! # Shape
+//! ```text
+//! image, bundles, policy, time
+//!   bundle x identity   signature, certificate, log entry, promise, time stamp      claim::bundle
+//!   log entries         of logs of the policy, checkpoints cosigned by its quorum   claim::transparency
+//!   deny list           disk, payload, key, version
+//!   statement           subjects are the image's files; builder, name, profile, version, manifest
+//!   reference values    recomputed from the image, equal to the signed ones
+//!   identities          so many distinct ones agree, none disagrees
+//!   age                 of the earliest trusted time
+//! -> Verdict { problems, accepted }
+//! ```
+//! A bundle of somebody whom the policy does not name adds nothing, and takes nothing away. All that cannot be checked
+//! is a problem; nothing is believed for want of a check.
+//!
+//! # Not here
+//! Reading files, the clock, the recomputation itself: the caller brings them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::policy::{Identity, Policy, References, Time};
+use super::statement::{DISK, PROVENANCE, REFERENCE, REPRODUCED, SUMMARY, Statement};
+use crate::claim::bundle::{self, Artifact, Checked, Signer, Verify};
+use crate::claim::envelope::IN_TOTO;
+use crate::claim::manifest::Manifest;
+use crate::claim::transparency::merkle::Hash;
+use crate::claim::transparency::note::Note;
+use crate::claim::transparency::proof::Proof;
+use crate::resolve::version::Version;
+
+/// Seconds that a trusted time may lie ahead of this machine's clock.
+const SKEW: u64 = 300;
+
+/// The image at hand, as it was found.
+pub struct Image<'a> {
+    /// Its manifest, whose outputs were compared with the files.
+    pub manifest: &'a Manifest,
+    /// SHA-256 of the manifest's bytes, hexadecimal.
+    pub manifest_sha256: String,
+    /// Outputs that the manifest names and that are not there.
+    pub absent: Vec<String>,
+}
+
+/// Gives the reference values that an image has.
+pub trait Recompute {
+    /// The document of reference values for the machines that a signed one names, computed from the image.
+    ///
+    /// # Errors
+    /// Why it cannot be computed, for people.
+    fn recompute(&self, signed: &Value) -> Result<Value, String>;
+}
+
+/// Why an image is not believed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Problem {
+    /// The policy's trust root cannot be used.
+    TrustRoot(String),
+    /// An output that the manifest names is not there.
+    Absent(String),
+    /// The policy is of another image.
+    Name {
+        /// The policy's.
+        expected: String,
+        /// The manifest's.
+        found: String,
+    },
+    /// The profile is not allowed.
+    Profile(String),
+    /// The version is too old, or cannot be compared.
+    Version {
+        /// The oldest that is allowed.
+        least: String,
+        /// The image's.
+        found: String,
+    },
+    /// The image, its version, a payload or a key is on the deny list.
+    Denied(String),
+    /// A statement of somebody whom the policy names does not fit the image.
+    Statement {
+        /// Which bundle.
+        bundle: String,
+        /// In what way.
+        reason: String,
+    },
+    /// Two statements of one kind for this image differ.
+    Contradiction {
+        /// Which predicate.
+        predicate: String,
+        /// Names of the bundles.
+        bundles: Vec<String>,
+    },
+    /// Nobody whom the policy names says how the image was built.
+    NoProvenance,
+    /// Too few identities agree.
+    Rebuilders {
+        /// How many must.
+        expected: usize,
+        /// Who does.
+        found: BTreeSet<String>,
+    },
+    /// Nobody whom the policy names signed reference values.
+    NoReferenceValues,
+    /// The signed reference values are not the image's.
+    ReferenceValues(String),
+    /// No trusted time, or one that is too long ago, or in the future.
+    Age(String),
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Problem::TrustRoot(reason) => write!(out, "the policy's trust root cannot be used: {reason}"),
+            Problem::Absent(name) => write!(out, "{name} is not there, but the manifest names it"),
+            Problem::Name { expected, found } => {
+                write!(out, "the image is {found:?}, the policy is of {expected:?}")
+            }
+            Problem::Profile(found) => write!(out, "profile {found} is not allowed"),
+            Problem::Version { least, found } => {
+                write!(out, "version {found} is older than {least}, or cannot be compared with it")
+            }
+            Problem::Denied(what) => write!(out, "the policy denies {what}"),
+            Problem::Statement { bundle, reason } => write!(out, "{bundle}: {reason}"),
+            Problem::Contradiction { predicate, bundles } => {
+                write!(out, "statements {predicate} of {} differ", bundles.join(" and "))
+            }
+            Problem::NoProvenance => {
+                out.write_str("nobody whom the policy names has signed how the image was built")
+            }
+            Problem::Rebuilders { expected, found } => {
+                let names: Vec<_> = found.iter().map(String::as_str).collect();
+                let names = if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
+                write!(out, "{expected} identities must agree on the image, found: {names}")
+            }
+            Problem::NoReferenceValues => {
+                out.write_str("nobody whom the policy names has signed reference values of the image")
+            }
+            Problem::ReferenceValues(reason) => write!(out, "reference values: {reason}"),
+            Problem::Age(reason) => write!(out, "age: {reason}"),
+        }
+    }
+}
+
+/// A statement that is believed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Accepted {
+    /// The bundle.
+    pub bundle: String,
+    /// Who signed, as the policy names them.
+    pub identity: String,
+    /// What kind of statement.
+    pub predicate: String,
+    /// Logs that hold it, and where.
+    pub logs: BTreeMap<String, u64>,
+    /// The earliest trusted time of the signature, in seconds since 1970.
+    pub time: Option<u64>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// Why the image is not believed; none when it is.
+    pub problems: Vec<Problem>,
+    /// Statements that are believed.
+    pub accepted: Vec<Accepted>,
+    /// Bundles that add nothing, and why.
+    pub passed_over: BTreeMap<String, Vec<String>>,
+}
+
+impl Verdict {
+    /// Whether the image is to be believed.
+    pub fn holds(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+/// A statement whose signature and log entries are believed; not yet compared with the image.
+struct Proven<'a> {
+    bundle: &'a str,
+    identity: &'a Identity,
+    payload: Vec<u8>,
+    statement: Statement,
+    logs: BTreeMap<String, u64>,
+    time: Option<u64>,
+}
+
+/// The logs of the policy that hold what a bundle says, and the earliest trusted time.
+fn logged(checked: &Checked, policy: &Policy) -> Result<(BTreeMap<String, u64>, Option<u64>), String> {
+    let mut logs = BTreeMap::new();
+    let mut times: Vec<u64> = Vec::new();
+    let mut reasons = Vec::new();
+    for entry in checked.entries() {
+        let (Some(hashes), Some(checkpoint)) = (&entry.proof, &entry.checkpoint) else {
+            reasons.push(format!("entry {} has no inclusion proof", entry.index));
+            continue;
+        };
+        let note = match Note::parse(checkpoint.as_bytes()) {
+            Ok(note) => note,
+            Err(error) => {
+                reasons.push(error.to_string());
+                continue;
+            }
+        };
+        let hashes = hashes.iter().map(|hash| Hash(*hash)).collect();
+        let proof = Proof { extra: None, index: entry.index_in_tree, hashes, checkpoint: note };
+        match proof.verify(&entry.body, &policy.log_policy) {
+            Ok(accepted) => {
+                logs.insert(accepted.log().name().to_owned(), entry.index);
+                if policy.times.contains(&Time::Witness) {
+                    times.extend(accepted.cosigned().values());
+                }
+            }
+            Err(error) => reasons.push(error.to_string()),
+        }
+    }
+    if logs.len() < policy.logs {
+        let found = logs.len();
+        return Err(format!(
+            "in {found} logs of the policy, expected {}: {}",
+            policy.logs,
+            if reasons.is_empty() { "no more entries".to_owned() } else { reasons.join("; ") }
+        ));
+    }
+    if policy.times.contains(&Time::Stamp) {
+        times.extend(checked.times().iter().filter_map(|time| u64::try_from(*time).ok()));
+    }
+    Ok((logs, times.into_iter().min()))
+}
+
+/// What a bundle proves when an identity signed it; why not, otherwise.
+fn proven<'a>(
+    verifier: &dyn Verify,
+    policy: &Policy,
+    disk: [u8; 32],
+    bundle: (&'a str, &[u8]),
+    identity: &'a Identity,
+) -> Result<Proven<'a>, String> {
+    let (name, bytes) = bundle;
+    let checked = verifier.verify(bytes, Artifact::Sha256(disk), &identity.signer);
+    let checked = checked.map_err(|error| error.to_string())?;
+    let payload = checked.payload().filter(|payload| payload.kind == IN_TOTO);
+    let payload = payload.ok_or_else(|| "no in-toto statement is in it".to_owned())?.bytes.clone();
+    let statement = Statement::parse(&payload).map_err(|error| bundle_chain(&error))?;
+    let (logs, time) = logged(&checked, policy)?;
+    Ok(Proven { bundle: name, identity, payload, statement, logs, time })
+}
+
+/// An error and its causes in one line.
+fn bundle_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// In what way a statement does not fit the image.
+fn misfits(
+    proven: &Proven<'_>,
+    image: &Image<'_>,
+    policy: &Policy,
+) -> Result<Vec<String>, super::statement::Error> {
+    let (statement, manifest) = (&proven.statement, image.manifest);
+    let mut misfits = Vec::new();
+    for subject in &statement.subject {
+        if let Some(output) = manifest.outputs.get(&subject.name)
+            && subject.digest.get("sha256") != Some(&output.sha256)
+        {
+            misfits.push(format!("its {} is another file than the image's", subject.name));
+        }
+    }
+    let disk = manifest.outputs.get(DISK).map(|output| output.sha256.as_str());
+    if statement.digest_of(DISK) != disk || disk.is_none() {
+        misfits.push(format!("it is not about the image's {DISK}"));
+    }
+    let mut must = |field: &'static str, expected: &str| -> Result<(), super::statement::Error> {
+        let found = statement.text(field)?;
+        if found != expected {
+            misfits.push(format!("{field} is {found:?}, expected {expected:?}"));
+        }
+        Ok(())
+    };
+    match statement.predicate_kind.as_str() {
+        PROVENANCE => {
+            must("/buildDefinition/buildType", super::statement::BUILD_TYPE)?;
+            must("/buildDefinition/externalParameters/recipe", &manifest.name)?;
+            must("/buildDefinition/externalParameters/version", &manifest.version)?;
+            must("/buildDefinition/externalParameters/profile", manifest.profile.name())?;
+            must("/buildDefinition/resolvedDependencies/0/digest/sha256", &manifest.lock_sha256)?;
+            let builder = statement.text("/runDetails/builder/id")?;
+            if !policy.builders.contains(builder) {
+                misfits.push(format!("builder {builder:?} is not allowed"));
+            }
+            let byproducts = statement.predicate.pointer("/runDetails/byproducts").and_then(Value::as_array);
+            let named = byproducts.into_iter().flatten().any(|byproduct| {
+                byproduct.get("name").and_then(Value::as_str) == Some("manifest.json")
+                    && byproduct.pointer("/digest/sha256").and_then(Value::as_str)
+                        == Some(image.manifest_sha256.as_str())
+            });
+            if !named {
+                misfits.push("its manifest.json is another than the image's".to_owned());
+            }
+        }
+        SUMMARY => {
+            must("/policy/uri", REPRODUCED)?;
+            must("/policy/digest/sha256", &manifest.lock_sha256)?;
+            must("/verificationResult", "PASSED")?;
+            must("/inputAttestations/0/digest/sha256", &image.manifest_sha256)?;
+            let verifier = statement.text("/verifier/id")?;
+            if !policy.builders.contains(verifier) {
+                misfits.push(format!("verifier {verifier:?} is not allowed"));
+            }
+        }
+        REFERENCE => {
+            must("/image/name", &manifest.name)?;
+            must("/image/version", &manifest.version)?;
+            must("/image/profile", manifest.profile.name())?;
+        }
+        other => misfits.push(format!("predicate {other:?} is unknown")),
+    }
+    Ok(misfits)
+}
+
+/// What speaks against the image before any statement is looked at.
+fn problems_of_image(policy: &Policy, image: &Image<'_>) -> Vec<Problem> {
+    let manifest = image.manifest;
+    let mut problems: Vec<Problem> = image.absent.iter().cloned().map(Problem::Absent).collect();
+    if manifest.name != policy.image {
+        problems.push(Problem::Name { expected: policy.image.clone(), found: manifest.name.clone() });
+    }
+    if !policy.profiles.contains(manifest.profile.name()) {
+        problems.push(Problem::Profile(manifest.profile.name().to_owned()));
+    }
+    if let Some(least) = &policy.minimum_version {
+        let (a, b) = (Version::read(least), Version::read(&manifest.version));
+        let fits = matches!((&a, &b), (Ok(least), Ok(found)) if found >= least);
+        if !fits {
+            let found = manifest.version.clone();
+            problems.push(Problem::Version { least: least.clone(), found });
+        }
+    }
+    if policy.deny.versions.contains(&manifest.version) {
+        problems.push(Problem::Denied(format!("version {}", manifest.version)));
+    }
+    if let Some(output) = manifest.outputs.values().find(|output| policy.deny.images.contains(&output.sha256))
+    {
+        problems.push(Problem::Denied(format!("image {}", output.sha256)));
+    }
+    problems
+}
+
+/// Judges an image at a time, in seconds since 1970.
+pub fn judge(
+    policy: &Policy,
+    image: &Image<'_>,
+    bundles: &BTreeMap<String, Vec<u8>>,
+    recompute: &dyn Recompute,
+    now: u64,
+) -> Verdict {
+    let mut problems = problems_of_image(policy, image);
+    let mut passed_over: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut found: Vec<Proven<'_>> = Vec::new();
+    let mut disk = [0; 32];
+    let output = image.manifest.outputs.get(DISK);
+    let verifier = bundle::Sigstore::new(policy.trust_root.to_string().as_bytes());
+    match (&verifier, output.map(|output| hex::decode_to_slice(&output.sha256, &mut disk))) {
+        (Err(error), _) => problems.push(Problem::TrustRoot(error.to_string())),
+        (_, None | Some(Err(_))) => problems.push(Problem::Absent(DISK.to_owned())),
+        (Ok(verifier), Some(Ok(()))) => {
+            for (name, bytes) in bundles {
+                let mut reasons = Vec::new();
+                for identity in &policy.identities {
+                    if let Signer::Key(key) = &identity.signer
+                        && policy.deny.keys.contains(&hex::encode(Sha256::digest(key.der())))
+                    {
+                        reasons.push(format!("{}: the policy denies the key", identity.name));
+                        continue;
+                    }
+                    match proven(verifier, policy, disk, (name, bytes), identity) {
+                        Ok(proven) => found.push(proven),
+                        Err(reason) => reasons.push(format!("{}: {reason}", identity.name)),
+                    }
+                }
+                if !found.iter().any(|proven| proven.bundle == name) {
+                    passed_over.insert(name.clone(), reasons);
+                }
+            }
+        }
+    }
+    let mut fitting: Vec<Proven<'_>> = Vec::new();
+    for proven in found {
+        let digest = hex::encode(Sha256::digest(&proven.payload));
+        if policy.deny.statements.contains(&digest) {
+            problems.push(Problem::Denied(format!("statement {digest}")));
+            continue;
+        }
+        let misfits = misfits(&proven, image, policy).unwrap_or_else(|error| vec![error.to_string()]);
+        if misfits.is_empty() {
+            fitting.push(proven);
+        } else {
+            let bundle = proven.bundle.to_owned();
+            problems.push(Problem::Statement { bundle, reason: misfits.join("; ") });
+        }
+    }
+    for predicate in [PROVENANCE, REFERENCE] {
+        let mut alike = fitting.iter().filter(|proven| proven.statement.predicate_kind == predicate);
+        if let Some(first) = alike.next()
+            && let Some(other) = alike.find(|other| other.payload != first.payload)
+        {
+            let bundles = vec![first.bundle.to_owned(), other.bundle.to_owned()];
+            problems.push(Problem::Contradiction { predicate: predicate.to_owned(), bundles });
+        }
+    }
+    let of = |predicate: &'static str| {
+        fitting.iter().filter(move |proven| proven.statement.predicate_kind == predicate)
+    };
+    if of(PROVENANCE).next().is_none() {
+        problems.push(Problem::NoProvenance);
+    }
+    let agreeing: BTreeSet<String> =
+        of(PROVENANCE).chain(of(SUMMARY)).map(|proven| proven.identity.name.clone()).collect();
+    if agreeing.len() < policy.rebuilders {
+        problems.push(Problem::Rebuilders { expected: policy.rebuilders, found: agreeing });
+    }
+    if policy.reference_values == References::Required {
+        match of(REFERENCE).next() {
+            None => problems.push(Problem::NoReferenceValues),
+            Some(proven) => match recompute.recompute(&proven.statement.predicate) {
+                Ok(values) if values == proven.statement.predicate => {}
+                Ok(_) => problems.push(Problem::ReferenceValues(
+                    "the signed ones are not those that the image gives".to_owned(),
+                )),
+                Err(reason) => {
+                    problems.push(Problem::ReferenceValues(format!("cannot be recomputed: {reason}")));
+                }
+            },
+        }
+    }
+    if let Some(most) = policy.maximum_age {
+        match of(PROVENANCE).filter_map(|proven| proven.time).min() {
+            None => problems.push(Problem::Age("no trusted time is known".to_owned())),
+            Some(time) if time > now.saturating_add(SKEW) => {
+                problems.push(Problem::Age(format!("signed at {time}, which is in the future")));
+            }
+            Some(time) if now.saturating_sub(time) > most => {
+                let days = now.saturating_sub(time) / 86_400;
+                problems.push(Problem::Age(format!(
+                    "signed {days} days ago, at most {} are allowed",
+                    most / 86_400
+                )));
+            }
+            Some(_) => {}
+        }
+    }
+    let accepted = fitting
+        .into_iter()
+        .map(|proven| Accepted {
+            bundle: proven.bundle.to_owned(),
+            identity: proven.identity.name.clone(),
+            predicate: proven.statement.predicate_kind,
+            logs: proven.logs,
+            time: proven.time,
+        })
+        .collect();
+    Verdict { problems, accepted, passed_over }
+}
+
+#[cfg(test)]
+mod tests;

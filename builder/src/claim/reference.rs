@@ -1,0 +1,459 @@
+//! Yields the reference values of an image, for every machine that its recipe lists, and what of a document of such
+//! values does not agree with an image.
+//!
+//! # Shape
+//! ```text
+//! UKI, first sectors of the disk ─ hashed once for each bank ─┐
+//! firmware ─ MRTD, its own events ────────────────────────────┼─ for each machine ─> reference-values.json
+//! shapes, platform files ─────────────────────────────────────┘
+//! a document, the same of an image ─> [`Mismatch`]es
+//! ```
+//!
+//! # Not here
+//! How each value follows (`ovmf_measure`); files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use ovmf_measure::boot::{self, Code, Plan};
+use ovmf_measure::digest::{Algorithm, Digest};
+use ovmf_measure::event::{Event, Expected, PlatformRule, Register, rtmr_of_pcr};
+use ovmf_measure::firmware;
+use ovmf_measure::known::PLATFORMS;
+use ovmf_measure::mrtd::{Order, mrtd};
+use ovmf_measure::platform::PlatformFile;
+use ovmf_measure::reference::{self, Format1, Platform, Reference, RegisterKind, Subject};
+use ovmf_measure::shape::{self, Before, Hashed, Name, Shape};
+use ovmf_measure::volume::Profile;
+use rayon::prelude::*;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::recipe;
+
+/// Why there are no reference values.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The image's events cannot be told.
+    #[error("cannot tell what a boot of the image measures")]
+    Boot(#[from] boot::Error),
+    /// The firmware cannot be read.
+    #[error("cannot read the firmware")]
+    Firmware(#[from] firmware::Error),
+    /// A machine's values cannot be computed.
+    #[error("cannot tell what {name} measures")]
+    Shape {
+        /// The platform.
+        name: Name,
+        /// Why.
+        source: shape::Error,
+    },
+    /// A machine of QEMU needs firmware.
+    #[error("{name} needs firmware, and there is none")]
+    NoFirmware {
+        /// The platform.
+        name: Name,
+    },
+    /// This program's own file of a platform is damaged.
+    #[error("the file of platform {name} cannot be read")]
+    File {
+        /// The platform.
+        name: Name,
+        /// Why.
+        source: toml::de::Error,
+    },
+}
+
+/// Firmware of QEMU's machines.
+#[derive(Debug, Clone)]
+pub struct Firmware {
+    /// Variables and code.
+    pub image: Vec<u8>,
+    /// What it does.
+    pub profile: Profile,
+    /// Digests of its PEIFV that were seen.
+    pub pei: Vec<Digest>,
+}
+
+/// What reference values are computed from.
+#[derive(Debug)]
+pub struct Inputs<'a> {
+    /// The image's name, version and profile.
+    pub image: reference::Image,
+    /// The unified kernel image.
+    pub uki: &'a [u8],
+    /// SHA-256 and size of the disk.
+    pub disk: (Digest, u64),
+    /// The disk's first sectors, at least [`ovmf_measure::gpt::TABLE`] bytes.
+    pub disk_head: &'a [u8],
+    /// Firmware, where a machine of QEMU is asked for.
+    pub firmware: Option<&'a Firmware>,
+    /// The machines.
+    pub machines: &'a [(Name, Shape)],
+}
+
+/// Names an image.
+pub fn image_of(name: &str, version: &str, profile: recipe::Profile) -> reference::Image {
+    reference::Image {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        profile: match profile {
+            recipe::Profile::Release => reference::Profile::Release,
+            recipe::Profile::Debug => reference::Profile::Debug,
+        },
+    }
+}
+
+/// Computes the reference values.
+///
+/// # Errors
+/// [`Error`].
+pub fn compute(inputs: &Inputs<'_>) -> Result<Reference, Error> {
+    let plan = Plan::read(inputs.uki, Some(inputs.disk_head))?;
+    let kinds: BTreeSet<RegisterKind> = inputs.machines.iter().map(|(name, _)| name.kind()).collect();
+    let banks: &[Algorithm] = match kinds.contains(&RegisterKind::Tpm) {
+        true => &[Algorithm::Sha384, Algorithm::Sha256],
+        false => &[Algorithm::Sha384],
+    };
+    let firmware = match inputs.firmware {
+        Some(firmware) => Some((firmware, firmware::Firmware::read(&firmware.image)?)),
+        None => None,
+    };
+    let sha256 = |bytes: &[u8]| Algorithm::Sha256.of(bytes);
+
+    // The long work, each piece by itself: the image's parts in each bank, MRTD in both orders.
+    let hash = |bank: Algorithm| {
+        let digests: Vec<_> = plan.preimages().par_iter().map(|preimage| preimage.digests(bank)).collect();
+        plan.hashed(bank, &digests)
+    };
+    let images =
+        || banks.par_iter().map(|bank| Ok((*bank, hash(*bank)?))).collect::<Result<BTreeMap<_, _>, Error>>();
+    let mrtds = || {
+        let tdx = inputs.machines.iter().any(|(name, _)| *name == Name::QemuTdx);
+        let firmware = firmware.as_ref().filter(|_| tdx).map(|(_, read)| read);
+        let orders = [Order::SinglePass, Order::TwoPass];
+        let of = |order: &Order| firmware.map(|firmware| (*order, mrtd(firmware, *order)));
+        orders.par_iter().filter_map(of).collect::<Vec<_>>()
+    };
+    let (images, (mrtds, uki)) = rayon::join(images, || rayon::join(mrtds, || sha256(inputs.uki)));
+    let images = images?;
+
+    let mut subjects = Vec::new();
+    let mut codes = BTreeMap::new();
+    if let Some((given, read)) = &firmware {
+        for bank in banks {
+            codes.insert(*bank, Code::read(*bank, &given.profile, read, None, &given.pei)?);
+        }
+        let bytes = given.image.len() as u64;
+        subjects.push(Subject { name: "firmware".to_owned(), sha256: given.profile.firmware, bytes });
+    }
+    let (disk, disk_bytes) = inputs.disk;
+    subjects.push(Subject { name: "disk".to_owned(), sha256: disk, bytes: disk_bytes });
+    subjects.push(Subject { name: "uki".to_owned(), sha256: uki, bytes: inputs.uki.len() as u64 });
+
+    let mut platforms = Vec::new();
+    for (name, shape) in inputs.machines {
+        for bank in
+            banks.iter().filter(|bank| name.kind() == RegisterKind::Tpm || **bank == Algorithm::Sha384)
+        {
+            let Some(image) = images.get(bank) else { continue };
+            let file = PLATFORMS.iter().find(|(known, _)| *known == name.as_str());
+            let file: Option<PlatformFile> = match file {
+                Some((_, text)) => {
+                    Some(toml::from_str(text).map_err(|source| Error::File { name: *name, source })?)
+                }
+                None => None,
+            };
+            let before = match (&file, &firmware, codes.get(bank)) {
+                (Some(file), ..) => Before::File(file),
+                (None, Some((given, firmware)), Some(code)) => {
+                    let mrtd = if name.kind() == RegisterKind::Tdx { mrtds.as_slice() } else { &[] };
+                    Before::Firmware(Hashed { firmware, code, sha256: given.profile.firmware, mrtd })
+                }
+                _ => return Err(Error::NoFirmware { name: *name }),
+            };
+            let platform = shape::reference(*name, shape, &before, image);
+            platforms.push(platform.map_err(|source| Error::Shape { name: *name, source })?);
+        }
+    }
+    Ok(Reference { format: Format1, image: inputs.image.clone(), subjects, platforms })
+}
+
+/// Writes the document: the same values are always the same text.
+pub fn to_text(reference: &Reference) -> String {
+    // Strings, numbers, lists and maps by string: JSON can hold all of it.
+    let mut text = serde_json::to_string_pretty(reference).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// The register that an event is extended into; `None` for what a TD is not told.
+pub fn register(kind: RegisterKind, event: &Event) -> Option<Register> {
+    match kind {
+        RegisterKind::Tpm => Some(Register::Pcr(event.pcr)),
+        RegisterKind::Tdx => rtmr_of_pcr(event.pcr).map(Register::Rtmr),
+    }
+}
+
+/// The registers of a platform, MRTD among them where it is one value or the first of one firmware's orders.
+pub fn registers(platform: &Platform) -> BTreeMap<Register, Digest> {
+    let mut all = platform.registers.clone();
+    if let Some(first) = platform.mrtd.first() {
+        all.insert(Register::Mrtd, first.digest);
+    }
+    all
+}
+
+/// The registers as nested JSON: `mrtd`, `rtmr0` … or `pcr` with numbers.
+pub fn registers_json(platform: &Platform) -> Value {
+    let mut values = serde_json::Map::new();
+    let mut pcrs = serde_json::Map::new();
+    for (register, digest) in registers(platform) {
+        match register {
+            Register::Pcr(index) => pcrs.insert(index.to_string(), json!(digest)),
+            _ => values.insert(register.to_string(), json!(digest)),
+        };
+    }
+    if !pcrs.is_empty() {
+        values.insert("pcr".to_owned(), pcrs.into());
+    }
+    values.into()
+}
+
+/// The events as JSON: register, type, digest (null where the platform decides), subject, source, expected.
+pub fn events_json(platform: &Platform) -> Value {
+    let event = |event: &Event| {
+        let digest = match &event.expected {
+            Expected::Exact(digest) => Some(digest),
+            Expected::PlatformGiven(_) => None,
+        };
+        json!({
+            "register": register(platform.kind, event),
+            "type": event.kind,
+            "digest": digest,
+            "subject": event.subject,
+            "source": event.source,
+            "expected": event.expected,
+        })
+    };
+    platform.events.iter().map(event).collect()
+}
+
+/// A platform's name and shape, in one line.
+pub fn title(platform: &Platform) -> String {
+    let mut line = platform.name.clone();
+    for (word, value) in &platform.shape {
+        let short = if word == "firmware" { value.get(..12).unwrap_or(value) } else { value };
+        let _ = write!(line, " {word}={short}");
+    }
+    if platform.kind == RegisterKind::Tpm {
+        let bank = match platform.algorithm {
+            Algorithm::Sha256 => "sha256",
+            Algorithm::Sha384 => "sha384",
+        };
+        let _ = write!(line, " bank={bank}");
+    }
+    line
+}
+
+fn rule(expected: &Expected) -> String {
+    match expected {
+        Expected::Exact(digest) => digest.to_string(),
+        Expected::PlatformGiven(PlatformRule::OneOf { digests }) => {
+            let digests: Vec<String> = digests.iter().map(ToString::to_string).collect();
+            format!("platform-given, one of {}", digests.join(" "))
+        }
+        Expected::PlatformGiven(PlatformRule::BootOption { description }) => {
+            format!("platform-given, a boot option that begins with {description:?}")
+        }
+        Expected::PlatformGiven(PlatformRule::FromData { at_most }) => {
+            format!("platform-given, as the data in the log say, at most {at_most}")
+        }
+        Expected::PlatformGiven(PlatformRule::Unjudged) => "platform-given, not judged".to_owned(),
+    }
+}
+
+/// What a kind of source stands for, in the words of a person who changes it.
+fn input_words(file: &str) -> &str {
+    match file {
+        "acpi" => "the machine's ACPI tables (QEMU's version, vCPUs, memory, devices, address bits)",
+        "machine" => "the machine (memory, boot devices)",
+        "firmware" => "the firmware and its variables",
+        "platform" => "the platform, as its file says",
+        "disk" => "the disk's partition table",
+        "uki" => "the unified kernel image",
+        other => other,
+    }
+}
+
+/// What a register depends on, without its constants.
+fn inputs_of(register: Register, events: &[&Event]) -> String {
+    if register == Register::Mrtd {
+        return "the firmware's code, and the order in which the VMM adds its pages".to_owned();
+    }
+    let inputs: BTreeSet<&str> = events.iter().map(|event| event.source.file.as_str()).collect();
+    let words: Vec<&str> = inputs.into_iter().filter(|input| *input != "rule").map(input_words).collect();
+    if words.is_empty() { "constants alone".to_owned() } else { words.join("; ") }
+}
+
+/// How much is said of each register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Its value.
+    Values,
+    /// Its value, what it depends on, and its events with their sources.
+    Explained,
+}
+
+/// A platform for people.
+pub fn text(platform: &Platform, detail: Detail) -> String {
+    let values = registers(platform);
+    let mut all: BTreeMap<Register, Vec<&Event>> =
+        values.keys().map(|register| (*register, Vec::new())).collect();
+    for event in &platform.events {
+        if let Some(register) = register(platform.kind, event) {
+            all.entry(register).or_default().push(event);
+        }
+    }
+    let mut out = format!("{}\n", title(platform));
+    for (register, events) in all {
+        let value = values.get(&register).map_or_else(|| "platform-given".to_owned(), ToString::to_string);
+        let _ = writeln!(out, "  {register:<7} {value}");
+        if detail == Detail::Values {
+            continue;
+        }
+        let _ = writeln!(out, "    depends on {}", inputs_of(register, &events));
+        for event in events {
+            let _ = writeln!(out, "    {} {}: {}", event.kind, event.subject, rule(&event.expected));
+            let ranges: Vec<String> =
+                event.source.ranges.iter().map(|(at, length)| format!("{at:#x}+{length:#x}")).collect();
+            let ranges = if ranges.is_empty() { String::new() } else { format!(" [{}]", ranges.join(" ")) };
+            let _ = writeln!(out, "      {}{ranges}: {}", event.source.file, event.source.rule);
+        }
+    }
+    out
+}
+
+/// Something of a document that does not agree with an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Mismatch {
+    /// Which machine; absent for the image as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// The register, or which part of the document.
+    pub register: String,
+    /// Index of the first event of the register that differs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event: Option<usize>,
+    /// What it measures.
+    pub subject: String,
+    /// What the document says.
+    pub expected: String,
+    /// What the image gives.
+    pub found: String,
+    /// What that points to.
+    pub points_to: String,
+}
+
+/// Compares a document with what an image gives: every register, its first event that differs, every subject.
+pub fn compare(document: &Reference, computed: &Reference) -> Vec<Mismatch> {
+    let mut all = Vec::new();
+    let mut whole = |register: &str, subject: &str, expected: String, found: String, points_to: &str| {
+        if expected != found {
+            all.push(Mismatch {
+                platform: None,
+                register: register.to_owned(),
+                event: None,
+                subject: subject.to_owned(),
+                expected,
+                found,
+                points_to: points_to.to_owned(),
+            });
+        }
+    };
+    let name = |image: &reference::Image| format!("{} {} ({})", image.name, image.version, image.profile);
+    whole("image", "name, version, profile", name(&document.image), name(&computed.image), "another image");
+    let subjects = |reference: &Reference| -> BTreeMap<String, String> {
+        let text = |subject: &Subject| {
+            (subject.name.clone(), format!("{} ({} bytes)", subject.sha256, subject.bytes))
+        };
+        reference.subjects.iter().map(text).collect()
+    };
+    let (expected, found) = (subjects(document), subjects(computed));
+    for subject in expected.keys().chain(found.keys()).collect::<BTreeSet<_>>() {
+        let of =
+            |all: &BTreeMap<String, String>| all.get(subject).cloned().unwrap_or_else(|| "none".to_owned());
+        whole("subject", subject, of(&expected), of(&found), "the file itself");
+    }
+    let count = |reference: &Reference| format!("{} entries", reference.platforms.len());
+    whole("platforms", "machines and banks", count(document), count(computed), "the document");
+    for (expected, found) in document.platforms.iter().zip(&computed.platforms) {
+        all.extend(platform_mismatches(expected, found));
+    }
+    all
+}
+
+fn platform_mismatches(expected: &Platform, found: &Platform) -> Vec<Mismatch> {
+    let mut all = Vec::new();
+    let mut push = |register: String, event, subject: &str, wanted: String, got: String, points_to: &str| {
+        all.push(Mismatch {
+            platform: Some(title(expected)),
+            register,
+            event,
+            subject: subject.to_owned(),
+            expected: wanted,
+            found: got,
+            points_to: points_to.to_owned(),
+        });
+    };
+    if (expected.kind, expected.algorithm, &expected.shape) != (found.kind, found.algorithm, &found.shape) {
+        push("shape".to_owned(), None, "the machine", title(expected), title(found), "firmware or shape");
+    }
+    let mrtds = |platform: &Platform| -> Vec<String> {
+        platform.mrtd.iter().map(|mrtd| mrtd.digest.to_string()).collect()
+    };
+    if mrtds(expected) != mrtds(found) {
+        let (wanted, got) = (mrtds(expected).join(" "), mrtds(found).join(" "));
+        push("mrtd".to_owned(), None, "the firmware's code", wanted, got, input_words("firmware"));
+    }
+    let events = |platform: &Platform, of: Register| -> Vec<Event> {
+        let all = platform.events.iter();
+        all.filter(|event| register(platform.kind, event) == Some(of)).cloned().collect()
+    };
+    let of = |platform: &Platform| -> BTreeSet<Register> {
+        let events = platform.events.iter().filter_map(|event| register(platform.kind, event));
+        events.chain(platform.registers.keys().copied()).collect()
+    };
+    for register in &of(expected) | &of(found) {
+        let (wanted, got) = (events(expected, register), events(found, register));
+        let longest = wanted.len().max(got.len());
+        let first = (0..longest).find(|index| wanted.get(*index) != got.get(*index));
+        let told = |events: &[Event], index| {
+            let event = events.get(index);
+            event.map_or_else(|| "no event".to_owned(), |event: &Event| rule(&event.expected))
+        };
+        match first {
+            Some(index) => {
+                let event = got.get(index).or(wanted.get(index));
+                let subject = event.map_or("", |event| event.subject.as_str());
+                let points_to = event.map_or("", |event| input_words(&event.source.file));
+                let (wanted, got) = (told(&wanted, index), told(&got, index));
+                let same = "the same digest of another type, subject or source".to_owned();
+                let got = if wanted == got { same } else { got };
+                push(register.to_string(), Some(index), subject, wanted, got, points_to);
+            }
+            None => {
+                let value = |platform: &Platform| {
+                    let value = platform.registers.get(&register);
+                    value.map_or_else(|| "platform-given".to_owned(), ToString::to_string)
+                };
+                let (wanted, got) = (value(expected), value(found));
+                if wanted != got {
+                    let what = "the document: its own events do not give this value";
+                    push(register.to_string(), None, "the register's value", wanted, got, what);
+                }
+            }
+        }
+    }
+    all
+}

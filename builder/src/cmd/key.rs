@@ -1,0 +1,60 @@
+//! `proofmark key`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use proofmark::claim::envelope;
+use proofmark::claim::transparency::note::{Role, SigningKey};
+use proofmark::host::{files, output, signer};
+
+use crate::failure::hinted;
+
+/// Makes a new key, and writes it to a file that only its owner can read; its public half to FILE.pub, and to standard
+/// output. Without --log or --witness, it signs statements of images: ECDSA P-256, PKCS #8 in PEM.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Make the key of a log of this name (a URL without scheme): Ed25519.
+    #[arg(long, value_name = "NAME", conflicts_with = "witness")]
+    log: Option<String>,
+    /// Make the key of a witness of this name (a URL without scheme): Ed25519.
+    #[arg(long, value_name = "NAME")]
+    witness: Option<String>,
+    /// File to write, which must not be there.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+/// Makes it.
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let (secret, public) = match (&arguments.log, &arguments.witness) {
+        (None, None) => {
+            let key = envelope::SigningKey::from_seed(&signer::random()?)?;
+            (key.to_secret_pem()?, key.public().pem()?)
+        }
+        (log, witness) => {
+            let role = if log.is_some() { Role::Log } else { Role::Witness };
+            let name = log.as_ref().or(witness.as_ref()).map(String::as_str).unwrap_or_default();
+            let key = SigningKey::new(name, role, &signer::random()?).map_err(|error| {
+                hinted(
+                    format!("{name:?} cannot name a key: {error}"),
+                    "give a name like log.example.org/images",
+                )
+            })?;
+            (key.to_secret_text(), format!("{}\n", key.public()))
+        }
+    };
+    if arguments.file.exists() {
+        return Err(hinted(
+            format!("{} is there already", arguments.file.display()),
+            "keys are never overwritten: name another file",
+        ));
+    }
+    signer::keep_secret(&arguments.file, &secret)?;
+    let mut beside = arguments.file.clone().into_os_string();
+    beside.push(".pub");
+    files::write(beside.as_ref(), public.as_bytes())
+        .with_context(|| format!("cannot write {}", beside.display()))?;
+    output::print(&public)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,304 @@
+//! `proofmark log`.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use proofmark::claim::bundle::PublicKey;
+use proofmark::claim::envelope::Envelope;
+use proofmark::claim::transparency::note::{self, Note, VerifierKey};
+use proofmark::claim::transparency::policy::Policy;
+use proofmark::claim::transparency::tile::Source;
+use proofmark::host::log::directory::{Cosigners, Directory, MOST_ENTRIES, Unwitnessed, Writer};
+use proofmark::host::log::medium::Disk;
+use proofmark::host::log::web::{PATIENCE, Server, Tiles};
+use proofmark::host::log::witness::{Asking, Own as Witness};
+use proofmark::host::log::{audit, monitor};
+use proofmark::host::{output, signer};
+
+use crate::cli::Format;
+use crate::failure::{NO, hinted};
+
+/// Makes, writes, serves and watches transparency logs. A log is a folder that any static web server can publish.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Make an empty log in a folder.
+    Init(Init),
+    /// Append entries, one a line: canonical hashedrekord 0.0.2. `proofmark publish` does it for images.
+    Append(Append),
+    /// Check a whole log: checkpoint, every entry, every tile. Exits with 4 when anything is wrong.
+    Audit(Audit),
+    /// Serve as a witness: cosign the states of logs which follow from those seen before.
+    Witness(WitnessArguments),
+    /// Look at what is new in a log since the last look. Exits with 4 when there is an alarm.
+    Monitor(Monitor),
+}
+
+#[derive(Debug, clap::Args)]
+struct Init {
+    /// Folder of the log.
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// The log's key, as `proofmark key --log NAME FILE` makes it. Its name is the log's.
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct Append {
+    /// Folder of the log.
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// The log's key.
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Logs and witnesses (tlog-policy): the quorum must cosign before anything is published.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// File of entries; `-` is standard input.
+    #[arg(value_name = "FILE")]
+    entries: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct Audit {
+    /// Folder or address of the log.
+    #[arg(value_name = "DIR|URL")]
+    log: String,
+    /// Logs and witnesses (tlog-policy) that its checkpoint must be of.
+    #[arg(long, value_name = "FILE")]
+    policy: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct WitnessArguments {
+    /// The witness's key, as `proofmark key --witness NAME FILE` makes it.
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Folder where it keeps what it saw. Who loses it must take a new key.
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// A log to cosign for, as a verifier key; may be given several times.
+    #[arg(long, value_name = "VKEY", required = true)]
+    log: Vec<String>,
+    /// Address to listen at, without TLS.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7380")]
+    listen: SocketAddr,
+}
+
+#[derive(Debug, clap::Args)]
+struct Monitor {
+    /// Folder or address of the log.
+    #[arg(value_name = "DIR|URL")]
+    log: String,
+    /// Logs and witnesses (tlog-policy) that its checkpoint must be of.
+    #[arg(long, value_name = "FILE")]
+    policy: PathBuf,
+    /// Folder where the last state is kept.
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// A public key of ours, PEM; entries by it must be known. May be given several times.
+    #[arg(long, value_name = "FILE")]
+    key: Vec<PathBuf>,
+    /// A folder of images or envelopes of ours: each *.dsse.json in it is known. May be given several times.
+    #[arg(long, value_name = "DIR")]
+    known: Vec<PathBuf>,
+}
+
+/// Does it.
+pub fn run(arguments: &Arguments, format: Format) -> anyhow::Result<ExitCode> {
+    match &arguments.verb {
+        Verb::Init(arguments) => init(arguments),
+        Verb::Append(arguments) => append(arguments),
+        Verb::Audit(arguments) => whole(arguments, format),
+        Verb::Witness(arguments) => witness(arguments),
+        Verb::Monitor(arguments) => look(arguments, format),
+    }
+}
+
+/// A log's or witness's signing key.
+pub fn signing_key(path: &Path) -> anyhow::Result<note::SigningKey> {
+    let text = signer::secret(path)?;
+    note::SigningKey::parse(&text).with_context(|| format!("cannot use {}", path.display()))
+}
+
+/// A policy of logs, and its text.
+pub fn policy(path: &Path) -> anyhow::Result<(Policy, String)> {
+    let text = String::from_utf8(super::verify::read(path)?)
+        .with_context(|| format!("{} is no text", path.display()))?;
+    let policy = Policy::parse(&text).with_context(|| format!("cannot use {}", path.display()))?;
+    Ok((policy, text))
+}
+
+fn init(arguments: &Init) -> anyhow::Result<ExitCode> {
+    let writer = Writer::init(&arguments.folder, signing_key(&arguments.key)?)?;
+    output::print(&format!("{}\n", writer.key()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn append(arguments: &Append) -> anyhow::Result<ExitCode> {
+    let cannot = || format!("cannot read {}", arguments.entries.display());
+    let mut text = Vec::new();
+    if arguments.entries == Path::new("-") {
+        std::io::stdin().lock().read_to_end(&mut text).with_context(cannot)?;
+    } else {
+        text = std::fs::read(&arguments.entries).with_context(cannot)?;
+    }
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let entries: Vec<Vec<u8>> = lines.map(<[u8]>::to_vec).collect();
+    for (number, entry) in (1..).zip(&entries) {
+        proofmark::claim::transparency::entry::Entry::parse(entry)
+            .with_context(|| format!("line {number} cannot be logged"))?;
+    }
+    let policy = arguments.policy.as_deref().map(policy).transpose()?;
+    let cosigners: Box<dyn Cosigners + '_> = match &policy {
+        Some((policy, _)) => Box::new(Asking { policy }),
+        None => Box::new(Unwitnessed),
+    };
+    let mut writer = Writer::open(&arguments.folder, signing_key(&arguments.key)?)?;
+    for part in entries.chunks(MOST_ENTRIES) {
+        writer.append(part, cosigners.as_ref())?;
+    }
+    let state = writer.state();
+    output::print(&format!("{} {} {}\n", state.origin(), state.size(), state.root()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A log's tiles and its checkpoint.
+fn open(log: &str) -> anyhow::Result<(Box<dyn Source>, Note)> {
+    if log.starts_with("http://") || log.starts_with("https://") {
+        let server = Server::new(log, PATIENCE);
+        let note = server.fetch("checkpoint")?;
+        let note = Note::parse(&note).with_context(|| format!("the checkpoint of {log} is refused"))?;
+        return Ok((Box::new(Tiles(server)), note));
+    }
+    let directory = Directory::open(Path::new(log));
+    let note = directory.checkpoint().with_context(|| format!("cannot read the log in {log}"))?;
+    Ok((Box::new(directory), note))
+}
+
+fn whole(arguments: &Audit, format: Format) -> anyhow::Result<ExitCode> {
+    let (policy, _) = policy(&arguments.policy)?;
+    let (source, checkpoint) = open(&arguments.log)?;
+    let report = match audit::audit(source.as_ref(), &checkpoint, &policy, &mut |_, _| {}) {
+        Ok(report) => report,
+        Err(error @ proofmark::host::log::Error::Policy { .. }) => {
+            let text = proofmark::host::chain(&error);
+            output::print(&match format {
+                Format::Text => format!("refused: {text}\n"),
+                Format::Json => format!("{}\n", serde_json::json!({"clean": false, "findings": [text]})),
+            })?;
+            return Ok(ExitCode::from(NO));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut text = match format {
+        Format::Json => format!("{}\n", serde_json::to_string_pretty(&report)?),
+        Format::Text => format!("{}: {} entries, root {}\n", report.origin, report.size, report.root),
+    };
+    if format == Format::Text {
+        for (witness, time) in &report.cosigned {
+            text += &format!("cosigned by {witness} at {time}\n");
+        }
+        for remark in &report.remarks {
+            text += &format!("remark: {remark}\n");
+        }
+        for finding in &report.findings {
+            text += &format!("wrong: {finding}\n");
+        }
+        if report.untold > 0 {
+            text += &format!("wrong: {} more\n", report.untold);
+        }
+        if report.is_clean() {
+            text += "nothing is wrong\n";
+        }
+    }
+    output::print(&text)?;
+    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+}
+
+fn witness(arguments: &WitnessArguments) -> anyhow::Result<ExitCode> {
+    let logs = arguments.log.iter().map(|text| VerifierKey::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    let own = Witness::new(signing_key(&arguments.key)?, logs, &arguments.state)?;
+    let listener = TcpListener::bind(arguments.listen)
+        .with_context(|| format!("cannot listen at {}", arguments.listen))?;
+    output::print(&format!("listening at http://{}\n", listener.local_addr()?))?;
+    own.serve(&listener, &super::now, &|remark| eprintln!("{remark}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads our envelopes below a folder: `*.dsse.json`, and those that a log keeps as blobs.
+fn envelopes(folder: &Path, own: &mut monitor::Own, depth: u32) -> anyhow::Result<()> {
+    let cannot = || format!("cannot read {}", folder.display());
+    for entry in std::fs::read_dir(folder).with_context(cannot)? {
+        let path = entry.with_context(cannot)?.path();
+        if path.is_dir() && depth > 0 {
+            envelopes(&path, own, depth - 1)?;
+        } else if path.to_string_lossy().ends_with(".dsse.json") {
+            let bytes = super::verify::read(&path)?;
+            let envelope =
+                Envelope::parse(&bytes).with_context(|| format!("cannot use {}", path.display()))?;
+            own.knows(envelope);
+        }
+    }
+    Ok(())
+}
+
+fn look(arguments: &Monitor, format: Format) -> anyhow::Result<ExitCode> {
+    let (policy, _) = policy(&arguments.policy)?;
+    let mut own = monitor::Own::default();
+    for path in &arguments.key {
+        let text = String::from_utf8(super::verify::read(path)?)?;
+        let key = PublicKey::from_pem(&text).with_context(|| format!("cannot use {}", path.display()))?;
+        own.verifiers.insert(key.der().to_vec());
+    }
+    if own.verifiers.is_empty() && !arguments.known.is_empty() {
+        return Err(hinted(
+            "envelopes are known, but no key of ours",
+            "give --key FILE, so that entries by it are looked for",
+        ));
+    }
+    for folder in &arguments.known {
+        envelopes(folder, &mut own, 8)?;
+    }
+    let (source, checkpoint) = open(&arguments.log)?;
+    std::fs::create_dir_all(&arguments.state)
+        .with_context(|| format!("cannot make {}", arguments.state.display()))?;
+    let look = monitor::look(source.as_ref(), &checkpoint, &policy, &own, &Disk::new(&arguments.state))?;
+    output::print(&match format {
+        Format::Json => format!("{}\n", serde_json::to_string_pretty(&look)?),
+        Format::Text => {
+            let since = match look.before {
+                Some(before) => format!("{before} entries at the last look"),
+                None => "the first look: nothing is proven of what was before".to_owned(),
+            };
+            let mut text =
+                format!("{}: {} entries, {since}; {} new ones are ours\n", look.origin, look.now, look.ours);
+            for alarm in &look.alarms {
+                text += &format!("alarm: {}\n", serde_json::to_string(alarm)?);
+            }
+            text
+        }
+    })?;
+    Ok(if look.alarms.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+}
+
+/// Environment that a signing command gets: that of this program.
+pub fn environment() -> BTreeMap<std::ffi::OsString, std::ffi::OsString> {
+    std::env::vars_os().collect()
+}
+
+/// How long a log may take for an answer.
+pub fn patience(seconds: Option<u64>) -> Duration {
+    seconds.map_or(PATIENCE, Duration::from_secs)
+}

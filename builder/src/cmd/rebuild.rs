@@ -1,0 +1,101 @@
+//! `proofmark rebuild`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use proofmark::claim::manifest::Manifest;
+use proofmark::claim::provenance::statement::{BUILDER, Statement};
+use proofmark::host::output;
+use rootfs::content::Sha256Digest;
+
+use super::publish::{Logs, Signing, told, whole};
+use crate::cli::Session;
+use crate::failure::{NO, hinted};
+
+/// Builds an image again from its recipe and lock, from fetched files only, and compares every output byte for byte.
+/// When all are equal, it signs and logs a verification summary that says so. Exits with 4 when they are not.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Folder of the image that somebody built.
+    #[arg(value_name = "OUT")]
+    image: PathBuf,
+    /// Folder of its recipe, with the lock that it was built from.
+    #[arg(value_name = "RECIPE")]
+    recipe: PathBuf,
+    #[command(flatten)]
+    signing: Signing,
+    #[command(flatten)]
+    logs: Logs,
+    /// Who rebuilds, as verifiers' policies name it [default: this program and its version].
+    #[arg(long, value_name = "URI", default_value = BUILDER, hide_default_value = true)]
+    builder: String,
+}
+
+/// Names of outputs that differ, or that only one has.
+fn differences(theirs: &Manifest, ours: &Manifest) -> Vec<String> {
+    let names = theirs.outputs.keys().chain(ours.outputs.keys());
+    let mut differ: Vec<String> =
+        names.filter(|name| theirs.outputs.get(*name) != ours.outputs.get(*name)).cloned().collect();
+    differ.sort();
+    differ.dedup();
+    if differ.is_empty() && theirs.to_text() != ours.to_text() {
+        differ.push("manifest.json".to_owned());
+    }
+    differ
+}
+
+/// Rebuilds.
+pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
+    let built = whole(&arguments.image)?;
+    // A signer that cannot sign is better known before the work than after it.
+    let signer = arguments.signing.signer()?;
+    let loaded = super::load(&arguments.recipe)?;
+    let (text, _) = loaded.lock()?;
+    let lock = Sha256Digest::of(text.as_bytes()).to_string();
+    if lock != built.manifest.lock_sha256 {
+        return Err(hinted(
+            format!(
+                "{} was built from another lock: SHA-256 {}, found {lock}",
+                arguments.image.display(),
+                built.manifest.lock_sha256
+            ),
+            "check out the recipe and lock that the image was built from",
+        ));
+    }
+    if built.manifest.secure_boot.is_some() {
+        return Err(hinted(
+            "the image's UKI is signed for Secure Boot, with a key that only its builder has",
+            "compare the unsigned image: build it without --secure-boot-key",
+        ));
+    }
+    let scratch = tempfile::tempdir().context("no place to build")?;
+    let folder = scratch.path().join("image");
+    let profile = built.manifest.profile;
+    super::build::run(&super::build::Arguments::again(&arguments.recipe, profile, &folder), session)?;
+    let path = folder.join("manifest.json");
+    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let again: Manifest = serde_json::from_slice(&bytes).context("the rebuilt manifest is malformed")?;
+    let differ = differences(&built.manifest, &again);
+    if !differ.is_empty() {
+        let text = format!("not reproduced: {} differ\n", differ.join(", "));
+        output::print(&match session.format {
+            crate::cli::Format::Text => text,
+            crate::cli::Format::Json => {
+                format!("{}\n", serde_json::json!({"reproduced": false, "differ": differ}))
+            }
+        })?;
+        return Ok(ExitCode::from(NO));
+    }
+    let own = arguments.image.join("manifest.json");
+    let own = std::fs::read(&own).with_context(|| format!("cannot read {}", own.display()))?;
+    let digest = Sha256Digest::of(&own).to_string();
+    let statement = Statement::reproduced(&built.manifest, &arguments.builder, &digest);
+    let id = Sha256Digest::of(&signer.public().der()?).to_string();
+    let kind = format!("reproduced-{}", id.get(..8).unwrap_or_default());
+    let published = arguments.logs.publisher(&arguments.image, &arguments.signing, |publisher| {
+        Ok(vec![publisher.publish(&kind, &statement)?])
+    })?;
+    told(&published, session.format)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,136 @@
+//! Yields the firmware of QEMU's machines, and what is known of it, from a lock or from a file.
+//!
+//! # Shape
+//! ```text
+//! lock ─> package in the store ─> one file of it ─> image        kept in the store, by the package's digest
+//! image ─> known ? its profile : unpacked, a third of a second   kept in the store, by the image's digest
+//! ```
+//!
+//! # Not here
+//! What follows from it: `claim::reference`.
+
+use std::path::{Path, PathBuf};
+
+use ovmf_measure::digest::Digest;
+use ovmf_measure::known::{FIRMWARE, FirmwareFile, KnownFirmware};
+use ovmf_measure::volume::{self, Profile};
+use rootfs::content::Sha256Digest;
+use rootfs::deb;
+use rootfs::path::TreePath;
+
+use super::store::{self, Store};
+use crate::claim::reference::Firmware;
+use crate::lock::Lock;
+
+/// Where Debian's packages have variables and code in one file: `ovmf` and `ovmf-generic`, `ovmf-inteltdx`.
+const FILES: [&str; 2] = ["usr/share/ovmf/OVMF.fd", "usr/share/ovmf/OVMF.inteltdx.ms.fd"];
+
+/// Why there is no firmware.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The lock has none.
+    #[error("the lock names no firmware, which machines of QEMU need")]
+    NotLocked,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The package cannot be read.
+    #[error("cannot read {label}")]
+    Deb {
+        /// Name and version.
+        label: String,
+        /// Why.
+        source: deb::Error,
+    },
+    /// The package has no firmware in one file.
+    #[error("{label} has none of the files {}", FILES.join(", "))]
+    NoFile {
+        /// Name and version.
+        label: String,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The image is none that is understood.
+    #[error("cannot read the volumes of {label}")]
+    Volume {
+        /// Where it comes from.
+        label: String,
+        /// Why.
+        source: volume::Error,
+    },
+    /// This program's own file of firmware is damaged.
+    #[error("the file of known firmware cannot be read")]
+    Known(#[source] toml::de::Error),
+}
+
+/// The firmware that a lock names.
+///
+/// # Errors
+/// [`Error`].
+pub fn locked(store: &Store, lock: &Lock) -> Result<Firmware, Error> {
+    let deb = lock.firmware.as_ref().ok_or(Error::NotLocked)?;
+    let blob = lock.blob_of_deb(deb).ok_or(Error::NotLocked)?;
+    let key = blob.sha256;
+    let label = format!("{} {}", deb.name, deb.version);
+    // What was derived is believed by its digest alone, which stands before it.
+    let kept = store.derived("firmware", &key).and_then(|bytes| {
+        let (digest, image) = bytes.split_at_checked(32)?;
+        (Sha256Digest::of(image).0 == digest).then(|| image.to_vec())
+    });
+    let image = match kept {
+        Some(image) => image,
+        None => {
+            let bytes = store.read(&blob.sha256, &blob.label)?;
+            let unreadable = |source| Error::Deb { label: label.clone(), source };
+            let mut image = None;
+            for path in FILES {
+                let path = TreePath::new(path).map_err(|source| unreadable(source.into()))?;
+                image = image.or(deb::file(&bytes, &path).map_err(unreadable)?);
+            }
+            let image = image.ok_or_else(|| Error::NoFile { label: label.clone() })?;
+            let kept = [&Sha256Digest::of(&image).0[..], &image].concat();
+            store.keep_derived("firmware", &key, &kept);
+            image
+        }
+    };
+    described(store, image, label)
+}
+
+/// The firmware in a file: variables and code.
+///
+/// # Errors
+/// [`Error`].
+pub fn given(store: &Store, path: &Path) -> Result<Firmware, Error> {
+    let image = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    described(store, image, path.display().to_string())
+}
+
+fn described(store: &Store, image: Vec<u8>, label: String) -> Result<Firmware, Error> {
+    let sha256 = Sha256Digest::of(&image);
+    let known: FirmwareFile = toml::from_str(FIRMWARE).map_err(Error::Known)?;
+    let known = known.find(&Digest::Sha256(sha256.0)).cloned();
+    let pei = known.iter().flat_map(|known| &known.pei).map(|seen| seen.digest).collect();
+    let profile = match known {
+        Some(KnownFirmware { profile, .. }) => profile,
+        None => {
+            let kept = store.derived("firmware-profile", &sha256);
+            let kept = kept.and_then(|bytes| serde_json::from_slice::<Profile>(&bytes).ok());
+            match kept.filter(|profile| profile.firmware == Digest::Sha256(sha256.0)) {
+                Some(profile) => profile,
+                None => {
+                    let profile = Profile::read(&image).map_err(|source| Error::Volume { label, source })?;
+                    let bytes = serde_json::to_vec(&profile).unwrap_or_default();
+                    store.keep_derived("firmware-profile", &sha256, &bytes);
+                    profile
+                }
+            }
+        }
+    };
+    Ok(Firmware { image, profile, pei })
+}

@@ -1,0 +1,219 @@
+//! Transparency logs: a folder that is written here, a Rekor v2, a Rekor v1; one trait for all.
+//!
+//! # Shape
+//! ```text
+//! submit       envelope -> the log's entry, as sigstore bundles carry it, and its proof
+//! checkpoint   the last published state
+//! consistency  proof between two sizes
+//! ```
+//! Whatever a log answers is checked here against what was sent and against the policy of logs, before anybody sees it.
+//!
+//! # Not here
+//! Formats and judgements: `claim::transparency`.
+
+pub mod audit;
+pub mod directory;
+pub mod medium;
+pub mod monitor;
+pub mod rekor_v1;
+pub mod rekor_v2;
+pub mod serve;
+pub mod web;
+pub mod witness;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::claim::envelope::Envelope;
+use crate::claim::provenance::policy::log_id;
+use crate::claim::transparency::entry::Verifier;
+use crate::claim::transparency::merkle::{self, Hash};
+use crate::claim::transparency::note::{self, Note};
+use crate::claim::transparency::policy::{self, Accepted, Policy};
+use crate::claim::transparency::proof::{self, Proof};
+
+/// Why a log did not do what was asked, or is not believed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder's log failed.
+    #[error(transparent)]
+    Directory(#[from] directory::Error),
+    /// The server cannot be reached, or is too slow.
+    #[error("{url} does not answer")]
+    Unreachable {
+        /// What was asked for.
+        url: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The server says no.
+    #[error("{url} answers {status}: {message}")]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// HTTP status.
+        status: u16,
+        /// What it says, cut.
+        message: String,
+    },
+    /// The answer is malformed.
+    #[error("{url} gives a malformed answer: {reason}")]
+    Malformed {
+        /// What was asked for.
+        url: String,
+        /// In what way.
+        reason: String,
+    },
+    /// The answer is about something else than what was sent.
+    #[error("{log} logged something else than what was sent: {reason}")]
+    Other {
+        /// The log.
+        log: String,
+        /// In what way.
+        reason: String,
+    },
+    /// The log's proof does not hold.
+    #[error("{log} does not prove what it says")]
+    Proof {
+        /// The log.
+        log: String,
+        /// Why.
+        source: proof::Error,
+    },
+    /// The log's state is not one that the policy accepts.
+    #[error("the state of {log} is refused")]
+    Policy {
+        /// The log.
+        log: String,
+        /// Why.
+        source: policy::Error,
+    },
+    /// The log's state is no note.
+    #[error("the state of {log} is refused")]
+    Note {
+        /// The log.
+        log: String,
+        /// Why.
+        source: note::Error,
+    },
+    /// The tiles do not give a proof.
+    #[error("the tiles of {log} give no proof")]
+    Tiles {
+        /// The log.
+        log: String,
+        /// Why.
+        source: merkle::Error,
+    },
+}
+
+/// What is to be logged.
+#[derive(Debug, Clone, Copy)]
+pub struct Submission<'a> {
+    /// The envelope.
+    pub envelope: &'a Envelope,
+    /// Who verifies it.
+    pub verifier: &'a Verifier,
+}
+
+/// A log's entry, proven.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded {
+    /// The entry, as bundles carry it (`TransparencyLogEntry`).
+    pub entry: Value,
+    /// The leaf's bytes.
+    pub body: Vec<u8>,
+    /// Its proof.
+    pub proof: Proof,
+    /// Whether the entry was there before.
+    pub known: Option<()>,
+}
+
+/// A log.
+pub trait TransparencyLog {
+    /// The log's name, for messages.
+    fn name(&self) -> &str;
+
+    /// Has an envelope logged; one that is in the log already is found there.
+    ///
+    /// # Errors
+    /// [`Error`].
+    fn submit(&mut self, submission: Submission<'_>) -> Result<Recorded, Error>;
+
+    /// The last published state, which the policy accepts.
+    ///
+    /// # Errors
+    /// [`Error`].
+    fn checkpoint(&self) -> Result<Note, Error>;
+
+    /// Consistency proof between two sizes of the log.
+    ///
+    /// # Errors
+    /// [`Error`].
+    fn consistency(&self, old: u64, new: u64) -> Result<Vec<Hash>, Error>;
+}
+
+/// A log in a folder, its witnesses asked as a policy says.
+pub struct Folder<'a, C> {
+    /// The writer.
+    pub writer: directory::Writer<medium::Disk>,
+    /// Who cosigns.
+    pub cosigners: C,
+    /// What is accepted.
+    pub policy: &'a Policy,
+}
+
+impl<C: directory::Cosigners> TransparencyLog for Folder<'_, C> {
+    fn name(&self) -> &str {
+        self.writer.key().name()
+    }
+
+    fn submit(&mut self, submission: Submission<'_>) -> Result<Recorded, Error> {
+        self.writer.keep_blob(&submission.envelope.to_bytes())?;
+        let body = submission.envelope.entry(submission.verifier.clone()).to_bytes();
+        let logged = self.writer.append(std::slice::from_ref(&body), &self.cosigners)?;
+        let name = self.name().to_owned();
+        let Some(logged) = logged.into_iter().next() else {
+            return Err(Error::Other { log: name, reason: "nothing was logged".to_owned() });
+        };
+        let proof =
+            Proof { extra: None, index: logged.index, hashes: logged.proof, checkpoint: logged.checkpoint };
+        let accepted =
+            proof.verify(&body, self.policy).map_err(|source| Error::Proof { log: name, source })?;
+        let entry = bundled(&proof, &accepted, &body);
+        Ok(Recorded { entry, body, proof, known: logged.known })
+    }
+
+    fn checkpoint(&self) -> Result<Note, Error> {
+        let note = directory::Directory::open(self.writer.folder()).checkpoint()?;
+        let refused = |source| Error::Policy { log: self.name().to_owned(), source };
+        self.policy.accept(&note).map_err(refused)?;
+        Ok(note)
+    }
+
+    fn consistency(&self, old: u64, new: u64) -> Result<Vec<Hash>, Error> {
+        let files = directory::Directory::open(self.writer.folder());
+        let tree = crate::claim::transparency::tile::Tree::new(&files, new);
+        merkle::prove_consistency(&tree, old, new)
+            .map_err(|source| Error::Tiles { log: self.name().to_owned(), source })
+    }
+}
+
+/// An entry of a Rekor v2, or of a log like it, as bundles carry it.
+pub fn bundled(proof: &Proof, accepted: &Accepted, body: &[u8]) -> Value {
+    let index = proof.index.to_string();
+    let checkpoint = accepted.checkpoint();
+    json!({
+        "logIndex": index,
+        "logId": {"keyId": STANDARD.encode(log_id(accepted.log()))},
+        "kindVersion": {"kind": "hashedrekord", "version": "0.0.2"},
+        "inclusionProof": {
+            "logIndex": index,
+            "rootHash": checkpoint.root().to_base64(),
+            "treeSize": checkpoint.size().to_string(),
+            "hashes": proof.hashes.iter().map(|hash| hash.to_base64()).collect::<Vec<_>>(),
+            "checkpoint": {"envelope": proof.checkpoint.to_string()},
+        },
+        "canonicalizedBody": STANDARD.encode(body),
+    })
+}

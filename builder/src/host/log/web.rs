@@ -1,0 +1,148 @@
+//! Yields a server's answers, whole and bounded, from requests with a time limit.
+//!
+//! # Not here
+//! What the answers mean. Redirects are not followed: a log is where its policy says.
+
+use std::io::Read;
+use std::time::Duration;
+
+use super::Error;
+use crate::claim::transparency::tile::{Kind, Name, Source};
+
+/// Longest answer, in bytes.
+const MOST_BYTES: u64 = 32 << 20;
+/// Longest part of an answer that a message shows.
+const MOST_SHOWN: usize = 300;
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// The header `Location`.
+    pub location: Option<String>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// A server.
+#[derive(Debug, Clone)]
+pub struct Server {
+    agent: ureq::Agent,
+    base: String,
+}
+
+/// How long a server may take for an answer. A Rekor v2 answers when a checkpoint covers the entry.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Server {
+    /// A server by the address that all paths follow; `patience` is for a whole answer.
+    pub fn new(base: &str, patience: Duration) -> Self {
+        let tls = ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build();
+        let agent = ureq::Agent::config_builder()
+            .tls_config(tls)
+            .timeout_global(Some(patience))
+            .max_redirects(0)
+            .http_status_as_error(false)
+            .user_agent(concat!("proofmark/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .into();
+        Server { agent, base: base.trim_end_matches('/').to_owned() }
+    }
+
+    /// The address of a path.
+    pub fn url(&self, path: &str) -> String {
+        match path.trim_start_matches('/') {
+            "" => self.base.clone(),
+            path => format!("{}/{path}", self.base),
+        }
+    }
+
+    fn answer(
+        url: &str,
+        result: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<Answer, Error> {
+        let lost = |source: Box<dyn std::error::Error + Send + Sync>| Error::Unreachable {
+            url: url.to_owned(),
+            source,
+        };
+        let mut response = result.map_err(|error| lost(Box::new(error)))?;
+        let location = response.headers().get("location").and_then(|value| value.to_str().ok());
+        let location = location.map(str::to_owned);
+        let status = response.status().as_u16();
+        let mut body = Vec::new();
+        let reader = response.body_mut().as_reader();
+        reader.take(MOST_BYTES + 1).read_to_end(&mut body).map_err(|error| lost(Box::new(error)))?;
+        if body.len() as u64 > MOST_BYTES {
+            let reason = format!("longer than {MOST_BYTES} bytes");
+            return Err(Error::Malformed { url: url.to_owned(), reason });
+        }
+        Ok(Answer { status, location, body })
+    }
+
+    /// Asks for a path.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::Malformed`].
+    pub fn get(&self, path: &str) -> Result<Answer, Error> {
+        let url = self.url(path);
+        Self::answer(&url, self.agent.get(&url).header("Accept", "application/json, */*").call())
+    }
+
+    /// Sends a body to a path.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::Malformed`].
+    pub fn post(&self, path: &str, kind: &str, body: &[u8]) -> Result<Answer, Error> {
+        let url = self.url(path);
+        let request = self.agent.post(&url).header("Content-Type", kind).header("Accept", "application/json");
+        Self::answer(&url, request.send(body))
+    }
+
+    /// The body of a path that must be there.
+    ///
+    /// # Errors
+    /// [`Error::Status`] for any status but 200, and those of [`Server::get`].
+    pub fn fetch(&self, path: &str) -> Result<Vec<u8>, Error> {
+        let answer = self.get(path)?;
+        if answer.status == 200 { Ok(answer.body) } else { Err(self.refused(path, &answer)) }
+    }
+
+    /// The error of an answer that says no.
+    pub fn refused(&self, path: &str, answer: &Answer) -> Error {
+        let shown = answer.body.get(..MOST_SHOWN).unwrap_or(&answer.body);
+        let message = String::from_utf8_lossy(shown).trim().to_owned();
+        Error::Status { url: self.url(path), status: answer.status, message }
+    }
+}
+
+/// The tiles of a log below an address, as C2SP's tlog-tiles lay them out.
+#[derive(Debug, Clone)]
+pub struct Tiles(pub Server);
+
+impl Source for Tiles {
+    fn tile(&self, name: &Name) -> Result<Vec<u8>, String> {
+        let answer = self.0.get(&name.to_string()).map_err(|error| crate::host::chain(&error))?;
+        match answer.status {
+            200 => Ok(answer.body),
+            404 if name.full() != *name => {
+                // A partial tile may be gone when the full one is there.
+                let body =
+                    self.0.fetch(&name.full().to_string()).map_err(|error| crate::host::chain(&error))?;
+                let count = usize::from(name.width());
+                match name.kind() {
+                    Kind::Hashes(_) => Ok(body.get(..count * 32).unwrap_or(&body).to_vec()),
+                    Kind::Entries => {
+                        let entries = name.full().entries(&body).map_err(|error| error.to_string())?;
+                        let parts = entries.into_iter().take(count);
+                        let parts = parts.map(crate::claim::transparency::tile::in_bundle);
+                        let parts =
+                            parts.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+                        Ok(parts.concat())
+                    }
+                }
+            }
+            _ => Err(self.0.refused(&name.to_string(), &answer).to_string()),
+        }
+    }
+}

@@ -1,0 +1,525 @@
+//! Yields signed and logged statements beside an image, one step after the other, each of which is taken once.
+//!
+//! # Shape
+//! ```text
+//! OUT/<kind>.dsse.json           the signed envelope; written before any log sees it
+//! OUT/publish.json               the journal: by kind, the payload's digest and each log's entry
+//! OUT/<kind>.sigstore.json       envelope and log entries, for any sigstore verifier
+//! OUT/<kind>.tlog-proof          proof for the first log; <kind>.2.tlog-proof for the second, and so on
+//! OUT/trusted_root.json          keys of the logs, as sigstore has them
+//! OUT/tlog-policy                logs and witnesses, as C2SP has them
+//! OUT/signer.pub                 the signer's public key
+//! ```
+//! Whoever publishes again after a crash, or for no reason, finds what was done: an envelope is signed once, an entry is
+//! logged once, and a log that says "I have it" is asked for its proof.
+//!
+//! # Not here
+//! What is stated: `claim::provenance::statement`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::files;
+use super::log::web::PATIENCE;
+use super::log::{self, Submission, TransparencyLog};
+use super::signer::{self, Signer};
+use super::stamp;
+use crate::claim::bundle::{self, Artifact, PublicKey, Sigstore, Verify};
+use crate::claim::envelope::{self, Envelope, IN_TOTO};
+use crate::claim::provenance::policy::{add_authorities, log_in_root, trust_root};
+use crate::claim::provenance::statement::Statement;
+use crate::claim::transparency::entry::Verifier;
+use crate::claim::transparency::policy::Policy;
+use crate::claim::transparency::proof::{self, Proof};
+
+/// Where the journal is.
+pub const JOURNAL: &str = "publish.json";
+/// Where the keys of the logs are.
+pub const TRUST_ROOT: &str = "trusted_root.json";
+/// Where logs and witnesses are.
+pub const LOG_POLICY: &str = "tlog-policy";
+/// Where the signer's public key is.
+pub const SIGNER: &str = "signer.pub";
+/// The form of journal that this program writes.
+const FORM: &str = "proofmark-publish/1";
+
+/// Why something is not published.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file system refuses.
+    #[error("cannot {deed} {}", path.display())]
+    Io {
+        /// What was to be done.
+        deed: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the file system says.
+        source: io::Error,
+    },
+    /// The journal is malformed.
+    #[error("{} is no journal of this program", path.display())]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// There is no signature.
+    #[error("cannot sign")]
+    Signer(#[from] signer::Error),
+    /// The signer's public key is unusable.
+    #[error("the signer's public key cannot be used")]
+    Key(#[from] envelope::Error),
+    /// A log did not take it.
+    #[error("cannot log at {log}")]
+    Log {
+        /// The log.
+        log: String,
+        /// Why.
+        source: Box<log::Error>,
+    },
+    /// What the journal says does not hold any more.
+    #[error("the entry that the journal has of {log} does not hold: delete {JOURNAL} to log anew")]
+    Stale {
+        /// The log.
+        log: String,
+        /// Why.
+        source: proof::Error,
+    },
+    /// The bundle would be refused by a verifier: nothing of it is written.
+    #[error("what was to be published of {kind} would be refused")]
+    Refused {
+        /// Which statement.
+        kind: String,
+        /// Why.
+        source: bundle::Error,
+    },
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Journal {
+    form: String,
+    /// By kind.
+    done: BTreeMap<String, Done>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Done {
+    /// SHA-256 of the envelope and of the key or certificate.
+    envelope: String,
+    /// The time stamp on its signature, hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stamp: Option<String>,
+    /// By log.
+    logs: BTreeMap<String, Step>,
+}
+
+/// A log's entry.
+#[derive(Debug, Serialize, Deserialize)]
+struct Step {
+    entry: Value,
+    body: String,
+    proof: String,
+}
+
+/// What came of a publication.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Published {
+    /// The statement's kind, which the files are named by.
+    pub kind: String,
+    /// SHA-256 of the payload.
+    pub payload: String,
+    /// Place of the entry by log.
+    pub logs: BTreeMap<String, u64>,
+    /// Logs that were asked this time; the others were done before.
+    pub asked: Vec<String>,
+}
+
+/// Publishes beside an image.
+pub struct Publisher<'a> {
+    /// The image's folder.
+    pub folder: &'a Path,
+    /// Who signs.
+    pub signer: &'a Signer,
+    /// Where it is logged.
+    pub logs: Vec<Box<dyn TransparencyLog + 'a>>,
+    /// The signer's certificate, DER; without it, the key is all that is known of the signer.
+    pub certificate: Option<&'a [u8]>,
+    /// Address of an authority that stamps the time on signatures.
+    pub stamps: Option<&'a str>,
+    /// A trust root with the authorities of certificate and stamps.
+    pub authorities: Option<&'a Value>,
+    /// What is accepted of the logs.
+    pub policy: &'a Policy,
+    /// The policy's text, for the image's folder.
+    pub policy_text: &'a str,
+}
+
+impl Publisher<'_> {
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let path = self.folder.join(name);
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Error::Io { deed: "read", path, source }),
+        }
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        if self.read(name)?.as_deref() == Some(bytes) {
+            return Ok(());
+        }
+        let path = self.folder.join(name);
+        files::write(&path, bytes).map_err(|source| Error::Io { deed: "write", path, source })
+    }
+
+    fn journal(&self) -> Result<Journal, Error> {
+        let Some(bytes) = self.read(JOURNAL)? else { return Ok(Journal::default()) };
+        let path = self.folder.join(JOURNAL);
+        serde_json::from_slice(&bytes).map_err(|source| Error::Journal { path, source })
+    }
+
+    fn keep(&self, journal: &Journal) -> Result<(), Error> {
+        let mut text = serde_json::to_vec_pretty(journal)
+            .map_err(|source| Error::Journal { path: self.folder.join(JOURNAL), source })?;
+        text.push(b'\n');
+        self.write(JOURNAL, &text)
+    }
+
+    /// The envelope of a payload: the one that was signed before, when it is by this signer.
+    fn envelope(&self, kind: &str, payload: Vec<u8>) -> Result<Envelope, Error> {
+        let name = format!("{kind}.dsse.json");
+        let before = self.read(&name)?.and_then(|bytes| Envelope::parse(&bytes).ok());
+        if let Some(envelope) = before
+            && envelope.kind == IN_TOTO
+            && envelope.payload == payload
+            && envelope.verify(&self.signer.public()).is_ok()
+        {
+            return Ok(envelope);
+        }
+        let envelope = self.signer.envelope(IN_TOTO, payload)?;
+        self.write(&name, &envelope.to_bytes())?;
+        Ok(envelope)
+    }
+
+    /// Signs and logs a statement, as far as that was not done before, and writes the files.
+    ///
+    /// # Errors
+    /// [`Error`]; then what was done is in the journal, and the next call goes on from there.
+    pub fn publish(&mut self, kind: &str, statement: &Statement) -> Result<Published, Error> {
+        let payload = statement.to_payload();
+        let digest = hex::encode(Sha256::digest(&payload));
+        let envelope = self.envelope(kind, payload)?;
+        let public = self.signer.public();
+        let der = public.der()?;
+        let verifier = match self.certificate {
+            Some(certificate) => Verifier::Certificate(certificate.to_vec()),
+            None => Verifier::Key(der.clone()),
+        };
+        let mut journal = self.journal()?;
+        journal.form = FORM.to_owned();
+        let (Verifier::Key(who) | Verifier::Certificate(who)) = &verifier;
+        let signed = Sha256::new().chain_update(envelope.to_bytes()).chain_update(who).finalize();
+        let signed = hex::encode(signed);
+        let done = journal.done.entry(kind.to_owned()).or_default();
+        if done.envelope != signed {
+            *done = Done { envelope: signed, stamp: None, logs: BTreeMap::new() };
+        }
+        if let (Some(address), None) = (self.stamps, &done.stamp) {
+            let stamp = stamp::stamp(address, &envelope.signature, PATIENCE)
+                .map_err(|source| Error::Log { log: address.to_owned(), source: Box::new(source) })?;
+            done.stamp = Some(hex::encode(stamp));
+            self.keep(&journal)?;
+        }
+        let mut asked = Vec::new();
+        for at in 0..self.logs.len() {
+            let Some(log) = self.logs.get_mut(at) else { continue };
+            let name = log.name().to_owned();
+            let known = journal.done.get(kind).is_some_and(|done| done.logs.contains_key(&name));
+            if known {
+                continue;
+            }
+            let recorded = log
+                .submit(Submission { envelope: &envelope, verifier: &verifier })
+                .map_err(|source| Error::Log { log: name.clone(), source: Box::new(source) })?;
+            let step = Step {
+                entry: recorded.entry,
+                body: hex::encode(&recorded.body),
+                proof: recorded.proof.to_string(),
+            };
+            if let Some(done) = journal.done.get_mut(kind) {
+                done.logs.insert(name.clone(), step);
+            }
+            self.keep(&journal)?;
+            asked.push(name);
+        }
+        let mut logs = BTreeMap::new();
+        let (mut entries, mut proofs) = (Vec::new(), Vec::new());
+        for log in &self.logs {
+            let name = log.name().to_owned();
+            let step = journal.done.get(kind).and_then(|done| done.logs.get(&name));
+            let Some(step) = step else { continue };
+            let stale = |source| Error::Stale { log: name.clone(), source };
+            let body = hex::decode(&step.body).unwrap_or_default();
+            let proof = Proof::parse(step.proof.as_bytes()).map_err(stale)?;
+            proof.verify(&body, self.policy).map_err(stale)?;
+            logs.insert(name.clone(), proof.index);
+            entries.push(step.entry.clone());
+            proofs.push(step.proof.clone());
+        }
+        let keys: Vec<Value> =
+            self.policy.logs().iter().map(|log| log_in_root(&log.key, log.url.as_deref())).collect();
+        let mut root = trust_root(&keys);
+        if let Some(authorities) = self.authorities {
+            add_authorities(&mut root, authorities);
+        }
+        let root = root.to_string();
+        let stamp = journal.done.get(kind).and_then(|done| done.stamp.as_deref());
+        let stamps: Vec<Vec<u8>> = stamp.and_then(|stamp| hex::decode(stamp).ok()).into_iter().collect();
+        let text = envelope.bundle(&verifier, &entries, &stamps);
+        self.holds(kind, statement, &text, &root, &verifier)?;
+        for (number, proof) in (1..).zip(&proofs) {
+            let number = if number == 1 { String::new() } else { format!(".{number}") };
+            self.write(&format!("{kind}{number}.tlog-proof"), proof.as_bytes())?;
+        }
+        self.write(TRUST_ROOT, format!("{root}\n").as_bytes())?;
+        self.write(LOG_POLICY, self.policy_text.as_bytes())?;
+        self.write(SIGNER, public.pem()?.as_bytes())?;
+        self.write(&format!("{kind}.sigstore.json"), text.as_bytes())?;
+        Ok(Published { kind: kind.to_owned(), payload: digest, logs, asked })
+    }
+
+    /// Judges a bundle as a verifier will, before anybody sees it.
+    fn holds(
+        &self,
+        kind: &str,
+        statement: &Statement,
+        bundle: &str,
+        root: &str,
+        signer: &Verifier,
+    ) -> Result<(), Error> {
+        let refused = |source| Error::Refused { kind: kind.to_owned(), source };
+        let mut digest = [0; 32];
+        let subject = statement.subject.first().and_then(|subject| subject.digest.get("sha256"));
+        let known = subject.is_some_and(|subject| hex::decode_to_slice(subject, &mut digest).is_ok());
+        if !known {
+            return Err(refused(bundle::Error::Refused {
+                reason: "the statement has no subject".to_owned(),
+            }));
+        }
+        let signer = match signer {
+            Verifier::Key(der) => PublicKey::from_der(der).map(bundle::Signer::Key),
+            Verifier::Certificate(der) => bundle::Signer::of_certificate(der),
+        };
+        let signer = signer.map_err(refused)?;
+        let verifier = Sigstore::new(root.as_bytes()).map_err(refused)?;
+        verifier.verify(bundle.as_bytes(), Artifact::Sha256(digest), &signer).map(drop).map_err(refused)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use super::super::log::directory::{Unwitnessed, Writer};
+    use super::super::log::{Folder, Recorded};
+    use super::*;
+    use crate::claim::envelope::SigningKey;
+    use crate::claim::provenance::statement::SUMMARY;
+    use crate::claim::transparency::merkle::Hash;
+    use crate::claim::transparency::note::{self, Note, Role};
+
+    fn log_key(number: u8) -> note::SigningKey {
+        note::SigningKey::new(&format!("log.example/{number}"), Role::Log, &[number; 32]).unwrap()
+    }
+
+    fn statement(disk: &str) -> Statement {
+        let text = serde_json::json!({
+            "_type": "https://in-toto.io/Statement/v1",
+            "predicateType": SUMMARY,
+            "predicate": {},
+            "subject": [{"name": "disk.raw", "digest": {"sha256": disk.repeat(64)}}],
+        });
+        Statement::parse(text.to_string().as_bytes()).unwrap()
+    }
+
+    /// A log that fails so many times before it does its work, or after it.
+    struct Shaky<'a> {
+        log: Folder<'a, Unwitnessed>,
+        before: Rc<Cell<u32>>,
+        after: Rc<Cell<u32>>,
+    }
+
+    fn failure() -> log::Error {
+        log::Error::Status { url: "https://log.example".to_owned(), status: 503, message: String::new() }
+    }
+
+    impl TransparencyLog for Shaky<'_> {
+        fn name(&self) -> &str {
+            self.log.name()
+        }
+
+        fn submit(&mut self, submission: Submission<'_>) -> Result<Recorded, log::Error> {
+            if self.before.get() > 0 {
+                self.before.set(self.before.get() - 1);
+                return Err(failure());
+            }
+            let recorded = self.log.submit(submission);
+            if self.after.get() > 0 {
+                self.after.set(self.after.get() - 1);
+                return Err(failure());
+            }
+            recorded
+        }
+
+        fn checkpoint(&self) -> Result<Note, log::Error> {
+            self.log.checkpoint()
+        }
+
+        fn consistency(&self, old: u64, new: u64) -> Result<Vec<Hash>, log::Error> {
+            self.log.consistency(old, new)
+        }
+    }
+
+    struct Lab {
+        root: tempfile::TempDir,
+        signer: Signer,
+        policy: Policy,
+        text: String,
+        before: Rc<Cell<u32>>,
+        after: Rc<Cell<u32>>,
+    }
+
+    fn lab() -> Lab {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("out")).unwrap();
+        for number in [1, 2] {
+            drop(Writer::init(&root.path().join(format!("log{number}")), log_key(number)).unwrap());
+        }
+        let text = format!("log {}\nlog {}\nquorum none\n", log_key(1).public(), log_key(2).public());
+        Lab {
+            root,
+            signer: Signer::Key(SigningKey::from_seed(&[4; 32]).unwrap()),
+            policy: Policy::parse(&text).unwrap(),
+            text,
+            before: Rc::default(),
+            after: Rc::default(),
+        }
+    }
+
+    impl Lab {
+        fn publish(&self, statement: &Statement) -> Result<Published, Error> {
+            let folder = self.root.path().join("out");
+            let logs = [1, 2].map(|number| {
+                let place = self.root.path().join(format!("log{number}"));
+                let writer = Writer::open(&place, log_key(number)).unwrap();
+                let log = Folder { writer, cosigners: Unwitnessed, policy: &self.policy };
+                let (before, after) = match number {
+                    1 => (Rc::default(), Rc::default()),
+                    _ => (Rc::clone(&self.before), Rc::clone(&self.after)),
+                };
+                Box::new(Shaky { log, before, after }) as Box<dyn TransparencyLog>
+            });
+            let mut publisher = Publisher {
+                folder: &folder,
+                signer: &self.signer,
+                logs: logs.into(),
+                certificate: None,
+                stamps: None,
+                authorities: None,
+                policy: &self.policy,
+                policy_text: &self.text,
+            };
+            publisher.publish("provenance", statement)
+        }
+
+        fn files(&self) -> BTreeMap<String, Vec<u8>> {
+            std::fs::read_dir(self.root.path().join("out"))
+                .unwrap()
+                .map(|entry| {
+                    let entry = entry.unwrap();
+                    (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())
+                })
+                .collect()
+        }
+
+        fn sizes(&self) -> [u64; 2] {
+            [1, 2].map(|number| {
+                let place = self.root.path().join(format!("log{number}"));
+                Writer::open(&place, log_key(number)).unwrap().state().size()
+            })
+        }
+    }
+
+    #[test]
+    fn a_statement_is_published_once_whatever_is_repeated() {
+        let lab = lab();
+        let first = lab.publish(&statement("1")).unwrap();
+        assert_eq!(first.asked.len(), 2);
+        let files = lab.files();
+        let names: Vec<_> = files.keys().map(String::as_str).collect();
+        assert_eq!(
+            names,
+            [
+                "provenance.2.tlog-proof",
+                "provenance.dsse.json",
+                "provenance.sigstore.json",
+                "provenance.tlog-proof",
+                "publish.json",
+                "signer.pub",
+                "tlog-policy",
+                "trusted_root.json",
+            ]
+        );
+        let again = lab.publish(&statement("1")).unwrap();
+        assert_eq!((again.asked.len(), again.logs, lab.files()), (0, first.logs, files.clone()));
+        // Without its journal it asks the logs, which have it.
+        std::fs::remove_file(lab.root.path().join("out/publish.json")).unwrap();
+        assert_eq!(lab.publish(&statement("1")).unwrap().asked.len(), 2);
+        assert_eq!(lab.files(), files);
+        assert_eq!(lab.sizes(), [1, 1]);
+        // Another statement is another entry.
+        lab.publish(&statement("2")).unwrap();
+        assert_eq!(lab.sizes(), [2, 2]);
+    }
+
+    #[test]
+    fn a_publication_goes_on_where_it_failed() {
+        let lab = lab();
+        lab.before.set(1);
+        lab.after.set(1);
+        for _ in 0..2 {
+            assert!(
+                matches!(lab.publish(&statement("1")), Err(Error::Log { log, .. }) if log == "log.example/2")
+            );
+            assert!(!lab.root.path().join("out/provenance.sigstore.json").exists());
+        }
+        let published = lab.publish(&statement("1")).unwrap();
+        assert_eq!(published.asked, ["log.example/2"]);
+        assert_eq!(lab.sizes(), [1, 1]);
+    }
+
+    #[test]
+    fn a_forged_journal_or_another_signer_is_noticed() {
+        let mut lab = lab();
+        lab.publish(&statement("1")).unwrap();
+        let path = lab.root.path().join("out/publish.json");
+        let good = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, good.replacen("index 0", "index 1", 1)).unwrap();
+        assert!(matches!(lab.publish(&statement("1")), Err(Error::Stale { .. })));
+        std::fs::write(&path, "{").unwrap();
+        assert!(matches!(lab.publish(&statement("1")), Err(Error::Journal { .. })));
+        std::fs::write(&path, good.replace("\"logIndex\": \"0\"", "\"logIndex\": \"7\"")).unwrap();
+        assert!(matches!(lab.publish(&statement("1")), Err(Error::Refused { .. })));
+        std::fs::write(&path, &good).unwrap();
+        lab.signer = Signer::Key(SigningKey::from_seed(&[5; 32]).unwrap());
+        assert_eq!(lab.publish(&statement("1")).unwrap().asked.len(), 2);
+        assert_eq!(lab.sizes(), [2, 2]);
+    }
+}
