@@ -195,6 +195,7 @@ impl Sample {
             ids: Ids::default(),
             archives: vec![archive],
             debs,
+            firmware: Some(deb("ovmf", "2025.02-8", "recipe")),
             npm: packages,
             validated: Vec::new(),
         };
@@ -299,6 +300,7 @@ fn every_package_of_the_image_is_there_and_nothing_else() {
             "deb:libb1=3",
             KERNEL,
             STUB,
+            "firmware:ovmf=2025.02-8",
             "node@22.19.0",
             "npm:@s/d@1.0.0 (node_modules/@s/d)",
             "npm:@s/d@2.0.0 (node_modules/app/node_modules/@s/d)",
@@ -312,9 +314,9 @@ fn every_package_of_the_image_is_there_and_nothing_else() {
     assert_eq!(within("npm:inner@0.1 (bundled /opt/app/node_modules/app/dist/inner)"), Some(APP));
     assert_eq!(within("node@22.19.0"), Some(NODE));
     let sub = package(&bom, "npm:sub@1.0.0 (bundled /opt/app/node_modules/app/dist/sub)");
-    assert_eq!((sub.within, sub.purl.as_str()), (Some(8), "pkg:npm/sub"));
+    assert_eq!((sub.within, sub.purl.as_str()), (Some(9), "pkg:npm/sub"));
     let roots: Vec<&str> = bom.roots().map(|number| references(&bom)[number]).collect();
-    assert_eq!(roots, ["crate:proofmark-guest@0.1.0", AA, STUB, APP, NODE]);
+    assert_eq!(roots, ["crate:proofmark-guest@0.1.0", AA, STUB, "firmware:ovmf=2025.02-8", APP, NODE]);
 }
 
 #[test]
