@@ -404,8 +404,11 @@ fn judge<S>(evidence: &Evidence<S>, platform: &Platform, policy: &Policy) -> (Ve
     }
     let held = evidence.registers();
     let judged = judged(evidence.kind(), logged.keys().chain(predicted.keys()).copied());
-    for register in held.keys().filter(|register| !judged.contains(register)) {
-        notes.push(Note::NotJudged { register: *register });
+    for (register, value) in held.iter().filter(|(register, _)| !judged.contains(register)) {
+        // What nothing was extended into needs no judge.
+        if *value != replay::reset_value(*register, algorithm) {
+            notes.push(Note::NotJudged { register: *register });
+        }
     }
     let at_start = replay::at_start(&evidence.log, algorithm);
     let mut findings = closed::Findings::default();

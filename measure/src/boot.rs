@@ -35,7 +35,7 @@ use crate::preimage::{Piece, Preimage};
 use crate::stub::{self, Uki};
 use crate::td_hob;
 use crate::variable::{self, GLOBAL, IMAGE_SECURITY, SecureBoot, Store};
-use crate::volume::{BOOT_MENU, Exit, Profile, SHELL, Separator, UI_APP};
+use crate::volume::{BOOT_MENU, Profile, SHELL, Separator, UI_APP};
 
 const FIRMWARE: &str = "firmware";
 const DISK: &str = "disk";
@@ -44,7 +44,6 @@ const UKI: &str = "uki";
 const CALLING: &str = "Calling EFI Application from Boot Option";
 /// The texts that the firmware measures as the kernel takes over.
 const EXITING: [&str; 2] = ["Exit Boot Services Invocation", "Exit Boot Services Returned with Success"];
-const EXIT_FAILED: &str = "Exit Boot Services Returned with Failure";
 /// The file of the TPM's log that the loader allocates, of zeros: QEMU's `TPM_LOG_AREA_MINIMUM_SIZE`.
 const TPM_LOG: usize = 64 << 10;
 
@@ -695,18 +694,7 @@ fn from_image(
                     member around it (systemd-stub's .extra)";
         events.hashed(9, kind, "initrd", image.part(&Role::Initrd), UKI, rule);
     }
-    let [call, success] = EXITING;
-    match (code.map(|code| code.profile.exit), listener) {
-        (Some(Exit::FailsOnce), Listener::Tpm) => {
-            [call, EXIT_FAILED, call, success].iter().for_each(|text| events.action(5, text))
-        }
-        (Some(Exit::FailsOnce), _) => {
-            let rule = Expected::PlatformGiven(PlatformRule::FromData { at_most: 4 });
-            let source = rule_source("firmware", "the text in the log: this firmware was never seen on a TD");
-            events.push(5, EventType::EV_EFI_ACTION, "Exit Boot Services", rule, source);
-        }
-        _ => [call, success].iter().for_each(|text| events.action(5, text)),
-    }
+    EXITING.iter().for_each(|text| events.action(5, text));
     Ok(())
 }
 

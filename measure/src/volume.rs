@@ -126,18 +126,6 @@ pub enum Separator {
     Rtmr0,
 }
 
-/// How the kernel's first call of ExitBootServices ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Exit {
-    /// Well.
-    #[default]
-    Succeeds,
-    /// It fails, and the kernel calls again: edk2 2026.08 changes the memory map at the first call. Seen at every boot
-    /// with a TPM, whatever the machine; not seen on a TD, whose firmware says nothing plainly.
-    FailsOnce,
-}
-
 /// What of a firmware decides which events it measures; computed from its image by [`Profile::read`], which takes
 /// some tenths of a second, and kept by its digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,9 +156,6 @@ pub struct Profile {
     pub tdx: Feature,
     /// Where a TD's separator goes.
     pub separator: Separator,
-    /// How the kernel's call of ExitBootServices ends.
-    #[serde(default)]
-    pub exit: Exit,
     /// SHA-256 and SHA-384 of DXEFV, unpacked.
     pub dxe: Vec<Digest>,
 }
@@ -209,7 +194,6 @@ impl Profile {
             |text: &[u8]| Feature::of(volumes.dxe.files.iter().any(|file| file.contains(text)).then_some(()));
         let version = volumes.version();
         let old = version.as_deref().and_then(release).is_some_and(|release| release < (2024, 11));
-        let fails = version.as_deref().and_then(release).is_some_and(|release| release >= (2026, 8));
         Ok(Profile {
             firmware: Algorithm::Sha256.of(image),
             secure_boot: has(&SECURE_BOOT),
@@ -222,7 +206,6 @@ impl Profile {
             shell: has(&SHELL),
             tdx: has(&TD_TCG2),
             separator: if old { Separator::Rtmr0 } else { Separator::Rtmr1 },
-            exit: if fails { Exit::FailsOnce } else { Exit::Succeeds },
             dxe: [Algorithm::Sha256, Algorithm::Sha384].map(|hash| hash.of(&volumes.dxe.bytes)).to_vec(),
             version,
         })

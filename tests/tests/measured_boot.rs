@@ -404,10 +404,11 @@ fn agree(told: &Told, predicted: &Platform, bank: Algorithm) -> Vec<String> {
     }
     for (register, value) in &predicted.registers {
         let Register::Pcr(index) = *register else { panic!("{register} of a TPM") };
-        if index != IMA {
-            assert_eq!(told.registers[&(bank, index)], *value, "{bank:?}: PCR {index}");
-        }
+        assert_eq!(told.registers[&(bank, index)], *value, "{bank:?}: PCR {index}");
     }
+    // PCR 0 holds code that changed itself before it was measured; what no event is predicted for is not foretold.
+    let known = [1, 2, 3, 4, 5, 6, 7, 9, 11].map(Register::Pcr);
+    assert!(known.iter().eq(predicted.registers.keys()), "{:?}", predicted.registers);
     given
 }
 
@@ -466,13 +467,16 @@ fn every_event_of_a_boot_is_predicted_and_only_pcr_1_moves_with_the_machine() {
     }
 }
 
+/// A change of a disk.
+type Change<'a> = &'a dyn Fn(&mut Disk);
+
 /// PCR 4: the UKI, and the kernel in it. 5: the GPT. 9: the kernel's command line and initrd. 11: the UKI's sections.
 #[test]
 fn each_change_of_the_image_moves_exactly_its_registers() {
     let Some(bench) = Bench::new() else { return };
     let ovmf = bench.plain();
     let init = init(bench.folder.path());
-    let changes: [(&str, &dyn Fn(&mut Disk), &[u8]); 5] = [
+    let changes: [(&str, Change<'_>, &[u8]); 5] = [
         // A text of the real-mode code, which does not run.
         ("kernel", &|disk| disk.exchange(".linux", "Probing EDD", "Probing Edd"), &[4, 11]),
         ("initrd", &|disk| disk.exchange_initrd(&init, "the second"), &[4, 9, 11]),

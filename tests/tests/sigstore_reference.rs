@@ -87,6 +87,7 @@ impl Published {
             policy_text: &text,
         };
         publisher.publish("provenance", &statement).unwrap();
+        drop(publisher);
         Published { root }
     }
 

@@ -225,7 +225,7 @@ impl Side {
             side.packages.entry(label).or_default().insert((deb.version.clone(), deb.sha256.clone()));
             side.facts.insert(format!("deb {}", deb.name), of_deb(deb));
         }
-        for deb in &lock.firmware {
+        if let Some(deb) = &lock.firmware {
             let label = ("firmware".to_owned(), deb.name.clone());
             side.packages.entry(label).or_default().insert((deb.version.clone(), deb.sha256.clone()));
         }

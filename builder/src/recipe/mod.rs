@@ -21,7 +21,7 @@ use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use ovmf_measure::acpi::Vendor;
+use ovmf_measure::acpi::{Smm, Vendor};
 use ovmf_measure::shape::{self, Name, Shape};
 use rootfs::path::TreePath;
 use rootfs::tree::Origin;
@@ -606,7 +606,7 @@ fn shapes(given: &document::MeasuredPlatform) -> Result<Vec<(Name, Shape)>, Stri
                 let (memory, vcpus, qemu) = (*memory, *vcpus, qemu.clone());
                 let shape = Shape { memory, vcpus, qemu, devices, address_bits, vendor };
                 if name.is_qemu() {
-                    shape.tables(name).map_err(|error| error.to_string())?;
+                    shape.tables(name, Smm::On).map_err(|error| error.to_string())?;
                 }
                 all.push((name, shape));
             }

@@ -616,6 +616,11 @@ fn a_tpm_s_pcrs_are_judged_by_the_same_closed_world() {
     let mut later = values.clone();
     later.insert(10, h("IMA"));
     assert_eq!(reasons(&later, &log), [""; 0], "nothing was predicted or logged for PCR 10");
+    let evidence = Evidence::of_pcrs(SHA384, later, log.clone()).unwrap();
+    let verdict = appraise(&evidence, &reference, &lenient()).unwrap();
+    let not_judged = |note: &&Note| matches!(note, Note::NotJudged { .. });
+    let not_judged: Vec<&Note> = verdict.notes().iter().filter(not_judged).collect();
+    assert_eq!(not_judged, [&Note::NotJudged { register: Register::Pcr(10) }]);
     let mut logged = log.clone();
     logged.entries.push(plain(9, EventType::EV_EVENT_TAG, b"x"));
     assert!(!reasons(&values, &logged).is_empty());

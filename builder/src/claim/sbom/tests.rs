@@ -189,6 +189,7 @@ impl Sample {
             index_sha256: "ff".repeat(32),
         };
         let lock = Lock {
+            firmware: None,
             version: crate::lock::VERSION,
             recipe: "aa".repeat(32),
             tool: crate::pipeline::tool(),

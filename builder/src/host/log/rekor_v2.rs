@@ -285,12 +285,14 @@ mod tests {
         assert!(matches!(lab.submit(&gone), Err(Error::Status { status: 404, .. })));
     }
 
+    type Change = fn(Vec<u8>) -> Vec<u8>;
+
     #[test]
     fn a_forged_or_truncated_answer_is_refused() {
         let Some(lab) = lab() else { return };
         let good = "02-post-hashedrekord-over-dsse.json";
-        let changes: BTreeMap<&str, fn(Vec<u8>) -> Vec<u8>> = BTreeMap::from([
-            ("truncated", (|body| body[..body.len() / 2].to_vec()) as fn(Vec<u8>) -> Vec<u8>),
+        let changes: BTreeMap<&str, Change> = BTreeMap::from([
+            ("truncated", (|body| body[..body.len() / 2].to_vec()) as Change),
             ("empty", |_| Vec::new()),
             ("empty object", |_| b"{}".to_vec()),
             ("index", |body| replace(&body, "\"logIndex\":\"0\"", "\"logIndex\":\"1\"")),

@@ -286,9 +286,9 @@ fn so_many_distinct_identities_must_agree() {
     let one = world.bundle(&world.provenance(), 0);
     let values = world.references();
     let expected = Problem::Rebuilders { expected: 2, found: BTreeSet::from(["one".to_owned()]) };
-    assert_eq!(world.judge(&[&one, &values]).problems, [expected.clone()]);
+    assert_eq!(world.judge(&[&one, &values]).problems, std::slice::from_ref(&expected));
     // The same signer twice is one.
-    assert_eq!(world.judge(&[&one, &one, &values]).problems, [expected.clone()]);
+    assert_eq!(world.judge(&[&one, &one, &values]).problems, std::slice::from_ref(&expected));
     let two = world.bundle(&world.provenance(), 1);
     assert!(world.judge(&[&one, &two, &values]).holds());
     let again = world.bundle(&Statement::reproduced(&world.manifest, BUILDER, MANIFEST), 1);

@@ -211,13 +211,16 @@ enum Death {
     PartOfPower,
 }
 
+/// A rename that is not settled: folder, file, and what the file held before.
+type Loose = (PathBuf, PathBuf, Option<Vec<u8>>);
+
 /// A disk that dies at its n-th operation.
 struct Mortal {
     disk: Disk,
     left: Cell<u32>,
     death: Death,
-    /// Renames that are not settled: folder, file, and what the file held before.
-    loose: RefCell<Vec<(PathBuf, PathBuf, Option<Vec<u8>>)>>,
+    /// Renames that are not settled.
+    loose: RefCell<Vec<Loose>>,
 }
 
 impl Mortal {
