@@ -75,6 +75,8 @@ pub enum Verb {
     Audit(cmd::audit::Arguments),
     /// Say what differs between two images, locks or recipes.
     Diff(cmd::diff::Arguments),
+    /// Check the inputs of a lock again, from Debian's keys and npm's digests on.
+    Inputs(cmd::inputs::Arguments),
     /// Sign and log how an image was built and what it measures to.
     Publish(cmd::publish::Arguments),
     /// Build an image again, compare it byte for byte, and sign that it is the same.
@@ -171,6 +173,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Verb::Measure(verb) => cmd::measure::run(verb, &session()?),
         Verb::Audit(verb) => cmd::audit::run(verb, &session()?),
         Verb::Diff(verb) => cmd::diff::run(verb, &session()?),
+        Verb::Inputs(verb) => cmd::inputs::run(verb, &session()?),
         Verb::Publish(verb) => cmd::publish::run(verb, &session()?),
         Verb::Rebuild(verb) => cmd::rebuild::run(verb, &session()?),
         Verb::Key(verb) => cmd::key::run(verb),

@@ -135,6 +135,15 @@ fn advice(error: &anyhow::Error) -> (Option<String>, u8) {
                         --debian-mirror or --debian-security-mirror, and look whether this machine's clock is right";
             return (Some(hint.to_owned()), 3);
         }
+        if let Some(locking::Error::LostProvenance { .. }) = cause.downcast_ref() {
+            let hint = "the lock stays as it was: find out why before you take it, for a stolen account publishes without \
+                        attestations; then say --accept-lost-provenance NAME";
+            return (Some(hint.to_owned()), 1);
+        }
+        if let Some(locking::Error::UnknownProvenance { .. }) = cause.downcast_ref() {
+            let hint = "try again later; or say --accept-lost-provenance NAME";
+            return (Some(hint.to_owned()), 3);
+        }
         match cause.downcast_ref() {
             Some(fetch::Error::Nowhere { .. }) => {
                 let hint = "mirrors forget old packages: run `proofmark update` for a newer lock, or give the folder \

@@ -224,6 +224,16 @@ pub struct Npm {
     /// Versions of Node.js that it works with.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub engines: String,
+    /// Digest of what the registry has of attestations of it; empty where it has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub attestations: String,
+    /// Size of that in bytes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub attestations_size: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// One file to fetch.
@@ -349,6 +359,9 @@ impl Lock {
             if npm.role == NpmRole::Application {
                 relative(&name, &npm.location)?;
             }
+            if !npm.attestations.is_empty() {
+                digest(&name, &npm.attestations)?;
+            }
             if !places.insert(format!("npm {} {} {}", npm.role as u8, npm.application, npm.location)) {
                 return Err(wrong("location", &name, "is there twice"));
             }
@@ -444,6 +457,14 @@ impl Lock {
             .collect()
     }
 
+    /// What registries attested of npm packages: what an auditor verifies again.
+    pub fn blobs_of_attestations(&self) -> Vec<Blob> {
+        let mut all: Vec<Blob> = self.npm.iter().filter_map(Npm::attestations_blob).collect();
+        all.sort_by(|a, b| a.path.cmp(&b.path));
+        all.dedup();
+        all
+    }
+
     /// Every file that a build of these profiles reads, without repetition, in the order of their paths.
     pub fn blobs(&self, profiles: &[Profile]) -> Vec<Blob> {
         let debs = profiles
@@ -469,6 +490,22 @@ impl Npm {
             path: self.path.clone(),
             snapshot: String::new(),
             label: format!("{}@{}", self.name, self.version),
+        })
+    }
+
+    /// Path of the attestations of this package, relative to the registry.
+    pub fn attestations_path(&self) -> String {
+        format!("-/npm/v1/attestations/{}@{}", self.name.replace('/', "%2f"), self.version)
+    }
+
+    /// The file of its attestations, when the registry had any.
+    pub fn attestations_blob(&self) -> Option<Blob> {
+        Some(Blob {
+            sha256: Sha256Digest::parse(&self.attestations)?,
+            size: self.attestations_size,
+            path: self.attestations_path(),
+            label: format!("attestations of {}@{}", self.name, self.version),
+            ..self.blob()?
         })
     }
 }
@@ -560,6 +597,8 @@ pub(crate) mod tests {
                 bin: BTreeMap::from([("x".into(), "x.js".into())]),
                 license: "MIT".into(),
                 engines: String::new(),
+                attestations: String::new(),
+                attestations_size: 0,
             }],
             validated: vec![],
         }

@@ -1,5 +1,6 @@
 //! What is claimed of an image, as data: pure, without a clock, a host or a path of this machine.
 
+pub mod attestation;
 pub mod bundle;
 pub mod contents;
 pub mod difference;

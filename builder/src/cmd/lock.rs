@@ -22,6 +22,16 @@ pub struct Arguments {
     /// Only check that the lock fits the recipe and this program; exit 4 when it does not.
     #[arg(long)]
     check: bool,
+    #[command(flatten)]
+    provenance: Provenance,
+}
+
+/// What may be lost from one lock to the next.
+#[derive(Debug, clap::Args)]
+pub struct Provenance {
+    /// An npm package that had attestations and may have none now; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    accept_lost_provenance: Vec<String>,
 }
 
 /// Locks, or checks.
@@ -31,7 +41,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
         return check(&loaded, session);
     }
     let previous = loaded.lock_if_any()?.map(|(_, lock)| lock);
-    let locked = make(&loaded, previous.as_ref(), session)?;
+    let locked = make(&loaded, previous.as_ref(), &arguments.provenance, session)?;
     let text = locked.lock.to_text();
     files::write(&loaded.lock_path, text.as_bytes())
         .with_context(|| format!("cannot write {}", loaded.lock_path.display()))?;
@@ -43,9 +53,19 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
 }
 
 /// Makes a lock from what the mirrors have now.
-pub fn make(loaded: &Loaded, previous: Option<&Lock>, session: &Session) -> anyhow::Result<Locked> {
+pub fn make(
+    loaded: &Loaded,
+    previous: Option<&Lock>,
+    provenance: &Provenance,
+    session: &Session,
+) -> anyhow::Result<Locked> {
     let fetcher = Fetcher::new(&session.store, &session.mirrors, session.network);
-    let locking = Locking { fetcher: &fetcher, progress: session.progress, now: super::now() };
+    let locking = Locking {
+        fetcher: &fetcher,
+        progress: session.progress,
+        now: super::now(),
+        accept_lost_provenance: &provenance.accept_lost_provenance,
+    };
     let mut locked = locking.make(&loaded.recipes, previous)?;
     let mut accepted = Vec::new();
     for (recipe, tree) in loaded.recipes.iter().zip(&locked.trees) {

@@ -7,6 +7,7 @@ pub mod diff;
 pub mod eventlog;
 pub mod export;
 pub mod fetch;
+pub mod inputs;
 pub mod key;
 pub mod lock;
 pub mod log;

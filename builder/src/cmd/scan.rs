@@ -111,7 +111,7 @@ fn text(
         let Some(component) = components.get(finding.component) else { continue };
         let (word, why) = match (&finding.vex, &finding.verdict) {
             _ if component.presence == Presence::KeptOut => {
-                ("absent", "the recipe's rules keep it out".to_owned())
+                ("absent", "none of its files is in the image".to_owned())
             }
             (Some(said), _) if said.status.clears() => {
                 let word = if said.status == Status::Fixed { "fixed" } else { "cleared" };

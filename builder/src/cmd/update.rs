@@ -19,6 +19,8 @@ pub struct Arguments {
     /// Write the new lock.
     #[arg(long)]
     write: bool,
+    #[command(flatten)]
+    provenance: super::lock::Provenance,
 }
 
 /// One package that changes.
@@ -34,7 +36,7 @@ struct Change {
 pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
     let loaded = super::load(&arguments.recipe)?;
     let previous = loaded.lock_if_any()?.map(|(_, lock)| lock);
-    let locked = super::lock::make(&loaded, previous.as_ref(), session)?;
+    let locked = super::lock::make(&loaded, previous.as_ref(), &arguments.provenance, session)?;
     let changes = changes(previous.as_ref(), &locked.lock);
     match session.format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&changes)?),

@@ -28,7 +28,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     // The signed releases and the indices too, for an auditor who resolves again. A mirror may have replaced them.
     let fetcher = Fetcher::new(&session.store, &session.mirrors, session.network);
     fetcher.ensure(&blobs, session.progress)?;
-    for blob in lock.blobs_of_archives() {
+    for blob in lock.blobs_of_archives().into_iter().chain(lock.blobs_of_attestations()) {
         match fetcher.ensure(std::slice::from_ref(&blob), session.progress) {
             Ok(_) => blobs.push(blob),
             Err(error) => session.progress.note(&format!("left out: {} ({error})", blob.label)),

@@ -1,6 +1,6 @@
 //! Yields files from mirrors into the store, many at once, each checked as it arrives.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -58,6 +58,17 @@ fn others(more: usize) -> String {
 
 /// Digest and size of a file that is in the store now.
 pub type Fetched = (Sha256Digest, u64);
+
+/// What mirrors have of a file that need not be there.
+#[derive(Debug)]
+pub enum Optional {
+    /// One has it.
+    Found(Fetched),
+    /// The one that answers does not have it.
+    Absent,
+    /// No one has it, and some could not be asked: the places, and what came of it.
+    Unknown(Vec<(String, String)>),
+}
 
 /// Whether the network may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,6 +203,57 @@ impl<'a> Fetcher<'a> {
                 (place, got)
             })
             .collect()
+    }
+
+    /// What the most wanted mirror that answers has of a file that need not be there. Nobody is asked twice; a mirror
+    /// that does not answer is put into `silent`, and whoever is there is not asked.
+    pub fn optional(
+        &self,
+        archive: ArchiveKind,
+        path: &str,
+        at_most: u64,
+        silent: &Mutex<BTreeSet<String>>,
+    ) -> Optional {
+        let is_silent = |base: &String| silent.lock().is_ok_and(|silent| silent.contains(base));
+        let mut failures = Vec::new();
+        for base in self.mirrors.bases(archive, "") {
+            let place = format!("{base}/{path}");
+            let outcome = if is_local(&place) {
+                match File::open(&place) {
+                    Ok(mut file) => self.take(&mut file, &Expected::AtMost(at_most), &|_| {}),
+                    // A vendored folder need not hold everything.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) => Err(Refusal::Final(error.to_string())),
+                }
+            } else if self.network == Network::Offline {
+                Err(Refusal::Final("not asked: offline".to_owned()))
+            } else if is_silent(&base) {
+                Err(Refusal::Final("did not answer before".to_owned()))
+            } else {
+                match self.agent.get(&place).call() {
+                    // 405 is what a registry says that does not know of attestations at all.
+                    Err(ureq::Error::StatusCode(404 | 405 | 410)) => return Optional::Absent,
+                    Err(error) => {
+                        if !matches!(error, ureq::Error::StatusCode(_))
+                            && let Ok(mut silent) = silent.lock()
+                        {
+                            silent.insert(base.clone());
+                        }
+                        Err(Refusal::of(error))
+                    }
+                    Ok(mut response) => {
+                        let mut reader = response.body_mut().with_config().limit(u64::MAX).reader();
+                        self.take(&mut reader, &Expected::AtMost(at_most), &|_| {})
+                    }
+                }
+            };
+            match outcome {
+                Ok(Ok(found)) => return Optional::Found(found),
+                Ok(Err(error)) => failures.push((place, error.to_string())),
+                Err(refusal) => failures.push((place, refusal.into_text())),
+            }
+        }
+        if failures.is_empty() { Optional::Absent } else { Optional::Unknown(failures) }
     }
 
     fn try_all(

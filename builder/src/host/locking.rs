@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use base64::Engine;
@@ -21,11 +22,12 @@ use rootfs::deb;
 use rootfs::npm::lock::tarball_path;
 use rootfs::tree::Tree;
 
-use super::fetch::{self, Fetcher};
+use super::fetch::{self, Fetcher, Optional};
 use super::npm_resolver::{self, Resolver};
 use super::progress::Progress;
 use super::store::{self, Expected};
 use crate::assemble::{self, IdChoice, Source, assemble};
+use crate::claim::attestation;
 use crate::lock::{self, Archive, ArchiveKind, Blob, Deb, Ids, Lock, Npm, NpmRole, moment, moment_seconds};
 use crate::recipe::{self, Profile, Recipe};
 use crate::resolve::inrelease::{self, InRelease, InReleaseError};
@@ -138,6 +140,28 @@ pub enum Error {
         /// Each registry, and what is wrong.
         attempts: Vec<(String, String)>,
     },
+    /// Packages had attestations in the lock before, and have none now.
+    #[error("the registry has no attestations any more of what it had some of:{}", lines(.packages))]
+    LostProvenance {
+        /// Name, versions before and now.
+        packages: Vec<String>,
+    },
+    /// A package's attestations are about something else.
+    #[error("what the registry attests of {label} does not fit it")]
+    Attestation {
+        /// Name and version.
+        label: String,
+        /// Why.
+        source: attestation::Error,
+    },
+    /// Nobody can tell whether a package that had attestations still has some.
+    #[error("cannot ask for the attestations of {label}, which had some before{}", tried(.attempts))]
+    UnknownProvenance {
+        /// Name and version.
+        label: String,
+        /// Each registry, and what came of it.
+        attempts: Vec<(String, String)>,
+    },
     /// What was locked does not make an image.
     #[error("the packages of profile {profile} do not make an image")]
     Assemble {
@@ -150,6 +174,10 @@ pub enum Error {
 
 fn tried(attempts: &[(String, String)]) -> String {
     attempts.iter().map(|(place, outcome)| format!("\n  {place}: {outcome}")).collect()
+}
+
+fn lines(list: &[String]) -> String {
+    list.iter().map(|line| format!("\n  {line}")).collect()
 }
 
 /// What came of locking.
@@ -172,6 +200,8 @@ pub struct Locking<'a> {
     pub progress: Progress,
     /// Seconds since 1970: what expires and what lies in the future is judged by it.
     pub now: u64,
+    /// Names of npm packages that may lose their attestations.
+    pub accept_lost_provenance: &'a [String],
 }
 
 /// A verified suite.
@@ -193,7 +223,8 @@ impl Locking<'_> {
         let releases = self.releases(first, previous)?;
         let debs = self.debs(recipes, &releases, &mut remarks)?;
         let firmware = self.firmware(first, &releases)?;
-        let npm = self.npm(first)?;
+        let mut npm = self.npm(first)?;
+        self.attestations(&mut npm, previous, &mut remarks)?;
         let mut lock = Lock {
             version: lock::VERSION,
             recipe: recipe::lock_digest(recipes),
@@ -538,6 +569,82 @@ impl Locking<'_> {
         Ok(all)
     }
 
+    /// Asks the registries what they attest of each package, and refuses what had attestations and lost them.
+    fn attestations(
+        &self,
+        npm: &mut [Npm],
+        previous: Option<&Lock>,
+        remarks: &mut Vec<String>,
+    ) -> Result<(), Error> {
+        if npm.is_empty() {
+            return Ok(());
+        }
+        let stage = self.progress.stage("ask for attestations", 0);
+        let before: BTreeMap<(&str, &str), bool> = previous
+            .iter()
+            .flat_map(|lock| &lock.npm)
+            .map(|npm| ((npm.name.as_str(), npm.version.as_str()), !npm.attestations.is_empty()))
+            .collect();
+        let mut paths: BTreeMap<(String, String), String> = BTreeMap::new();
+        for one in npm.iter() {
+            paths.insert((one.name.clone(), one.version.clone()), one.attestations_path());
+        }
+        let paths: Vec<((String, String), String)> = paths.into_iter().collect();
+        let silent = Mutex::new(BTreeSet::new());
+        let ask = |(key, path): &((String, String), String)| {
+            (key.clone(), self.fetcher.optional(ArchiveKind::Npm, path, attestation::MOST_BYTES, &silent))
+        };
+        use rayon::prelude::*;
+        // Fetching waits for the network, so more threads than cores are right.
+        let answers: Vec<((String, String), Optional)> =
+            match rayon::ThreadPoolBuilder::new().num_threads(8).build() {
+                Ok(pool) => pool.install(|| paths.par_iter().map(ask).collect()),
+                Err(_) => paths.iter().map(ask).collect(),
+            };
+        let answers: BTreeMap<(String, String), Optional> = answers.into_iter().collect();
+        let mut found = 0;
+        let mut unknown = 0;
+        for one in npm.iter_mut() {
+            let label = format!("{}@{}", one.name, one.version);
+            match answers.get(&(one.name.clone(), one.version.clone())) {
+                Some(Optional::Found((sha256, size))) => {
+                    let bytes = self.fetcher.store().read(sha256, &label)?;
+                    let sha512 = one.integrity.strip_prefix("sha512-").unwrap_or_default();
+                    let sha512 = base64::engine::general_purpose::STANDARD.decode(sha512).unwrap_or_default();
+                    attestation::read(&bytes, &one.name, &one.version, &hex::encode(sha512))
+                        .map_err(|source| Error::Attestation { label, source })?;
+                    one.attestations = sha256.to_string();
+                    one.attestations_size = *size;
+                    found += 1;
+                }
+                Some(Optional::Unknown(attempts)) if had(&before, one) && !self.accepts_loss(&one.name) => {
+                    return Err(Error::UnknownProvenance { label, attempts: attempts.clone() });
+                }
+                Some(Optional::Unknown(_)) => unknown += 1,
+                _ => {}
+            }
+        }
+        let mut lost: Vec<String> = npm
+            .iter()
+            .filter(|one| one.attestations.is_empty() && had(&before, one) && !self.accepts_loss(&one.name))
+            .map(|one| format!("{}@{}", one.name, one.version))
+            .collect();
+        lost.sort();
+        lost.dedup();
+        if !lost.is_empty() {
+            return Err(Error::LostProvenance { packages: lost });
+        }
+        if unknown > 0 {
+            remarks.push(format!("{unknown} npm packages: no registry could be asked for attestations"));
+        }
+        stage.done(&format!("{found} of {} packages have some", npm.len()));
+        Ok(())
+    }
+
+    fn accepts_loss(&self, name: &str) -> bool {
+        self.accept_lost_provenance.iter().any(|accepted| accepted == name)
+    }
+
     /// Fetches the tarballs of an application, several at once.
     fn tarballs(&self, application: &str, entries: &[rootfs::npm::lock::Entry]) -> Result<Vec<Npm>, Error> {
         let fetch_one = |entry: &rootfs::npm::lock::Entry| -> Result<Npm, Error> {
@@ -585,12 +692,22 @@ impl Locking<'_> {
                         bin: BTreeMap::new(),
                         license: String::new(),
                         engines: String::new(),
+                        attestations: String::new(),
+                        attestations_size: 0,
                     });
                 }
                 Err(error) => attempts.push((place, error)),
             }
         }
         Err(Error::Manifest { label, attempts })
+    }
+}
+
+/// Whether a package had attestations in the lock before: this version of it, or, when it is new, any.
+fn had(before: &BTreeMap<(&str, &str), bool>, npm: &Npm) -> bool {
+    match before.get(&(npm.name.as_str(), npm.version.as_str())) {
+        Some(had) => *had,
+        None => before.iter().any(|((name, _), had)| *name == npm.name && *had),
     }
 }
 
@@ -633,6 +750,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_package_that_had_attestations_is_known_by_its_version_or_else_by_its_name() {
+        let before = BTreeMap::from([(("a", "1"), false), (("a", "2"), true), (("b", "1"), false)]);
+        let mut npm = crate::lock::tests::sample().npm.remove(0);
+        for (name, version, expected) in [
+            ("a", "1", false),
+            ("a", "2", true),
+            ("a", "3", true),
+            ("b", "1", false),
+            ("b", "2", false),
+            ("c", "1", false),
+        ] {
+            (npm.name, npm.version) = (name.into(), version.into());
+            assert_eq!(had(&before, &npm), expected, "{name}@{version}");
+        }
+    }
+
+    #[test]
     fn an_integrity_is_read_from_a_registry_document() {
         let sri = format!("sha512-{}", base64::engine::general_purpose::STANDARD.encode([7u8; 64]));
         let document = format!("{{\"dist\": {{\"integrity\": \"sha1-x {sri}\"}}}}");
@@ -645,5 +779,98 @@ mod tests {
         ] {
             assert_eq!(integrity_of(bad.as_bytes()), None, "{bad}");
         }
+    }
+
+    /// A registry on loopback that answers each path of the list, and 404 otherwise; gives its URL.
+    fn registry(answers: Vec<(String, u16, String)>) -> String {
+        use std::io::{BufRead, BufReader, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                let first = lines.next().unwrap().unwrap();
+                while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+                let path = first.split(' ').nth(1).unwrap();
+                let found = answers.iter().find(|(known, ..)| known == path);
+                let (status, body) = found.map_or((404, ""), |(_, status, body)| (*status, body.as_str()));
+                let length = body.len();
+                write!(
+                    stream,
+                    "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+                )
+                .unwrap();
+            }
+        });
+        url
+    }
+
+    fn attested(name: &str, version: &str) -> String {
+        let digest = hex::encode([7u8; 64]);
+        let purl = crate::claim::sbom::npm_purl(name, version);
+        let statement = format!(r#"{{"subject":[{{"name":"{purl}","digest":{{"sha512":"{digest}"}}}}]}}"#);
+        let payload = base64::engine::general_purpose::STANDARD.encode(statement);
+        format!(
+            r#"{{"attestations":[{{"predicateType":"x","bundle":{{"dsseEnvelope":{{"payload":"{payload}"}}}}}}]}}"#
+        )
+    }
+
+    fn package(name: &str, version: &str) -> Npm {
+        let sha512 = base64::engine::general_purpose::STANDARD.encode([7u8; 64]);
+        let mut npm = crate::lock::tests::sample().npm.remove(0);
+        (npm.name, npm.version, npm.integrity) = (name.into(), version.into(), format!("sha512-{sha512}"));
+        (npm.attestations, npm.attestations_size) = (String::new(), 0);
+        npm
+    }
+
+    /// Asks a registry about packages, after a lock in which others had attestations.
+    fn asked(
+        url: &str,
+        mut npm: Vec<Npm>,
+        before: Option<&Lock>,
+        accepted: &[&str],
+    ) -> Result<Vec<Npm>, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let store = super::super::store::Store::open(folder.path()).unwrap();
+        let given = super::super::mirror::Given { npm: vec![url.to_owned()], ..Default::default() };
+        let mirrors = super::super::mirror::Mirrors::new(vec![given], Box::new(|| None));
+        let fetcher = Fetcher::new(&store, &mirrors, fetch::Network::Allowed);
+        let accepted: Vec<String> = accepted.iter().map(|name| (*name).to_owned()).collect();
+        let locking = Locking {
+            fetcher: &fetcher,
+            progress: Progress::Silent,
+            now: 0,
+            accept_lost_provenance: &accepted,
+        };
+        locking.attestations(&mut npm, before, &mut Vec::new())?;
+        Ok(npm)
+    }
+
+    #[test]
+    fn what_a_registry_attests_is_locked_and_its_loss_is_an_alarm() {
+        let path = |name: &str| format!("/-/npm/v1/attestations/{name}");
+        let url = registry(vec![
+            (path("@s%2fd@1.0.0"), 200, attested("@s/d", "1.0.0")),
+            (path("other@1.0.0"), 200, attested("another", "1.0.0")),
+        ]);
+        let npm = asked(&url, vec![package("@s/d", "1.0.0"), package("plain", "1.0.0")], None, &[]).unwrap();
+        assert_eq!(npm[0].attestations, Sha256Digest::of(attested("@s/d", "1.0.0").as_bytes()).to_string());
+        assert_eq!(npm[1].attestations, "");
+        let before = Lock { npm, ..crate::lock::tests::sample() };
+        // A newer version has none, the package that never had any may stay as it is.
+        let newer = || vec![package("@s/d", "1.0.1"), package("plain", "1.0.1")];
+        let lost = asked(&url, newer(), Some(&before), &[]).unwrap_err();
+        let Error::LostProvenance { packages } = &lost else { panic!("{lost}") };
+        assert_eq!(*packages, ["@s/d@1.0.1"]);
+        assert!(asked(&url, newer(), Some(&before), &["@s/d"]).is_ok());
+        let wrong = asked(&url, vec![package("other", "1.0.0")], None, &[]).unwrap_err();
+        assert!(matches!(wrong, Error::Attestation { .. }), "{wrong}");
+    }
+
+    #[test]
+    fn a_registry_that_does_not_serve_attestations_has_none() {
+        let url = registry(vec![("/-/npm/v1/attestations/a@1".into(), 405, String::new())]);
+        assert!(asked(&url, vec![package("a", "1")], None, &[]).is_ok());
     }
 }

@@ -15,6 +15,7 @@
 //! # Not here
 //! Network and files: every function takes bytes and a time, and gives values.
 
+pub mod chain;
 pub mod control;
 pub mod inrelease;
 pub mod keys;

@@ -137,6 +137,8 @@ pub fn locked(entry: &Entry, application: &str, size: u64, sha256: Sha256Digest)
         bin: entry.bin.iter().map(|(name, file)| (name.to_string(), file.to_string())).collect(),
         license: text(&entry.license),
         engines: text(&entry.engines),
+        attestations: String::new(),
+        attestations_size: 0,
     }
 }
 

@@ -109,6 +109,8 @@ struct Component<'a> {
     version: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     hashes: Vec<Hash<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -262,6 +264,7 @@ fn component(package: &Package) -> Component<'_> {
     Component {
         kind: match package.role {
             Role::Application => "application",
+            Role::Firmware => "firmware",
             Role::Library => "library",
         },
         reference: Some(&package.reference),
@@ -271,6 +274,7 @@ fn component(package: &Package) -> Component<'_> {
         name,
         version: Some(&package.version),
         description: package.description.as_deref(),
+        scope: (package.role == Role::Firmware).then_some("excluded"),
         hashes: package
             .hashes
             .iter()

@@ -130,6 +130,7 @@ impl Bom {
         drafts.extend(npm(given, &mut files));
         drafts.extend(bundled(tree, &drafts));
         drafts.push(guest());
+        drafts.extend(given.lock.firmware.as_ref().map(|deb| firmware(given, deb)));
         drafts.sort_by(|a, b| a.package.reference.cmp(&b.package.reference));
         let needs = needs(&drafts);
         let numbers: BTreeMap<String, usize> = drafts
@@ -586,6 +587,31 @@ fn guest<'a>() -> Draft<'a> {
         layers: BTreeSet::from(["uki:.initrd".to_owned()]),
         files: vec![file],
         ..empty(format!("crate:{name}@{version}"), name, version, purl::cargo(name, version))
+    };
+    Draft { package, told: Told::Ours }
+}
+
+/// The firmware that the reference values are computed for.
+fn firmware<'a>(given: &Given<'_>, deb: &Deb) -> Draft<'a> {
+    let package = Package {
+        role: Role::Firmware,
+        direct: true,
+        source: None,
+        hashes: vec![(Algorithm::Sha256, deb.sha256.clone())],
+        supplier: Supplier::Organization("Debian".to_owned()),
+        description: Some(
+            "Firmware of QEMU that reference values are computed for; not in the image".to_owned(),
+        ),
+        facts: vec![
+            Fact { name: "proofmark:path", value: deb.path.clone() },
+            Fact { name: "proofmark:suite", value: deb.suite.clone() },
+        ],
+        ..empty(
+            format!("firmware:{}={}", deb.name, deb.version),
+            &deb.name,
+            &deb.version,
+            purl::deb(&deb.name, &deb.version, &deb.architecture, &given.recipe.debian.suite),
+        )
     };
     Draft { package, told: Told::Ours }
 }

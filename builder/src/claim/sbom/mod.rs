@@ -120,6 +120,8 @@ pub enum Algorithm {
 pub enum Role {
     /// A program that is started by itself.
     Application,
+    /// What runs before the image does, and is no part of it.
+    Firmware,
     /// Anything else.
     Library,
 }

@@ -247,6 +247,7 @@ fn checksum<'a>(algorithm: &'static str, checksum_value: &'a str) -> Checksum<'a
 fn element<'a>(package: &'a Package, id: &'a str) -> Element<'a> {
     let purpose = match package.role {
         Role::Application => "APPLICATION",
+        Role::Firmware => "FIRMWARE",
         Role::Library => "LIBRARY",
     };
     let supplier = match &package.supplier {

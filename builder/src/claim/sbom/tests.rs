@@ -85,6 +85,8 @@ fn npm(role: NpmRole, location: &str, name: &str, version: &str) -> Npm {
         bin: BTreeMap::new(),
         license: String::new(),
         engines: String::new(),
+        attestations: String::new(),
+        attestations_size: 0,
     }
 }
 
@@ -187,13 +189,13 @@ impl Sample {
             index_sha256: "ff".repeat(32),
         };
         let lock = Lock {
-            firmware: None,
             version: crate::lock::VERSION,
             recipe: "aa".repeat(32),
             tool: crate::pipeline::tool(),
             ids: Ids::default(),
             archives: vec![archive],
             debs,
+            firmware: Some(deb("ovmf", "2025.02-8", "recipe")),
             npm: packages,
             validated: Vec::new(),
         };
@@ -298,6 +300,7 @@ fn every_package_of_the_image_is_there_and_nothing_else() {
             "deb:libb1=3",
             KERNEL,
             STUB,
+            "firmware:ovmf=2025.02-8",
             "node@22.19.0",
             "npm:@s/d@1.0.0 (node_modules/@s/d)",
             "npm:@s/d@2.0.0 (node_modules/app/node_modules/@s/d)",
@@ -311,9 +314,9 @@ fn every_package_of_the_image_is_there_and_nothing_else() {
     assert_eq!(within("npm:inner@0.1 (bundled /opt/app/node_modules/app/dist/inner)"), Some(APP));
     assert_eq!(within("node@22.19.0"), Some(NODE));
     let sub = package(&bom, "npm:sub@1.0.0 (bundled /opt/app/node_modules/app/dist/sub)");
-    assert_eq!((sub.within, sub.purl.as_str()), (Some(8), "pkg:npm/sub"));
+    assert_eq!((sub.within, sub.purl.as_str()), (Some(9), "pkg:npm/sub"));
     let roots: Vec<&str> = bom.roots().map(|number| references(&bom)[number]).collect();
-    assert_eq!(roots, ["crate:proofmark-guest@0.1.0", AA, STUB, APP, NODE]);
+    assert_eq!(roots, ["crate:proofmark-guest@0.1.0", AA, STUB, "firmware:ovmf=2025.02-8", APP, NODE]);
 }
 
 #[test]

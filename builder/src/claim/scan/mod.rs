@@ -9,8 +9,7 @@
 //! ```
 //! Debian packages are looked up by their source package and its version. The source of a package that Debian signed
 //! apart (`linux-signed-amd64`) is looked up under both names, for records name the one that was built (`linux`), with
-//! the version of the package itself. Packages of the lock that the recipe's rules keep out altogether are looked up
-//! too: they affect nothing, and a VEX document may say so.
+//! the version of the package itself. Packages of the lock of which no file is in the image are looked up too: they affect nothing, and a VEX document may say so.
 //!
 //! # Source
 //! in-toto predicate `vulns` 0.2; OSV and OpenVEX: see `osv` and `vex`.
@@ -40,7 +39,7 @@ pub struct InventoryError(#[source] serde_json::Error);
 pub enum Presence {
     /// It is.
     InImage,
-    /// It is in the lock, and the recipe's rules keep all its files out.
+    /// It is in the lock, but none of its files is in the image.
     KeptOut,
 }
 
@@ -121,6 +120,8 @@ struct BomComponent {
     #[serde(default)]
     purl: String,
     #[serde(default)]
+    scope: String,
+    #[serde(default)]
     pedigree: BomPedigree,
     #[serde(default)]
     components: Vec<BomComponent>,
@@ -191,7 +192,7 @@ fn take(component: &BomComponent, all: &mut Vec<Component>) {
         purl: component.purl.clone(),
         ecosystem,
         names: if has_version { names } else { names.into_iter().map(unknown).collect() },
-        presence: Presence::InImage,
+        presence: if component.scope == "excluded" { Presence::KeptOut } else { Presence::InImage },
     });
 }
 
@@ -520,7 +521,7 @@ pub fn openvex(
                 (None, Presence::KeptOut) => vex::Statement {
                     status: Status::NotAffected,
                     justification: Some(Justification::ComponentNotPresent),
-                    status_notes: Some("all its files are kept out by rules of the recipe".to_owned()),
+                    status_notes: Some("none of its files is in the image".to_owned()),
                     ..own
                 },
                 (None, Presence::InImage) => own,

@@ -1,0 +1,233 @@
+//! What is said of a whole image: known vulnerabilities, exports, and the chain from Debian's keys to its packages.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // all of it is a test
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use system_tests::inputs::{self, Inputs};
+use system_tests::npm::skipped;
+use system_tests::outcome::Outcome;
+use tempfile::TempDir;
+
+/// An image of the recipe `minimal`, and a folder to work in.
+struct Built {
+    inputs: Inputs,
+    folder: TempDir,
+}
+
+impl Built {
+    fn new() -> Built {
+        let built = Built { inputs: Inputs::minimal(), folder: TempDir::new().unwrap() };
+        let out = built.out();
+        Outcome::of(built.proofmark().arg("build").arg(built.inputs.recipe()).arg("--out").arg(out))
+            .succeeded();
+        built
+    }
+
+    fn out(&self) -> PathBuf {
+        self.folder.path().join("out")
+    }
+
+    fn proofmark(&self) -> Command {
+        inputs::proofmark(&self.inputs.store)
+    }
+
+    fn write(&self, name: &str, document: &Value) -> PathBuf {
+        let path = self.folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, document.to_string()).unwrap();
+        path
+    }
+
+    fn scan(&self, more: &[&str]) -> Outcome {
+        let osv = self.folder.path().join("osv");
+        Outcome::of(self.proofmark().arg("scan").arg(self.out()).arg("--osv").arg(osv).args(more))
+    }
+
+    /// The version of the package systemd, as the lock has it.
+    fn systemd(&self) -> String {
+        let lock: toml::Table = fs::read_to_string(self.out().join("recipe.lock")).unwrap().parse().unwrap();
+        let debs = lock["deb"].as_array().unwrap();
+        let systemd = debs.iter().find(|deb| deb["name"].as_str() == Some("systemd")).unwrap();
+        systemd["version"].as_str().unwrap().to_owned()
+    }
+}
+
+fn record(id: &str, ecosystem: &str, name: &str, events: Value) -> Value {
+    json!({
+        "schema_version": "1.7.0",
+        "id": id,
+        "modified": "2026-10-01T12:00:00Z",
+        "upstream": [format!("CVE-{id}")],
+        "summary": "It breaks.",
+        "affected": [{
+            "package": {"ecosystem": ecosystem, "name": name},
+            "ranges": [{"type": "ECOSYSTEM", "events": events}],
+        }],
+    })
+}
+
+#[test]
+fn an_image_is_clear_until_a_record_of_the_database_names_what_is_in_it() {
+    let built = Built::new();
+    let version = built.systemd();
+    let osv = built.folder.path().join("osv");
+    fs::create_dir(&osv).unwrap();
+    built.scan(&[]).refused(1, &["has no record"]);
+    built.write(
+        "osv/one.json",
+        &record("A", "Debian:13", "systemd", json!([{"introduced": "0"}, {"fixed": "1"}])),
+    );
+    built.write("osv/npm.json", &record("N", "npm", "systemd", json!([{"introduced": "0"}])));
+    let outcome = built.scan(&[]).succeeded();
+    assert!(outcome.stdout.contains("0 affected, 0 unknown"), "{}", outcome.stdout);
+
+    // Fixed in this very version: not affected. Fixed in the next: affected.
+    built.write(
+        "osv/B.json",
+        &record("B", "Debian:13", "systemd", json!([{"introduced": "0"}, {"fixed": version}])),
+    );
+    built.scan(&[]).succeeded();
+    let next = format!("{version}+1");
+    let affected = record("C", "Debian:13", "systemd", json!([{"introduced": "0"}, {"fixed": next}]));
+    built.write("osv/C.json", &affected);
+    let outcome = built.scan(&[]);
+    assert_eq!(outcome.code, Some(4), "{}", outcome.stderr);
+    assert!(outcome.stdout.contains(&format!("fixed in {next}")), "{}", outcome.stdout);
+
+    // The digest of the database is printed, and can be pinned.
+    let json: Value = serde_json::from_str(&built.scan(&["--json"]).stdout).unwrap();
+    assert_eq!(json["_type"], "https://in-toto.io/Statement/v1");
+    assert_eq!(json["predicateType"], "https://in-toto.io/attestation/vulns/v0.2");
+    let disk: Value = serde_json::from_slice(&fs::read(built.out().join("manifest.json")).unwrap()).unwrap();
+    assert_eq!(json["subject"][0]["digest"]["sha256"], disk["outputs"]["disk.raw"]["sha256"]);
+    let scanner = &json["predicate"]["scanner"];
+    assert_eq!(scanner["db"]["lastUpdate"], "2026-10-01T12:00:00Z");
+    let results = scanner["result"].as_array().unwrap();
+    assert!(results.iter().all(|row| row["id"] == "C") && !results.is_empty(), "{results:#?}");
+    let digest = scanner["db"]["version"].as_str().unwrap().to_owned();
+    assert_eq!(built.scan(&["--osv-digest", &digest]).code, Some(4));
+    built.write("osv/D.json", &record("D", "Debian:13", "other", json!([{"introduced": "0"}])));
+    built.scan(&["--osv-digest", &digest]).refused(1, &["is not the database that was asked for"]);
+
+    // A VEX document that we write, and that somebody edits, clears it.
+    let out = built.folder.path().join("vex.json");
+    built.scan(&["--vex-out", out.to_str().unwrap(), "--author", "A. Uditor"]);
+    let mut vex: Value = serde_json::from_slice(&fs::read(&out).unwrap()).unwrap();
+    assert_eq!(
+        built.scan(&["--vex", out.to_str().unwrap()]).code,
+        Some(4),
+        "under investigation is no all-clear"
+    );
+    for statement in vex["statements"].as_array_mut().unwrap() {
+        assert_eq!(statement["status"], "under_investigation");
+        statement["status"] = "not_affected".into();
+    }
+    let unjustified = built.write("edited.json", &vex);
+    let outcome = built.scan(&["--vex", unjustified.to_str().unwrap()]);
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stderr.contains("not_affected without justification"), "{}", outcome.stderr);
+    for statement in vex["statements"].as_array_mut().unwrap() {
+        statement["justification"] = "vulnerable_code_not_in_execute_path".into();
+    }
+    let edited = built.write("edited.json", &vex);
+    let outcome = built.scan(&["--vex", edited.to_str().unwrap()]).succeeded();
+    assert!(outcome.stdout.contains("cleared   C in deb:"), "{}", outcome.stdout);
+
+    // A withdrawn record counts for nothing, a damaged one stops the scan.
+    let mut withdrawn = affected;
+    withdrawn["withdrawn"] = "2026-10-02T00:00:00Z".into();
+    built.write("osv/C.json", &withdrawn);
+    built.scan(&[]).succeeded();
+    fs::write(osv.join("E.json"), "{\"id\": ").unwrap();
+    built.scan(&[]).refused(1, &["E.json"]);
+}
+
+#[test]
+fn a_bill_of_materials_that_was_changed_is_neither_scanned_nor_exported() {
+    let built = Built::new();
+    let export = |form: &str| Outcome::of(built.proofmark().args(["export", form]).arg(built.out()));
+    let cyclonedx = export("cyclonedx").succeeded().stdout;
+    let path = built.out().join("sbom.cdx.json");
+    assert_eq!(cyclonedx, fs::read_to_string(&path).unwrap());
+    assert!(export("spdx").succeeded().stdout.contains("SPDX-2.3"));
+    fs::write(&path, cyclonedx.replacen("libc6", "libc7", 1)).unwrap();
+    export("cyclonedx").refused(1, &["is not the one that the manifest names"]);
+    built.write("osv/one.json", &record("A", "npm", "x", json!([{"introduced": "0"}])));
+    built.scan(&[]).refused(1, &["is not the one that the manifest names"]);
+    export("rvps").refused(1, &["reference-values.json is not there"]);
+}
+
+#[test]
+fn reference_values_of_another_image_are_not_exported() {
+    let built = Built::new();
+    let path = built.write(
+        "reference.json",
+        &json!({"format": 1, "image": {"name": "other", "version": "1", "profile": "release"}, "subjects": [], "platforms": []}),
+    );
+    let outcome = Outcome::of(
+        built.proofmark().args(["export", "corim"]).arg(built.out()).arg("--reference").arg(path),
+    );
+    assert_eq!(outcome.code, Some(1));
+    assert!(
+        outcome.stderr.contains("of another image: name is other, expected minimal"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn the_chain_from_debians_keys_to_every_package_is_whole_without_a_network() {
+    let inputs = Inputs::minimal();
+    let vendored = inputs.vendored();
+    let folder = TempDir::new().unwrap();
+    let check = |recipe: &Path| {
+        let store = folder.path().join("store");
+        Outcome::of(
+            inputs::proofmark(&store)
+                .args(["--offline", "--json", "inputs"])
+                .arg(recipe)
+                .arg("--vendor")
+                .arg(&vendored),
+        )
+    };
+    let first = check(&inputs.recipe());
+    if first.code == Some(3) {
+        // Mirrors keep the newest release only, and the lock may be older.
+        return skipped("no mirror has the signed releases of the lock any more");
+    }
+    let findings: Value = serde_json::from_str(&first.succeeded().stdout).unwrap();
+    assert_eq!(findings["suites"].as_array().unwrap().len(), 3, "{findings}");
+    assert!(findings["debs"].as_u64().unwrap() > 60, "{findings}");
+
+    // One word of the lock is another: the signed index does not say so.
+    let recipes = folder.path().join("recipes");
+    inputs::copy(&inputs.recipes, &recipes).unwrap();
+    let lock = recipes.join("minimal/recipe.lock");
+    let text = fs::read_to_string(&lock).unwrap();
+    let parsed: toml::Table = text.parse().unwrap();
+    let deb = &parsed["deb"].as_array().unwrap()[0];
+    let archive = &parsed["archive"].as_array().unwrap()[0];
+    let word = |table: &toml::Value, key: &str| table[key].as_str().unwrap().to_owned();
+    let name = word(deb, "name");
+    let version = word(deb, "version");
+    let signer = archive["signed-by"].as_array().unwrap()[0].as_str().unwrap().to_owned();
+    for (from, to, said) in [
+        (
+            format!("name = \"{name}\"\nversion = \"{version}\""),
+            format!("name = \"{name}\"\nversion = \"{version}0\""),
+            "is not in the signed index",
+        ),
+        (word(archive, "date"), "20200101T000000Z".to_owned(), "the date of"),
+        (signer.clone(), signer.replace(|char: char| char.is_ascii_digit(), "F"), "the signers of"),
+    ] {
+        assert!(text.contains(&from), "{from}");
+        fs::write(&lock, text.replacen(&from, &to, 1)).unwrap();
+        let outcome = check(&recipes.join("minimal"));
+        assert_eq!(outcome.code, Some(4), "{said}: {}", outcome.stderr);
+        assert!(outcome.stdout.contains(said), "{said}: {}", outcome.stdout);
+    }
+}
