@@ -49,6 +49,12 @@ fn meant<'e>(cause: &'e (dyn Error + 'static)) -> &'e (dyn Error + 'static) {
     if let Some(inner) = cause.downcast_ref::<Box<assemble::Error>>() {
         return meant(&**inner);
     }
+    if let Some(inner) = cause.downcast_ref::<Box<log::Error>>() {
+        return meant(&**inner);
+    }
+    if let Some(log::Error::Directory(inner)) = cause.downcast_ref() {
+        return inner;
+    }
     match (cause.downcast_ref(), cause.downcast_ref(), cause.downcast_ref()) {
         (Some(locking::Error::Fetch(inner)), ..) => meant(inner),
         (Some(locking::Error::Store(inner)), ..) => inner,

@@ -287,16 +287,17 @@ fn a_mirror_that_lies_is_named_with_both_ways_on_and_the_next_mirror_is_asked() 
     let digest = format!("expected SHA-256 {}", package["sha256"]);
     let path = format!("{}/{}", package["archive"], package["path"]);
     let cases = [
-        (Answer::Missing, "404"),
-        (Answer::WrongSize, announced.as_str()),
-        (Answer::Longer, &more),
-        // Whoever closes early is caught by HTTP itself.
-        (Answer::Truncated, "Peer disconnected"),
-        (Answer::Tampered, &digest),
-        (Answer::Instead(swapped), &other),
-        (Answer::Instead(same_size), &digest),
+        (Answer::Missing, "404", 3),
+        (Answer::WrongSize, announced.as_str(), 3),
+        (Answer::Longer, &more, 3),
+        // Whoever closes early is caught by HTTP itself, and may do better: asked four times each by the two that
+        // have no other mirror, once where the next mirror gives it.
+        (Answer::Truncated, "Peer disconnected", 4 + 4 + 1),
+        (Answer::Tampered, &digest, 3),
+        (Answer::Instead(swapped), &other, 3),
+        (Answer::Instead(same_size), &digest, 3),
     ];
-    for (answer, said) in cases {
+    for (answer, said, times) in cases {
         let told = answer.clone();
         let bad = Mirror::start(&vendor, move |_| told.clone()).unwrap();
         let fetch = |mirrors: &[&Mirror]| {
@@ -318,7 +319,7 @@ fn a_mirror_that_lies_is_named_with_both_ways_on_and_the_next_mirror_is_asked() 
         assert_eq!(names(&store.join("temporary")), [""; 0], "{answer:?}");
         // The next mirror is asked, and what it gives is right.
         fetch(&[&bad, &good]).succeeded();
-        assert_eq!(bad.asked(), [path.as_str(); 3], "{answer:?}");
+        assert_eq!(bad.asked(), vec![path.as_str(); times], "{answer:?}");
         assert_eq!(damaged(&store), Vec::<PathBuf>::new());
     }
     assert_eq!(good.asked(), [path.as_str(); 7]);

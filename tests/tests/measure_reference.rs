@@ -203,7 +203,7 @@ fn authenticode_is_what_osslsigncode_computes() {
             let verify = Command::new("osslsigncode").arg("verify").arg("-in").arg(&signed).output().unwrap();
             let said = String::from_utf8_lossy(&verify.stdout).into_owned();
             let line = said.lines().find(|line| line.contains("Calculated message digest"));
-            let expected = line.unwrap().rsplit(' ').next().unwrap().to_lowercase();
+            let expected = line.unwrap().split_whitespace().next_back().unwrap().to_lowercase();
             let algorithm = if hash == "sha256" { Algorithm::Sha256 } else { Algorithm::Sha384 };
             let bytes = fs::read(&signed).unwrap();
             let pe = Pe::read(&bytes).unwrap();

@@ -15,12 +15,13 @@ use system_tests::npm::skipped;
 use system_tests::outcome::Outcome;
 use system_tests::{folder, program};
 
-const OUTPUTS: [&str; 7] = [
+const OUTPUTS: [&str; 8] = [
     "contents.json",
     "disk.raw",
     "image.efi",
     "manifest.json",
     "recipe.lock",
+    "reference-values.json",
     "sbom.cdx.json",
     "sbom.spdx.json",
 ];
