@@ -575,7 +575,7 @@ pub(crate) mod tests {
                 guid: "g".into(),
                 size: 8192,
                 partitions: vec![Partition {
-                    name: "root".into(),
+                    name: crate::image::disk::Kind::Root.name().into(),
                     type_guid: "t".into(),
                     guid: "p".into(),
                     first_lba: 2,

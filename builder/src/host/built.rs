@@ -6,7 +6,7 @@
 //! FOLDER/manifest.json   what went in and came out
 //! FOLDER/contents.json   every path, checked against the manifest
 //! FOLDER/recipe.lock     checked against the manifest
-//! FOLDER/disk.raw        its partition `root` holds the file system
+//! FOLDER/disk.raw        its root partition holds the file system
 //! ```
 //! Everything is bounded and checked: a document of another form, or one that is not the manifest's, is refused.
 //!
@@ -118,7 +118,7 @@ pub enum Error {
     #[error(transparent)]
     Lock(#[from] lock::Error),
     /// The manifest names no place of the file system that could be.
-    #[error("{}: the partition `root` and the file system in it do not fit each other", path.display())]
+    #[error("{}: the root partition and the file system in it do not fit each other", path.display())]
     Partition {
         /// The manifest.
         path: PathBuf,
