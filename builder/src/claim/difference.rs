@@ -758,7 +758,7 @@ mod tests {
                  \x20 + /zz  symlink, -> bin, from fix-up:base\n\
                  what changed in them\n--- a/etc/conf\n+++ b/etc/conf\n@@ -1,2 +1,2 @@\n one\n-two\n+three\n\
                  everything else\n  command_line: quiet -> loglevel=3\n\
-                 \x20 disk partitions root guid: p -> q\n  inputs recipe r: {two} -> {six}\n\
+                 \x20 disk partitions root-x86-64 guid: p -> q\n  inputs recipe r: {two} -> {six}\n\
                  \x20 kernel release: 6.12 -> 6.13\n  uki .initrd size: 3 -> 4\n\
                  different: packages 3, files 4, everything else 5\n"
             )
