@@ -104,6 +104,8 @@ pub fn tool() -> Tool {
 pub struct Image {
     /// The UKI.
     pub uki: Vec<u8>,
+    /// The disk's first sectors: all of the partition table that is measured.
+    pub head: Vec<u8>,
     /// Everything in the root file system.
     pub contents: Contents,
     /// Where each node of the tree that is no hard link lies in the file system, in the order of the tree.
@@ -216,7 +218,8 @@ pub fn image(
         layout = layout.grown_to(given).ok_or(Error::Size { needed, given })?;
     }
     let mut disk = Cursor { out, at: 0, told };
-    disk.write(&layout.head())?;
+    let head = layout.head();
+    disk.write(&head)?;
     let place = |disk: &mut Cursor<'_>, number: usize| {
         let start = layout.partitions().get(number).map_or(0, |placed| placed.first.offset());
         disk.zeros_until(start)
@@ -285,7 +288,7 @@ pub fn image(
         inputs: inputs(recipe, lock, assembled),
         outputs: Default::default(),
     };
-    Ok(Image { uki, contents, places: filesystem.places().to_vec(), manifest })
+    Ok(Image { uki, head: head.to_vec(), contents, places: filesystem.places().to_vec(), manifest })
 }
 
 /// Makes the bill of materials of an image.

@@ -459,9 +459,7 @@ pub fn qemu(
                 events.hashed(1, kind, "CFV", part, FIRMWARE, "the bytes of the variable store");
             }
             if profile.fw_cfg.is_present() {
-                let rule = Expected::PlatformGiven(PlatformRule::FromData { at_most: 6 });
-                let source = rule_source("machine", "items of QEMU's fw_cfg, such as bootorder");
-                events.push(1, EventType::EV_PLATFORM_CONFIG_FLAGS, "QEMU FW CFG", rule, source);
+                fw_cfg(&mut events, machine.disk_slot);
             }
         }
     }
@@ -563,6 +561,24 @@ fn acpi(events: &mut Events, listener: Listener, files: Option<&AcpiFiles>) {
         let source = rule_source("acpi", "the file of QEMU's fw_cfg, before addresses are put in");
         events.push(1, kind, alloc::format!("ACPI DATA {name}"), expected, source);
     }
+}
+
+/// The items of fw_cfg that edk2-stable202505 and later read early and measure (OvmfPkg/Library/QemuFwCfgLib,
+/// QemuFwCfgCacheInit.c). Of its list this machine has two: no menu was asked for, and one disk has a boot index. The log
+/// holds their names, the digests are of their contents.
+fn fw_cfg(events: &mut Events, slot: u8) {
+    let kind = EventType::EV_PLATFORM_CONFIG_FLAGS;
+    let order = boot_order(slot);
+    for (name, content) in [("BootMenu", [0; 2].as_slice()), ("bootorder", &order)] {
+        let expected = Expected::Exact(events.algorithm.of(content));
+        let source = rule_source("machine", "the item of QEMU's fw_cfg");
+        events.push(1, kind, alloc::format!("QEMU FW CFG {name}"), expected, source);
+    }
+}
+
+/// `bootorder` of fw_cfg for one virtio disk on PCI bus 0: Open Firmware paths, a NUL at the end.
+pub fn boot_order(slot: u8) -> Vec<u8> {
+    alloc::format!("/pci@i0cf8/scsi@{slot:x}/disk@0,0\0").into_bytes()
 }
 
 /// The files that a loader script allocates, in order: commands of 128 bytes, 1 is ALLOCATE, with the name at 4.
@@ -721,4 +737,22 @@ pub fn registers(algorithm: Algorithm, events: &[Event]) -> BTreeMap<Register, D
         }
     }
     values.into_iter().filter_map(|(register, value)| Some((register, value?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_items_of_fw_cfg_are_hashed_not_their_names() {
+        let algorithm = Algorithm::Sha384;
+        let mut events = Events { algorithm, witness: Witness::Tdx, events: Vec::new() };
+        fw_cfg(&mut events, 0x1f);
+        let found: Vec<_> =
+            events.events.iter().map(|event| (event.subject.as_str(), &event.expected)).collect();
+        let [menu, order] =
+            [&[0, 0][..], b"/pci@i0cf8/scsi@1f/disk@0,0\0"].map(|item| Expected::Exact(algorithm.of(item)));
+        assert_eq!(found, [("QEMU FW CFG BootMenu", &menu), ("QEMU FW CFG bootorder", &order)]);
+        assert!(events.events.iter().all(|event| event.pcr == 1));
+    }
 }

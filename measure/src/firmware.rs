@@ -24,6 +24,7 @@
 use alloc::vec::Vec;
 
 use crate::field;
+use crate::variable::{self, Store};
 
 /// Where the table of GUIDs ends, from the end of the image.
 const TABLE_END: usize = 0x20;
@@ -171,6 +172,12 @@ pub enum Error {
         /// Where the second begins.
         start: u64,
     },
+    /// The file holds code and no variables.
+    #[error("firmware is code alone, whose variables are in a file of their own: expected that file too")]
+    CodeAlone {
+        /// Why it does not begin with variables.
+        source: variable::Error,
+    },
     /// There is no section of this kind.
     #[error("firmware has no section of kind {kind:?}")]
     Missing {
@@ -226,6 +233,22 @@ impl<'a> Firmware<'a> {
         }
         check_overlap(&sections)?;
         Ok(Firmware { bytes, sections })
+    }
+
+    /// Gives the image as it lies in memory: Debian and others deliver code and variables in two files too, of which QEMU maps
+    /// the variables right below the code. A file that begins with variables is the whole already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CodeAlone`].
+    pub fn joined(file: Vec<u8>, variables: Option<&[u8]>) -> Result<Vec<u8>, Error> {
+        match (Store::read(&file), variables) {
+            (Ok(_), _) => Ok(file),
+            (Err(_), Some(variables)) => Ok([variables, file.as_slice()].concat()),
+            // What has its metadata where they say is whole, whatever it begins with.
+            (Err(_), None) if Firmware::read(&file).is_ok() => Ok(file),
+            (Err(source), None) => Err(Error::CodeAlone { source }),
+        }
     }
 
     /// Gives the whole image.
@@ -432,6 +455,16 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::specimen::{image, put, sections};
     use super::*;
+
+    #[test]
+    fn code_alone_is_joined_with_its_variables_and_a_whole_image_is_left_alone() {
+        let whole = image(&sections());
+        assert_eq!(Firmware::joined(whole.clone(), None), Ok(whole.clone()));
+        let (variables, code) = whole.split_at(0x1000);
+        let refused = Firmware::joined(code.to_vec(), None).unwrap_err();
+        assert!(matches!(refused, Error::CodeAlone { .. }), "{refused}");
+        assert_eq!(Firmware::joined(code.to_vec(), Some(variables)), Ok(whole));
+    }
 
     #[test]
     fn sections_are_read_in_the_order_of_the_metadata() {

@@ -23,6 +23,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use ovmf_measure::acpi::{Machine, Qemu, Smm, Switch, Tables, Tpm, Vendor, dynamic_window};
+use ovmf_measure::boot::boot_order;
 use ovmf_measure::digest::Algorithm;
 use proofmark::host::machine::{self, Accelerator, Firmware, Memory, Plan};
 use serde_json::Value;
@@ -257,7 +258,20 @@ fn each_file_is_stock_qemus_for_many_shapes() {
             still.negotiate();
         }
         compare(&format!("{machine:?}"), &machine.tables().unwrap(), &mut still);
+        compare_early_items(&mut still);
     }
+}
+
+/// The items of fw_cfg that firmware of 2025.05 and later measures before all others, each or its absence.
+fn compare_early_items(still: &mut Still) {
+    const BOOT_MENU: u16 = 0x0e;
+    assert_eq!(still.item(BOOT_MENU, 2), [0, 0]);
+    let files = still.files();
+    let &(_, key, size) = files.iter().find(|(name, ..)| name == "bootorder").unwrap();
+    assert_eq!(still.item(key, size), boot_order(1));
+    let others =
+        ["etc/extra-pci-roots", "etc/boot-menu-wait", "etc/reserved-memory-end", "opt/ovmf/X-PciMmio64Mb"];
+    assert!(!files.iter().any(|(name, ..)| others.contains(&name.as_str())), "{files:?}");
 }
 
 /// A TPM emulator that QEMU may connect to; none when it is missing outside CI.

@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use ovmf_measure::boot::{self, Code, Plan};
+use ovmf_measure::boot::{self, Code, Image, Plan};
 use ovmf_measure::digest::{Algorithm, Digest};
 use ovmf_measure::event::{Event, Expected, PlatformRule, Register, rtmr_of_pcr};
 use ovmf_measure::firmware;
@@ -23,7 +23,7 @@ use ovmf_measure::known::PLATFORMS;
 use ovmf_measure::mrtd::{Order, mrtd};
 use ovmf_measure::platform::PlatformFile;
 use ovmf_measure::reference::{self, Format1, Platform, Reference, RegisterKind, Subject};
-use ovmf_measure::shape::{self, Before, Hashed, Name, Shape};
+use ovmf_measure::shape::{self, Before, Name, Shape};
 use ovmf_measure::volume::Profile;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -82,14 +82,21 @@ pub struct Inputs<'a> {
     pub image: reference::Image,
     /// The unified kernel image.
     pub uki: &'a [u8],
-    /// SHA-256 and size of the disk.
-    pub disk: (Digest, u64),
     /// The disk's first sectors, at least [`ovmf_measure::gpt::TABLE`] bytes.
     pub disk_head: &'a [u8],
     /// Firmware, where a machine of QEMU is asked for.
     pub firmware: Option<&'a Firmware>,
     /// The machines.
     pub machines: &'a [(Name, Shape)],
+}
+
+/// The disk, as the document names it.
+#[derive(Debug, Clone, Copy)]
+pub struct Disk {
+    /// Its SHA-256, where it is known.
+    pub sha256: Option<Digest>,
+    /// Its size.
+    pub bytes: u64,
 }
 
 /// Names an image.
@@ -108,7 +115,27 @@ pub fn image_of(name: &str, version: &str, profile: recipe::Profile) -> referenc
 ///
 /// # Errors
 /// [`Error`].
-pub fn compute(inputs: &Inputs<'_>) -> Result<Reference, Error> {
+pub fn compute(inputs: &Inputs<'_>, disk: Disk) -> Result<Reference, Error> {
+    hash(inputs)?.document(disk)
+}
+
+/// Everything that takes long, done: the digests of the image's parts in each bank, and MRTD in both orders.
+#[derive(Debug)]
+pub struct Hashed<'a> {
+    inputs: &'a Inputs<'a>,
+    banks: &'static [Algorithm],
+    firmware: Option<(&'a Firmware, firmware::Firmware<'a>)>,
+    codes: BTreeMap<Algorithm, Code>,
+    images: BTreeMap<Algorithm, Image>,
+    mrtds: Vec<(Order, Digest)>,
+    uki: Digest,
+}
+
+/// Hashes what reference values are computed from, each piece by itself, in parallel.
+///
+/// # Errors
+/// [`Error`].
+pub fn hash<'a>(inputs: &'a Inputs<'a>) -> Result<Hashed<'a>, Error> {
     let plan = Plan::read(inputs.uki, Some(inputs.disk_head))?;
     let kinds: BTreeSet<RegisterKind> = inputs.machines.iter().map(|(name, _)| name.kind()).collect();
     let banks: &[Algorithm] = match kinds.contains(&RegisterKind::Tpm) {
@@ -119,9 +146,6 @@ pub fn compute(inputs: &Inputs<'_>) -> Result<Reference, Error> {
         Some(firmware) => Some((firmware, firmware::Firmware::read(&firmware.image)?)),
         None => None,
     };
-    let sha256 = |bytes: &[u8]| Algorithm::Sha256.of(bytes);
-
-    // The long work, each piece by itself: the image's parts in each bank, MRTD in both orders.
     let hash = |bank: Algorithm| {
         let digests: Vec<_> = plan.preimages().par_iter().map(|preimage| preimage.digests(bank)).collect();
         plan.hashed(bank, &digests)
@@ -135,48 +159,62 @@ pub fn compute(inputs: &Inputs<'_>) -> Result<Reference, Error> {
         let of = |order: &Order| firmware.map(|firmware| (*order, mrtd(firmware, *order)));
         orders.par_iter().filter_map(of).collect::<Vec<_>>()
     };
-    let (images, (mrtds, uki)) = rayon::join(images, || rayon::join(mrtds, || sha256(inputs.uki)));
+    let uki = || Algorithm::Sha256.of(inputs.uki);
+    let (images, (mrtds, uki)) = rayon::join(images, || rayon::join(mrtds, uki));
     let images = images?;
-
-    let mut subjects = Vec::new();
     let mut codes = BTreeMap::new();
     if let Some((given, read)) = &firmware {
         for bank in banks {
             codes.insert(*bank, Code::read(*bank, &given.profile, read, None, &given.pei)?);
         }
-        let bytes = given.image.len() as u64;
-        subjects.push(Subject { name: "firmware".to_owned(), sha256: given.profile.firmware, bytes });
     }
-    let (disk, disk_bytes) = inputs.disk;
-    subjects.push(Subject { name: "disk".to_owned(), sha256: disk, bytes: disk_bytes });
-    subjects.push(Subject { name: "uki".to_owned(), sha256: uki, bytes: inputs.uki.len() as u64 });
+    Ok(Hashed { inputs, banks, firmware, codes, images, mrtds, uki })
+}
 
-    let mut platforms = Vec::new();
-    for (name, shape) in inputs.machines {
-        for bank in
-            banks.iter().filter(|bank| name.kind() == RegisterKind::Tpm || **bank == Algorithm::Sha384)
-        {
-            let Some(image) = images.get(bank) else { continue };
-            let file = PLATFORMS.iter().find(|(known, _)| *known == name.as_str());
-            let file: Option<PlatformFile> = match file {
-                Some((_, text)) => {
-                    Some(toml::from_str(text).map_err(|source| Error::File { name: *name, source })?)
-                }
-                None => None,
-            };
-            let before = match (&file, &firmware, codes.get(bank)) {
-                (Some(file), ..) => Before::File(file),
-                (None, Some((given, firmware)), Some(code)) => {
-                    let mrtd = if name.kind() == RegisterKind::Tdx { mrtds.as_slice() } else { &[] };
-                    Before::Firmware(Hashed { firmware, code, sha256: given.profile.firmware, mrtd })
-                }
-                _ => return Err(Error::NoFirmware { name: *name }),
-            };
-            let platform = shape::reference(*name, shape, &before, image);
-            platforms.push(platform.map_err(|source| Error::Shape { name: *name, source })?);
+impl Hashed<'_> {
+    /// Gives the document: the values of every machine.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn document(&self, disk: Disk) -> Result<Reference, Error> {
+        let mut subjects = Vec::new();
+        if let Some((given, _)) = &self.firmware {
+            let bytes = given.image.len() as u64;
+            subjects.push(Subject { name: "firmware".to_owned(), sha256: given.profile.firmware, bytes });
         }
+        let (name, bytes) = ("disk".to_owned(), disk.bytes);
+        subjects.extend(disk.sha256.map(|sha256| Subject { name, sha256, bytes }));
+        let bytes = self.inputs.uki.len() as u64;
+        subjects.push(Subject { name: "uki".to_owned(), sha256: self.uki, bytes });
+        let mut platforms = Vec::new();
+        for (name, shape) in self.inputs.machines {
+            for bank in self.banks {
+                if name.kind() == RegisterKind::Tpm || *bank == Algorithm::Sha384 {
+                    platforms.extend(self.platform(*name, shape, *bank)?);
+                }
+            }
+        }
+        Ok(Reference { format: Format1, image: self.inputs.image.clone(), subjects, platforms })
     }
-    Ok(Reference { format: Format1, image: inputs.image.clone(), subjects, platforms })
+
+    fn platform(&self, name: Name, shape: &Shape, bank: Algorithm) -> Result<Option<Platform>, Error> {
+        let Some(image) = self.images.get(&bank) else { return Ok(None) };
+        let file = PLATFORMS.iter().find(|(known, _)| *known == name.as_str());
+        let file: Option<PlatformFile> = match file {
+            Some((_, text)) => Some(toml::from_str(text).map_err(|source| Error::File { name, source })?),
+            None => None,
+        };
+        let before = match (&file, &self.firmware, self.codes.get(&bank)) {
+            (Some(file), ..) => Before::File(file),
+            (None, Some((given, firmware)), Some(code)) => {
+                let mrtd = if name.kind() == RegisterKind::Tdx { self.mrtds.as_slice() } else { &[] };
+                Before::Firmware(shape::Hashed { firmware, code, sha256: given.profile.firmware, mrtd })
+            }
+            _ => return Err(Error::NoFirmware { name }),
+        };
+        let platform = shape::reference(name, shape, &before, image);
+        Ok(Some(platform.map_err(|source| Error::Shape { name, source })?))
+    }
 }
 
 /// Writes the document: the same values are always the same text.

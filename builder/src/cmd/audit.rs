@@ -28,9 +28,8 @@ pub struct Arguments {
     /// The document: reference-values.json.
     #[arg(long, value_name = "FILE")]
     reference: PathBuf,
-    /// Firmware of QEMU's machines, variables and code in one file [default: the one in the image's lock].
-    #[arg(long, value_name = "FILE")]
-    firmware: Option<PathBuf>,
+    #[command(flatten)]
+    firmware: measure::FirmwareFiles,
     /// Print every event of every register, not only what differs.
     #[arg(long)]
     explain: bool,
@@ -51,7 +50,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     let stage = session.progress.stage("hash disk", opened.disk.bytes());
     let pass = opened.disk.pass(&boot, &|bytes| stage.advance(bytes))?;
     stage.done(&size(opened.disk.bytes()));
-    let computed = opened.values(&machines, arguments.firmware.as_deref(), Some(pass.sha256), session)?;
+    let computed = opened.values(&machines, &arguments.firmware, Some(pass.sha256), session)?;
     let mut mismatches = of_root(&pass, &boot);
     if let Some(folder) = &opened.folder
         && let Ok(beside) = std::fs::read(folder.join("image.efi"))

@@ -6,9 +6,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use ovmf_measure::digest::Digest;
 use proofmark::assemble::{self, Assembled, IdChoice, Source};
 use proofmark::claim::manifest::{Manifest, Output};
 use proofmark::claim::reference;
@@ -18,7 +20,6 @@ use proofmark::host::fetch::Fetcher;
 use proofmark::host::files::NewFolder;
 use proofmark::host::firmware;
 use proofmark::host::progress::{Stage, size};
-use proofmark::host::raw_disk::RawDisk;
 use proofmark::host::store::{self, Store};
 use proofmark::image::sign::Signer;
 use proofmark::lock::{Blob, Lock};
@@ -26,7 +27,7 @@ use proofmark::pipeline;
 use proofmark::recipe::{EntryKind, Profile, Recipe, Source as RecipeSource};
 use rootfs::content::{self, Sha256Digest};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use crate::cli::{Format, Session};
 use crate::failure;
@@ -104,78 +105,124 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     let folder =
         NewFolder::begin(&target).map_err(|source| failure::Unwritable { target: target.clone(), source })?;
     let stage = session.progress.stage("assemble", blobs.iter().map(|blob| blob.size).sum());
-    let source =
-        BuildSource { store: &session.store, fresh: arguments.fresh, stage: &stage, kept: Mutex::default() };
-    let assembled = assemble::assemble(recipe, &lock, IdChoice::Pinned(&lock.ids), &source)?;
+    let source = BuildSource {
+        store: &session.store,
+        fresh: arguments.fresh,
+        stage: &stage,
+        made: AtomicUsize::new(0),
+        kept: Mutex::default(),
+    };
+    let (assembled, firmware) = rayon::join(
+        || assemble::assemble(recipe, &lock, IdChoice::Pinned(&lock.ids), &source),
+        || firmware_of(recipe, &lock, &session.store),
+    );
+    let (assembled, firmware) = (assembled?, firmware?);
     let kept = source.kept.lock().map_or(0, |kept| kept.len());
-    stage.done(&format!("{} paths, {kept} of {} archives from the cache", assembled.tree.len(), blobs.len()));
+    let made = source.made.load(Ordering::Relaxed);
+    stage.done(&format!("{} paths, {kept} of {} archives from the cache", assembled.tree.len(), made + kept));
     for remark in &assembled.remarks {
         session.progress.note(&format!("remark: {remark}"));
     }
     super::validate::configurations(recipe, &lock, &assembled.tree, session)?;
 
     let stage = session.progress.stage("write disk", 0);
+    let mut file = DiskFile::create(&folder.path().join("disk.raw")).context("cannot write disk.raw")?;
+    let told = |bytes| stage.advance(bytes);
     let lock_sha256 = Sha256Digest::of(lock_text.as_bytes());
-    let (image, disk, sbom) =
-        write_disk(recipe, &lock, lock_sha256, &assembled, signer.as_ref(), folder.path(), &stage)?;
-    stage.done(&format!("{}, SBOM {:.0} ms", size(disk.size), sbom.took.as_secs_f64() * 1000.0));
-    let mut manifest = image.manifest;
-    manifest.outputs = BTreeMap::from([("disk.raw".to_owned(), disk)]);
-    let contents = image.contents.to_text();
-    for (name, bytes) in [
+    let image = pipeline::image(recipe, &lock, lock_sha256, &assembled, signer.as_ref(), &mut file, &told)?;
+    let inputs = reference::Inputs {
+        image: reference::image_of(&recipe.name, &recipe.version, recipe.profile),
+        uki: &image.uki,
+        disk_head: &image.head,
+        firmware: firmware.as_ref(),
+        machines: &recipe.measure.machines,
+    };
+    // The file system takes its time to write what it was given: everything else is made meanwhile.
+    let (finished, beside) = std::thread::scope(|scope| {
+        let beside = scope.spawn(|| Beside::make(recipe, &lock, &assembled, &image, &inputs));
+        (file.finish(), beside.join())
+    });
+    let (bytes, sha256) = finished.context("cannot write disk.raw")?;
+    let beside = match beside {
+        Ok(beside) => beside?,
+        Err(panic) => std::panic::resume_unwind(panic),
+    };
+    stage.done(&format!("{}; {}", size(bytes), beside.took()));
+
+    let mut manifest = image.manifest.clone();
+    let disk = reference::Disk { sha256: Some(Digest::Sha256(sha256.0)), bytes };
+    manifest.outputs.insert("disk.raw".to_owned(), Output { size: bytes, sha256: sha256.to_string() });
+    let values = match &beside.values {
+        Some(hashed) => Some(reference::to_text(&hashed.document(disk)?)),
+        None => None,
+    };
+    let mut files = vec![
         ("image.efi", &*image.uki),
-        ("contents.json", contents.as_bytes()),
+        ("contents.json", beside.contents.as_bytes()),
         ("recipe.lock", lock_text.as_bytes()),
-        ("sbom.cdx.json", sbom.cyclonedx.as_bytes()),
-        ("sbom.spdx.json", sbom.spdx.as_bytes()),
-    ] {
-        let output = write_synced(&folder.path().join(name), bytes)
-            .with_context(|| format!("cannot write {}", target.join(name).display()))?;
-        manifest.outputs.insert(name.to_owned(), output);
+        ("sbom.cdx.json", beside.cyclonedx.as_bytes()),
+        ("sbom.spdx.json", beside.spdx.as_bytes()),
+    ];
+    files.extend(values.as_ref().map(|text| (REFERENCE, text.as_bytes())));
+    for (name, bytes) in &files {
+        let output = Output { size: bytes.len() as u64, sha256: Sha256Digest::of(bytes).to_string() };
+        manifest.outputs.insert((*name).to_owned(), output);
     }
-    if !recipe.measure.machines.is_empty() {
-        let name = REFERENCE;
-        let text = reference_values(recipe, &lock, &image.uki, &manifest, folder.path(), session)?;
-        let output = write_synced(&folder.path().join(name), text.as_bytes())
-            .with_context(|| format!("cannot write {}", target.join(name).display()))?;
-        manifest.outputs.insert(name.to_owned(), output);
-    }
-    write_synced(&folder.path().join("manifest.json"), manifest.to_text().as_bytes())
-        .with_context(|| format!("cannot write {}", target.join("manifest.json").display()))?;
+    let text = manifest.to_text();
+    files.push(("manifest.json", text.as_bytes()));
+    write_synced(folder.path(), &files).with_context(|| format!("cannot write {}", target.display()))?;
     folder.finish().with_context(|| format!("cannot write {}", target.display()))?;
     remember(&session.store, &target, &key);
     done(&manifest, &target, started, "built", session)
 }
 
-/// The reference values of every machine that the recipe lists.
-fn reference_values(
-    recipe: &Recipe,
-    lock: &Lock,
-    uki: &[u8],
-    manifest: &Manifest,
-    folder: &Path,
-    session: &Session,
-) -> anyhow::Result<String> {
-    let stage = session.progress.stage("measure", 0);
-    let machines = &recipe.measure.machines;
-    let firmware = match machines.iter().any(|(name, _)| name.is_qemu()) {
-        true => Some(firmware::locked(&session.store, lock)?),
-        false => None,
-    };
-    let disk = RawDisk::open(&folder.join("disk.raw"))?;
-    let whole = manifest.outputs.get("disk.raw").context("the manifest names no disk")?;
-    let sha256 = whole.sha256.parse().context("the disk's digest")?;
-    let inputs = reference::Inputs {
-        image: reference::image_of(&recipe.name, &recipe.version, recipe.profile),
-        uki,
-        disk: (sha256, whole.size),
-        disk_head: disk.head(),
-        firmware: firmware.as_ref(),
-        machines,
-    };
-    let values = reference::compute(&inputs)?;
-    stage.done(&format!("{} machines", values.platforms.len()));
-    Ok(reference::to_text(&values))
+/// The firmware that the reference values of QEMU's machines need.
+fn firmware_of(recipe: &Recipe, lock: &Lock, store: &Store) -> anyhow::Result<Option<reference::Firmware>> {
+    let needed = recipe.measure.machines.iter().any(|(name, _)| name.is_qemu());
+    Ok(if needed { Some(firmware::locked(store, lock)?) } else { None })
+}
+
+/// What is made of an image while its disk is being written.
+struct Beside<'a> {
+    contents: String,
+    cyclonedx: String,
+    spdx: String,
+    /// The reference values but for the disk's digest; none when the recipe lists no machine.
+    values: Option<reference::Hashed<'a>>,
+    sbom_took: Duration,
+    measure_took: Duration,
+}
+
+impl<'a> Beside<'a> {
+    fn make(
+        recipe: &Recipe,
+        lock: &Lock,
+        assembled: &Assembled,
+        image: &pipeline::Image,
+        inputs: &'a reference::Inputs<'a>,
+    ) -> anyhow::Result<Self> {
+        let sbom = || {
+            let started = Instant::now();
+            let bom =
+                pipeline::bom(recipe, lock, assembled, image).context("cannot make the bill of materials")?;
+            let texts = rayon::join(|| cyclonedx::document(&bom), || spdx::document(&bom));
+            anyhow::Ok((texts, started.elapsed()))
+        };
+        let values = || {
+            let started = Instant::now();
+            let values = if inputs.machines.is_empty() { None } else { Some(reference::hash(inputs)?) };
+            anyhow::Ok((values, started.elapsed()))
+        };
+        let (sbom, (values, contents)) =
+            rayon::join(sbom, || rayon::join(values, || image.contents.to_text()));
+        let (((cyclonedx, spdx), sbom_took), (values, measure_took)) = (sbom?, values?);
+        Ok(Beside { contents, cyclonedx, spdx, values, sbom_took, measure_took })
+    }
+
+    fn took(&self) -> String {
+        let [sbom, measure] = [self.sbom_took, self.measure_took].map(|took| took.as_secs_f64() * 1000.0);
+        format!("meanwhile SBOM {sbom:.0} ms, reference values {measure:.0} ms")
+    }
 }
 
 fn folder_name(recipe: &Recipe) -> String {
@@ -198,6 +245,8 @@ struct BuildSource<'a> {
     store: &'a Store,
     fresh: bool,
     stage: &'a Stage,
+    /// How many layers were made.
+    made: AtomicUsize,
     /// Keys of the layers that were found and not made again.
     kept: Mutex<BTreeSet<Sha256Digest>>,
 }
@@ -216,6 +265,7 @@ impl Source for BuildSource<'_> {
     }
 
     fn keep(&self, key: &Sha256Digest, layer: &rootfs::layer::Layer) {
+        self.made.fetch_add(1, Ordering::Relaxed);
         if let Ok(mut kept) = self.kept.lock() {
             // What was found was damaged.
             kept.remove(key);
@@ -234,49 +284,17 @@ impl Source for BuildSource<'_> {
     }
 }
 
-fn write_disk(
-    recipe: &Recipe,
-    lock: &Lock,
-    lock_sha256: Sha256Digest,
-    assembled: &Assembled,
-    signer: Option<&Signer>,
-    folder: &Path,
-    stage: &Stage,
-) -> anyhow::Result<(pipeline::Image, Output, Sbom)> {
-    let mut file = DiskFile::create(&folder.join("disk.raw")).context("cannot write disk.raw")?;
-    let told = |bytes| stage.advance(bytes);
-    let image = pipeline::image(recipe, lock, lock_sha256, assembled, signer, &mut file, &told)?;
-    // The file system takes its time to write what it was given: the bill of materials is made meanwhile.
-    let (finished, sbom) = rayon::join(|| file.finish(), || sbom(recipe, lock, assembled, &image));
-    let (size, sha256) = finished.context("cannot write disk.raw")?;
-    Ok((image, Output { size, sha256: sha256.to_string() }, sbom?))
-}
-
-/// The bill of materials in both forms.
-struct Sbom {
-    cyclonedx: String,
-    spdx: String,
-    took: Duration,
-}
-
-fn sbom(
-    recipe: &Recipe,
-    lock: &Lock,
-    assembled: &Assembled,
-    image: &pipeline::Image,
-) -> anyhow::Result<Sbom> {
-    let started = Instant::now();
-    let bom = pipeline::bom(recipe, lock, assembled, image).context("cannot make the bill of materials")?;
-    let (cyclonedx, spdx) = rayon::join(|| cyclonedx::document(&bom), || spdx::document(&bom));
-    Ok(Sbom { cyclonedx, spdx, took: started.elapsed() })
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<Output> {
+/// Writes files into a folder, and waits until all are on the disk: all are given to the file system before the first is
+/// waited for.
+fn write_synced(folder: &Path, files: &[(&str, &[u8])]) -> io::Result<()> {
     use std::io::Write;
-    let mut file = fs::File::create_new(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    Ok(Output { size: bytes.len() as u64, sha256: Sha256Digest::of(bytes).to_string() })
+    let write = |(name, bytes): &(&str, &[u8])| {
+        let mut file = fs::File::create_new(folder.join(name))?;
+        file.write_all(bytes)?;
+        Ok(file)
+    };
+    let written: Vec<fs::File> = files.iter().map(write).collect::<io::Result<_>>()?;
+    written.iter().try_for_each(fs::File::sync_all)
 }
 
 /// What was built where, so that an unchanged image is not built again.

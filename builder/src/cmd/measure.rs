@@ -33,9 +33,8 @@ pub struct Arguments {
     /// The machine: qemu-tdx, qemu-tpm, gcp-c3 or alicloud-tdx.
     #[arg(long, value_name = "NAME", value_parser = Name::from_str)]
     platform: Option<Name>,
-    /// Firmware of QEMU's machines, variables and code in one file [default: the one in the image's lock].
-    #[arg(long, value_name = "FILE")]
-    firmware: Option<PathBuf>,
+    #[command(flatten)]
+    firmware: FirmwareFiles,
     /// Memory, as 512M or 4G.
     #[arg(long, value_name = "SIZE", requires = "platform", value_parser = memory)]
     memory: Option<u64>,
@@ -63,6 +62,17 @@ pub struct Arguments {
     /// Print for each register what it depends on, and each event with its source.
     #[arg(long)]
     explain: bool,
+}
+
+/// The firmware that a machine of QEMU has, where it is not the one in the image's lock.
+#[derive(Debug, clap::Args)]
+pub struct FirmwareFiles {
+    /// Firmware of QEMU's machines: variables and code in one file, or code alone [default: the one in the image's lock].
+    #[arg(long, value_name = "FILE")]
+    firmware: Option<PathBuf>,
+    /// The variables of firmware whose file is code alone, as OVMF_VARS_4M.fd.
+    #[arg(long, value_name = "FILE", requires = "firmware")]
+    variables: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -130,11 +140,11 @@ pub fn open(path: &Path) -> anyhow::Result<Opened> {
 
 impl Opened {
     /// The firmware for QEMU's machines: the given file, or what the folder's lock names.
-    pub fn firmware(&self, given: Option<&Path>, session: &Session) -> anyhow::Result<Firmware> {
-        if let Some(path) = given {
-            return Ok(firmware::given(&session.store, path)?);
+    pub fn firmware(&self, given: &FirmwareFiles, session: &Session) -> anyhow::Result<Firmware> {
+        if let Some(path) = &given.firmware {
+            return Ok(firmware::given(&session.store, path, given.variables.as_deref())?);
         }
-        let hint = "give the firmware, variables and code in one file, by --firmware FILE";
+        let hint = "give the firmware by --firmware FILE";
         let lock =
             self.folder.as_ref().map(|folder| folder.join("recipe.lock")).filter(|path| path.is_file());
         let lock = lock.ok_or_else(|| {
@@ -152,23 +162,23 @@ impl Opened {
         Ok(firmware::locked(&session.store, &parsed)?)
     }
 
-    /// The digest of the disk that its manifest names; computed where there is no manifest.
-    fn disk_digest(&self) -> anyhow::Result<Digest> {
+    /// The digest of the disk that its manifest names; none where there is no manifest.
+    fn disk_digest(&self) -> anyhow::Result<Option<Digest>> {
         if let Some(folder) = &self.folder
             && let Ok(bytes) = std::fs::read(folder.join("manifest.json"))
             && let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes)
             && let Some(output) = manifest.outputs.get("disk.raw")
         {
-            return Ok(output.sha256.parse()?);
+            return Ok(Some(output.sha256.parse()?));
         }
-        Ok(Algorithm::Sha256.zero())
+        Ok(None)
     }
 
     /// The reference values of some machines.
     pub fn values(
         &self,
         machines: &[(Name, Shape)],
-        given: Option<&Path>,
+        given: &FirmwareFiles,
         disk: Option<Sha256Digest>,
         session: &Session,
     ) -> anyhow::Result<Reference> {
@@ -177,18 +187,17 @@ impl Opened {
             false => None,
         };
         let digest = match disk {
-            Some(digest) => Digest::Sha256(digest.0),
+            Some(digest) => Some(Digest::Sha256(digest.0)),
             None => self.disk_digest()?,
         };
         let inputs = values::Inputs {
             image: self.image.clone(),
             uki: &self.uki,
-            disk: (digest, self.disk.bytes()),
             disk_head: self.disk.head(),
             firmware: firmware.as_ref(),
             machines,
         };
-        Ok(values::compute(&inputs)?)
+        Ok(values::compute(&inputs, values::Disk { sha256: digest, bytes: self.disk.bytes() })?)
     }
 }
 
@@ -240,7 +249,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
             return Err(hinted(message, "name one, as `--platform qemu-tdx --memory 4G`"));
         }
     };
-    let mut all = opened.values(&machines, arguments.firmware.as_deref(), None, session)?;
+    let mut all = opened.values(&machines, &arguments.firmware, None, session)?;
     let bank = match arguments.bank {
         Bank::Sha256 => Algorithm::Sha256,
         Bank::Sha384 => Algorithm::Sha384,

@@ -17,6 +17,7 @@ use proofmark::host::output;
 use rootfs::content::Sha256Digest;
 use serde_json::json;
 
+use super::measure::FirmwareFiles;
 use crate::cli::{Format, Session};
 use crate::failure::{NO, hinted};
 
@@ -35,9 +36,8 @@ pub struct Arguments {
     /// Whom and what to believe: identities, logs, quorum, rebuilders, builders, version, age, deny list.
     #[arg(long, value_name = "FILE", requires = "image")]
     policy: Option<PathBuf>,
-    /// Firmware of QEMU's machines, variables and code in one file [default: the one in the image's lock].
-    #[arg(long, value_name = "FILE", requires = "image")]
-    firmware: Option<PathBuf>,
+    #[command(flatten)]
+    firmware: FirmwareFiles,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -80,7 +80,7 @@ pub fn run(
     match (&arguments.what, &arguments.image, &arguments.policy) {
         (Some(What::Bundle(arguments)), ..) => bundle(arguments, format),
         (None, Some(folder), Some(policy)) => {
-            let firmware = arguments.firmware.as_deref();
+            let firmware = &arguments.firmware;
             image(folder, policy, &FromImage { folder, firmware, session }, format)
         }
         _ => Err(hinted("what to verify is not said", "give OUT --policy FILE, or bundle --bundle FILE")),
@@ -90,7 +90,7 @@ pub fn run(
 /// Computes the reference values of the image in a folder.
 struct FromImage<'a> {
     folder: &'a Path,
-    firmware: Option<&'a Path>,
+    firmware: &'a FirmwareFiles,
     session: &'a dyn Fn() -> anyhow::Result<Session>,
 }
 

@@ -56,6 +56,14 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The file is only a part of an image.
+    #[error("{} is not the whole", path.display())]
+    Part {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: ovmf_measure::firmware::Error,
+    },
     /// The image is none that is understood.
     #[error("cannot read the volumes of {label}")]
     Volume {
@@ -102,12 +110,16 @@ pub fn locked(store: &Store, lock: &Lock) -> Result<Firmware, Error> {
     described(store, image, label)
 }
 
-/// The firmware in a file: variables and code.
+/// The firmware in a file: variables and code, or code whose variables are in another file.
 ///
 /// # Errors
 /// [`Error`].
-pub fn given(store: &Store, path: &Path) -> Result<Firmware, Error> {
-    let image = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+pub fn given(store: &Store, path: &Path, variables: Option<&Path>) -> Result<Firmware, Error> {
+    let read =
+        |path: &Path| std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source });
+    let variables = variables.map(read).transpose()?;
+    let image = ovmf_measure::firmware::Firmware::joined(read(path)?, variables.as_deref())
+        .map_err(|source| Error::Part { path: path.to_owned(), source })?;
     described(store, image, path.display().to_string())
 }
 

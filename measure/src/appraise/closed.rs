@@ -290,10 +290,18 @@ fn is_run(event: &Event) -> Option<u32> {
     }
 }
 
-/// Tells whether a record belongs to a run and is not what is predicted after it.
+/// Tells whether a record belongs to a run and is not what is predicted after it. Of variables that decide what is booted,
+/// only these belong to it: BootOrder and Boot####.
 fn in_run(event: &Event, after: Option<&Event>, record: &Logged<'_>) -> bool {
     let derived = matches!(record.derivation, Derivation::Derived(_));
-    event.kind == record.entry.kind && derived && !after.is_some_and(|after| names(after, record))
+    let named = match record.entry.kind {
+        EventType::EV_EFI_VARIABLE_BOOT | EventType::EV_EFI_VARIABLE_BOOT2 => {
+            let variable = record.entry.data.as_deref().and_then(replay::Variable::read);
+            variable.is_some_and(|variable| is_numbered(variable.name) || is_boot_order(variable.name))
+        }
+        _ => true,
+    };
+    event.kind == record.entry.kind && derived && named && !after.is_some_and(|after| names(after, record))
 }
 
 /// Tells whether a record is the predicted event; its type may be another, which is said apart.
@@ -349,17 +357,24 @@ fn is_boot_option(record: &Logged<'_>, description: &str) -> bool {
     })
 }
 
-/// Tells whether a name is `Boot` and four hexadecimal digits, in UTF-16.
+/// Gives the letters of a name in UTF-16 that has no others than Latin-1's.
+fn letters(name: &[u8]) -> Option<Vec<u8>> {
+    let letter = |unit: &[u8]| match unit {
+        [letter, 0] => Some(*letter),
+        _ => None,
+    };
+    name.chunks(2).map(letter).collect()
+}
+
+/// Tells whether a name is `Boot` and four hexadecimal digits.
 fn is_numbered(name: &[u8]) -> bool {
-    let mut letters = Vec::new();
-    for unit in name.chunks(2) {
-        match unit {
-            [letter, 0] => letters.push(*letter),
-            _ => return false,
-        }
-    }
+    let letters = letters(name).unwrap_or_default();
     let digits = letters.strip_prefix(b"Boot");
     digits.is_some_and(|digits| digits.len() == 4 && digits.iter().all(u8::is_ascii_hexdigit))
+}
+
+fn is_boot_order(name: &[u8]) -> bool {
+    letters(name).as_deref() == Some(b"BootOrder")
 }
 
 /// Reads a load option: active, with a description that begins so and device paths that end where they should.

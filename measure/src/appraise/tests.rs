@@ -506,6 +506,25 @@ fn a_run_of_what_the_platform_gives_has_an_end() {
 }
 
 #[test]
+fn a_run_of_boot_variables_holds_none_of_another_name() {
+    let mut reference = reference();
+    let kind = EventType::EV_EFI_VARIABLE_BOOT2;
+    let run =
+        Event { kind, expected: given(PlatformRule::FromData { at_most: 3 }), ..predicted()[0].clone() };
+    reference.platforms[0].events.push(run);
+    let with = |name: &str| {
+        let mut entries = entries();
+        entries.push(plain(1, kind, &variable("BootOrder", &[1, 0])));
+        entries.push(plain(1, kind, &variable(name, &load_option(1, "UEFI disk", [0x7f, 0xff]))));
+        appraise(&ran(entries), &reference, &lenient()).unwrap().reasons().len()
+    };
+    assert_eq!(with("Boot000A"), 0);
+    for name in ["BootNext", "Boot00001", "Boot000G", "SecureBoot", ""] {
+        assert_eq!(with(name), 1, "{name}");
+    }
+}
+
+#[test]
 fn what_runs_later_passes_only_as_the_policy_lists_it() {
     let log = log_of(entries());
     let mut td = td_of(&log);

@@ -60,10 +60,10 @@ struct Boot {
     /// The disk that is booted; without it, no partition table is measured
     #[arg(long)]
     disk: Option<PathBuf>,
-    /// The firmware, variables and code in one file; for qemu-tdx and qemu-tpm
+    /// The firmware, for qemu-tdx and qemu-tpm: variables and code in one file, or code alone
     #[arg(long)]
     firmware: Option<PathBuf>,
-    /// Variables that take the place of the firmware's own
+    /// Variables: those that belong to code alone, or what takes the place of the firmware's own
     #[arg(long)]
     variables: Option<PathBuf>,
     /// Memory, as 512M or 4G
@@ -178,7 +178,9 @@ fn boot(arguments: &Boot) -> Result<String> {
         }
         None => {
             let path = arguments.firmware.as_ref().context("expected --firmware for a machine of QEMU")?;
-            let bytes = files::read(path)?;
+            let variables = arguments.variables.as_deref().map(files::read).transpose()?;
+            let bytes = Firmware::joined(files::read(path)?, variables.as_deref())
+                .with_context(|| format!("{}: give --variables too", path.display()))?;
             let firmware = Firmware::read(&bytes)?;
             let sha256 = Algorithm::Sha256.of(&bytes);
             let known: FirmwareFile = toml::from_str(FIRMWARE).context("the file of known firmware")?;
@@ -189,7 +191,6 @@ fn boot(arguments: &Boot) -> Result<String> {
                 Some(known) => known.profile,
                 None => Profile::read(&bytes)?,
             };
-            let variables = arguments.variables.as_deref().map(files::read).transpose()?;
             let code = Code::read(algorithm, &profile, &firmware, variables.as_deref(), &pei)?;
             let order = order(arguments.two_pass);
             let mrtd = match name.kind() {
