@@ -158,6 +158,13 @@ fn a_bill_of_materials_that_was_changed_is_neither_scanned_nor_exported() {
     export("cyclonedx").refused(1, &["is not the one that the manifest names"]);
     built.write("osv/one.json", &record("A", "npm", "x", json!([{"introduced": "0"}])));
     built.scan(&[]).refused(1, &["is not the one that the manifest names"]);
+
+    let values = built.out().join("reference-values.json");
+    let text = fs::read_to_string(&values).unwrap();
+    assert!(export("rvps").succeeded().stdout.contains("\"type\": \"sample\""));
+    fs::write(&values, text.replacen("qemu-tdx", "qemu-tdy", 1)).unwrap();
+    export("rvps").refused(1, &["is not the one that the manifest names"]);
+    fs::remove_file(&values).unwrap();
     export("rvps").refused(1, &["reference-values.json is not there"]);
 }
 

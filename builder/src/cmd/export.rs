@@ -13,7 +13,9 @@ use proofmark::host::files;
 use crate::cli::Session;
 use crate::failure::hinted;
 
-/// The longest document of reference values, in bytes; real ones have some hundred kilobytes.
+/// Where a build writes the reference values.
+const REFERENCE: &str = "reference-values.json";
+/// The longest document of them, in bytes; real ones have some hundred kilobytes.
 const MAX_REFERENCE: u64 = 64 << 20;
 
 /// Gives what is known of an image in a form that others import.
@@ -121,12 +123,10 @@ fn sbom(built: &Built, name: &str) -> anyhow::Result<Vec<u8>> {
     })
 }
 
-/// The reference values, which must be those of the image.
-fn reference(arguments: &Arguments, built: &Built) -> anyhow::Result<Reference> {
-    let beside = built.folder.join("reference-values.json");
-    let path: &Path = arguments.reference.as_deref().unwrap_or(&beside);
+/// What a file holds; none when it is not there.
+fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
+    use std::io::Read;
     let read = || -> io::Result<Vec<u8>> {
-        use std::io::Read;
         let mut bytes = Vec::new();
         std::fs::File::open(path)?.take(MAX_REFERENCE + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > MAX_REFERENCE {
@@ -134,16 +134,22 @@ fn reference(arguments: &Arguments, built: &Built) -> anyhow::Result<Reference> 
         }
         Ok(bytes)
     };
-    let bytes = match read() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let message = format!("{} is not there", path.display());
-            return Err(hinted(
-                message,
-                "compute the image's reference values first, or name them by --reference FILE",
-            ));
-        }
-        other => other.with_context(|| format!("cannot read {}", path.display()))?,
+    match read() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => Ok(Some(other.with_context(|| format!("cannot read {}", path.display()))?)),
+    }
+}
+
+/// The reference values, which must be those of the image.
+fn reference(arguments: &Arguments, built: &Built) -> anyhow::Result<Reference> {
+    let (bytes, path) = match &arguments.reference {
+        Some(path) => (read(path)?, path.clone()),
+        None => (built.output(REFERENCE)?, built.folder.join(REFERENCE)),
     };
+    let bytes = bytes.ok_or_else(|| {
+        let message = format!("{} is not there", path.display());
+        hinted(message, "list machines in the recipe's table `measure`, or name a file by --reference FILE")
+    })?;
     let reference: Reference =
         serde_json::from_slice(&bytes).with_context(|| format!("cannot understand {}", path.display()))?;
     export::is_of(&reference, &built.manifest).with_context(|| format!("cannot use {}", path.display()))?;
