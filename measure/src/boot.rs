@@ -8,6 +8,7 @@
 //! machine    ACPI: the files that the loader allocates, and the loader; SMBIOS; BootOrder, each Boot####
 //! image      "Calling EFI Application…", separators, GPT, the UKI, the stub's sections, the kernel, its command line
 //!            and initrd, "Exit Boot Services…" twice
+//! -kernel    the UKI before the boot options, no GPT
 //! ```
 //!
 //! # Source
@@ -18,11 +19,14 @@
 //!
 //! # Not here
 //!
-//! MRTD ([`crate::mrtd`]); a boot loader between firmware and UKI; a kernel that QEMU is given with `-kernel`.
+//! MRTD ([`crate::mrtd`]); a boot loader between firmware and UKI; with `-kernel`, what is no UKI, or has an initrd or a command
+//! line of QEMU's beside it.
 
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
 
 use crate::acpi::Smm;
 use crate::digest::{Algorithm, Digest};
@@ -40,6 +44,8 @@ use crate::volume::{BOOT_MENU, Profile, SHELL, Separator, UI_APP};
 const FIRMWARE: &str = "firmware";
 const DISK: &str = "disk";
 const UKI: &str = "uki";
+const PROGRAM: EventType = EventType::EV_EFI_BOOT_SERVICES_APPLICATION;
+const AUTHENTICODE: &str = "Authenticode: the ranges, one after another";
 /// The text that the firmware measures of an application that it starts.
 const CALLING: &str = "Calling EFI Application from Boot Option";
 /// The texts that the firmware measures as the kernel takes over.
@@ -269,9 +275,22 @@ impl From<crate::acpi::Tables> for AcpiFiles {
     }
 }
 
-/// A QEMU machine of our shape: q35, one disk that is booted.
+/// How a machine comes to the UKI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// The firmware finds it on the disk.
+    #[default]
+    Disk,
+    /// QEMU's `-kernel` hands it over; the firmware starts it before it looks at a disk.
+    Kernel,
+}
+
+/// A QEMU machine of our shape: q35, one disk, which is booted or has the root file system.
 #[derive(Debug, Clone)]
 pub struct Machine {
+    /// How it comes to the UKI.
+    pub start: Start,
     /// Bytes of memory.
     pub memory: u64,
     /// Its ACPI tables; without them the events of the tables are the platform's.
@@ -320,8 +339,13 @@ impl Code {
         variables: Option<&[u8]>,
         pei: &[Digest],
     ) -> Result<Self, Error> {
-        let cfv = firmware.section(Kind::Cfv)?;
-        let bytes = variables.unwrap_or_else(|| firmware.data(cfv));
+        // Without sections, the image begins with its variables.
+        let cfv = match firmware.sections() {
+            [] => None,
+            _ => Some(firmware.section(Kind::Cfv)?),
+        };
+        let own = || cfv.map_or(firmware.bytes(), |cfv| firmware.data(cfv));
+        let bytes = variables.unwrap_or_else(own);
         let store = Store::read(bytes)?;
         let secure_boot =
             if profile.secure_boot.is_present() { store.secure_boot() } else { SecureBoot::Off };
@@ -334,7 +358,7 @@ impl Code {
         Ok(Code {
             algorithm,
             profile: profile.clone(),
-            cfv: Some((algorithm.of(bytes), (cfv.data_offset.into(), cfv.data_size.into()))),
+            cfv: cfv.map(|cfv| (algorithm.of(bytes), (cfv.data_offset.into(), cfv.data_size.into()))),
             variables: [
                 ("SecureBoot", GLOBAL, state.to_vec()),
                 ("PK", GLOBAL, data(&GLOBAL, "PK")),
@@ -481,16 +505,26 @@ pub fn qemu(
             rule_source("machine", rule),
         );
     }
-    match code.boot_options {
-        BootOptions::None => boot_options(&mut events, profile, machine.disk_slot),
-        BootOptions::There => {
+    if machine.start == Start::Kernel {
+        load(&mut events, Some(code), machine.start, image)?;
+    }
+    match (code.boot_options, machine.start, profile.boot_menu.is_present()) {
+        (BootOptions::None, Start::Disk, _) => boot_options(&mut events, profile, Some(machine.disk_slot)),
+        // Before the firmware has looked for anything to boot, it knows its own setup alone.
+        (BootOptions::None, Start::Kernel, false) => boot_options(&mut events, profile, None),
+        (BootOptions::There, ..) | (_, Start::Kernel, true) => {
             let rule = Expected::PlatformGiven(PlatformRule::FromData { at_most: 17 });
-            let source =
-                rule_source("machine", "the data in the log: the variables hold boot options already");
+            let text = "the data in the log: the variables hold boot options already, or nobody saw what this firmware \
+                        makes of them before it looks for something to boot";
+            let source = rule_source("machine", text);
             events.push(1, EventType::EV_EFI_VARIABLE_BOOT, "BootOrder and Boot####", rule, source);
         }
     }
-    from_image(&mut events, listener, Some(code), image)?;
+    ready(&mut events, listener, Some(code));
+    if machine.start == Start::Disk {
+        load(&mut events, Some(code), machine.start, image)?;
+    }
+    run(&mut events, listener, code.secure_boot, image);
     Ok(events.events)
 }
 
@@ -502,7 +536,9 @@ pub fn qemu(
 pub fn platform(listener: Listener, before: Vec<Event>, image: &Image) -> Result<Vec<Event>, Error> {
     let witness = if listener == Listener::Tpm { Witness::Tpm } else { Witness::Tdx };
     let mut events = Events { algorithm: image.algorithm, witness, events: before };
-    from_image(&mut events, listener, None, image)?;
+    ready(&mut events, listener, None);
+    load(&mut events, None, Start::Disk, image)?;
+    run(&mut events, listener, SecureBoot::Off, image);
     Ok(events.events)
 }
 
@@ -624,12 +660,9 @@ fn volume_option(attributes: u32, description: &str, file: &[u8; 16]) -> Vec<u8>
     load_option(attributes, description, &path, &[])
 }
 
-/// BootOrder and its options: the disk that has a boot index, then what the firmware brings along.
-fn boot_options(events: &mut Events, profile: &Profile, slot: u8) {
-    // PciRoot(0x0)/Pci(slot,0x0)
-    let mut path = alloc::vec![2, 1, 12, 0, 0xd0, 0x41, 0x03, 0x0a, 0, 0, 0, 0, 1, 1, 6, 0, 0, slot];
-    path.extend(PATH_END);
-    let disk = load_option(ACTIVE, "UEFI Misc Device", &path, &MADE);
+/// BootOrder and its options: the disk that has a boot index, then what the firmware brings along. Without a disk: what it
+/// knows before it has looked for any.
+fn boot_options(events: &mut Events, profile: &Profile, disk: Option<u8>) {
     let mut options: Vec<Vec<u8>> = Vec::new();
     let menu = profile.boot_menu.is_present();
     if menu {
@@ -643,11 +676,17 @@ fn boot_options(events: &mut Events, profile: &Profile, slot: u8) {
         };
         options.push(volume_option(attributes, name, &UI_APP));
     }
-    let first = options.len();
-    options.push(disk);
-    if profile.shell.is_present() {
-        let attributes = if menu { ACTIVE | APPLICATION } else { ACTIVE };
-        options.push(volume_option(attributes, "EFI Internal Shell", &SHELL));
+    let mut first = 0;
+    if let Some(slot) = disk {
+        // PciRoot(0x0)/Pci(slot,0x0)
+        let mut path = alloc::vec![2, 1, 12, 0, 0xd0, 0x41, 0x03, 0x0a, 0, 0, 0, 0, 1, 1, 6, 0, 0, slot];
+        path.extend(PATH_END);
+        first = options.len();
+        options.push(load_option(ACTIVE, "UEFI Misc Device", &path, &MADE));
+        if profile.shell.is_present() {
+            let attributes = if menu { ACTIVE | APPLICATION } else { ACTIVE };
+            options.push(volume_option(attributes, "EFI Internal Shell", &SHELL));
+        }
     }
     let order: Vec<usize> =
         core::iter::once(first).chain((0..options.len()).filter(|index| *index != first)).collect();
@@ -661,33 +700,36 @@ fn boot_options(events: &mut Events, profile: &Profile, slot: u8) {
     }
 }
 
-/// What comes from the call of the boot option on.
-fn from_image(
-    events: &mut Events,
-    listener: Listener,
-    code: Option<&Code>,
-    image: &Image,
-) -> Result<(), Error> {
-    let tpm = listener == Listener::Tpm;
+/// What the firmware measures as it calls a boot option.
+fn ready(events: &mut Events, listener: Listener, code: Option<&Code>) {
     events.action(4, CALLING);
     match (listener, code.map(|code| code.profile.separator)) {
         (Listener::Tpm, _) => (0..=6).for_each(|pcr| events.separator(pcr)),
         (_, Some(Separator::Rtmr0)) => events.separator(1),
         _ => events.separator(4),
     }
-    let secure_boot = code.map_or(SecureBoot::Off, |code| code.secure_boot);
+}
+
+/// What the firmware measures as it loads the UKI.
+fn load(events: &mut Events, code: Option<&Code>, start: Start, image: &Image) -> Result<(), Error> {
     // Of the handlers that firmware asks about a file, that of Secure Boot is asked before the one that measures.
-    if let (SecureBoot::On, Some(code)) = (secure_boot, code) {
+    if let Some(code) = code.filter(|code| code.secure_boot == SecureBoot::On) {
         let entries: Vec<&[u8]> = code.certificates.iter().map(Vec::as_slice).collect();
         let entry = image.signer(&entries).ok_or(Error::NotSigned { expected: entries.len() })?;
         events.variable(EventType::EV_EFI_VARIABLE_AUTHORITY, 7, "db", &IMAGE_SECURITY, entry, FIRMWARE);
     }
-    let gpt = image.part(&Role::Gpt);
-    let rule = "header (92 bytes), the number of used entries (u64), the used entries";
-    events.hashed(5, EventType::EV_EFI_GPT_EVENT, "GPT", gpt, DISK, rule);
-    let program = EventType::EV_EFI_BOOT_SERVICES_APPLICATION;
-    let authenticode = "Authenticode: the ranges, one after another";
-    events.hashed(4, program, "UKI", image.part(&Role::Uki), UKI, authenticode);
+    if start == Start::Disk {
+        let gpt = image.part(&Role::Gpt);
+        let rule = "header (92 bytes), the number of used entries (u64), the used entries";
+        events.hashed(5, EventType::EV_EFI_GPT_EVENT, "GPT", gpt, DISK, rule);
+    }
+    events.hashed(4, PROGRAM, "UKI", image.part(&Role::Uki), UKI, AUTHENTICODE);
+    Ok(())
+}
+
+/// What the UKI's stub and its kernel measure.
+fn run(events: &mut Events, listener: Listener, secure_boot: SecureBoot, image: &Image) {
+    let tpm = listener == Listener::Tpm;
     if tpm || image.stub.extends_rtmrs() {
         for name in stub::MEASURED {
             if let Some(part) = image.part(&Role::Section(name)) {
@@ -700,7 +742,7 @@ fn from_image(
         }
     }
     if image.stub.loads_by_firmware() && secure_boot == SecureBoot::Off {
-        events.hashed(4, program, "kernel in the UKI", image.part(&Role::Kernel), UKI, authenticode);
+        events.hashed(4, PROGRAM, "kernel in the UKI", image.part(&Role::Kernel), UKI, AUTHENTICODE);
     }
     if listener != Listener::TpmAndTdx {
         let kind = EventType::EV_EVENT_TAG;
@@ -711,7 +753,6 @@ fn from_image(
         events.hashed(9, kind, "initrd", image.part(&Role::Initrd), UKI, rule);
     }
     EXITING.iter().for_each(|text| events.action(5, text));
-    Ok(())
 }
 
 /// Gives the value of every register that only exact events are extended into, after all of them.

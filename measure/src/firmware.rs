@@ -235,6 +235,11 @@ impl<'a> Firmware<'a> {
         Ok(Firmware { bytes, sections })
     }
 
+    /// Takes an image for a machine without TDX, which needs no metadata and has no sections: there is no MRTD of it.
+    pub const fn without_sections(bytes: &'a [u8]) -> Self {
+        Firmware { bytes, sections: Vec::new() }
+    }
+
     /// Gives the image as it lies in memory: Debian and others deliver code and variables in two files too, of which QEMU maps
     /// the variables right below the code. A file that begins with variables is the whole already.
     ///
@@ -245,7 +250,7 @@ impl<'a> Firmware<'a> {
         match (Store::read(&file), variables) {
             (Ok(_), _) => Ok(file),
             (Err(_), Some(variables)) => Ok([variables, file.as_slice()].concat()),
-            // What has its metadata where they say is whole, whatever it begins with.
+            // Whatever it begins with: what has its sections where the metadata say is whole.
             (Err(_), None) if Firmware::read(&file).is_ok() => Ok(file),
             (Err(source), None) => Err(Error::CodeAlone { source }),
         }

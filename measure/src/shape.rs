@@ -23,6 +23,7 @@ use core::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::acpi::{self, Qemu, Smm, Switch, Tpm, Vendor, dynamic_window};
+pub use crate::boot::Start;
 use crate::boot::{self, Code, Image, Machine};
 use crate::digest::{Algorithm, Digest};
 use crate::firmware::Firmware;
@@ -151,6 +152,8 @@ pub struct Shape {
     pub address_bits: u8,
     /// Whose processor.
     pub vendor: Vendor,
+    /// How it comes to the UKI; only for QEMU.
+    pub start: Start,
 }
 
 impl Shape {
@@ -168,6 +171,7 @@ impl Shape {
             devices: NonZeroU8::MIN.saturating_add(2),
             address_bits,
             vendor,
+            start: Start::Disk,
         }
     }
 
@@ -217,6 +221,13 @@ impl Shape {
                         _ => return Err(wrong()),
                     };
                 }
+                "start" => {
+                    shape.start = match value.as_str() {
+                        "disk" => Start::Disk,
+                        "kernel" => Start::Kernel,
+                        _ => return Err(wrong()),
+                    };
+                }
                 // Which firmware it was, which the caller compares.
                 "firmware" => {}
                 _ => return Err(wrong()),
@@ -240,6 +251,9 @@ impl Shape {
                 ("address-bits".to_string(), self.address_bits.to_string()),
                 ("vendor".to_string(), vendor.to_string()),
             ]);
+            if self.start == Start::Kernel {
+                words.insert("start".to_string(), "kernel".to_string());
+            }
         }
         words
     }
@@ -302,6 +316,7 @@ pub fn reference(name: Name, shape: &Shape, before: &Before<'_>, image: &Image) 
                 memory: shape.memory,
                 acpi: Some(shape.tables(name, hashed.code.smm())?.into()),
                 disk_slot: 1,
+                start: shape.start,
             };
             words.insert("firmware".to_string(), hashed.sha256.to_string());
             let mrtd = hashed.mrtd.iter().map(|(order, digest)| {

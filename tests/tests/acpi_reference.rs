@@ -327,6 +327,7 @@ fn each_file_is_that_of_the_machine_that_run_starts() {
             memory: "2048M".parse::<Memory>().unwrap(),
             firmware: &Firmware { code: at("code"), variables: Some(at("variables")) },
             disk: &at("disk"),
+            kernel: None,
             drives: &drives,
             forwards: &[],
             strings: &[],

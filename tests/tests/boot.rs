@@ -334,7 +334,18 @@ fn the_gateway_answers_a_chat_through_a_forwarded_port_and_tells_no_secret() {
     let answer = answer.unwrap_or_else(|error| panic!("{error}\n{}", machine.said()));
     assert!(answer.contains("MODEL HEARD: ") && answer.contains("the colour of the sky"), "{answer}");
     eprintln!("answered over HTTP after {:.1} s", machine.seconds());
-    let answer = chat::over_websocket(gateway, TOKEN, "agent:main:boot", "Good evening", LIMIT);
+    // A gateway whose event loop stood still for seconds, on a machine with much else to do, ends the connections that it has.
+    let closed = |answer: &std::io::Result<String>| {
+        answer.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof)
+    };
+    let mut sessions = ["agent:main:boot", "agent:main:again", "agent:main:last"].into_iter();
+    let answer = loop {
+        let Some(session) = sessions.next() else { panic!("closed thrice\n{}", machine.said()) };
+        let answer = chat::over_websocket(gateway, TOKEN, session, "Good evening", LIMIT);
+        if !closed(&answer) {
+            break answer;
+        }
+    };
     let answer = answer.unwrap_or_else(|error| panic!("{error}\n{}", machine.said()));
     assert!(answer.contains("MODEL HEARD: ") && answer.contains("Good evening"), "{answer}");
     eprintln!("answered over WebSocket after {:.1} s", machine.seconds());

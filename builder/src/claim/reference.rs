@@ -143,7 +143,7 @@ pub fn hash<'a>(inputs: &'a Inputs<'a>) -> Result<Hashed<'a>, Error> {
         false => &[Algorithm::Sha384],
     };
     let firmware = match inputs.firmware {
-        Some(firmware) => Some((firmware, firmware::Firmware::read(&firmware.image)?)),
+        Some(given) => Some((given, read(&given.image, &kinds)?)),
         None => None,
     };
     let hash = |bank: Algorithm| {
@@ -169,6 +169,19 @@ pub fn hash<'a>(inputs: &'a Inputs<'a>) -> Result<Hashed<'a>, Error> {
         }
     }
     Ok(Hashed { inputs, banks, firmware, codes, images, mrtds, uki })
+}
+
+/// Reads a firmware image; where no TD is asked for, it needs no sections.
+fn read<'a>(
+    image: &'a [u8],
+    kinds: &BTreeSet<RegisterKind>,
+) -> Result<firmware::Firmware<'a>, firmware::Error> {
+    match firmware::Firmware::read(image) {
+        Err(firmware::Error::NoMetadata { .. }) if !kinds.contains(&RegisterKind::Tdx) => {
+            Ok(firmware::Firmware::without_sections(image))
+        }
+        read => read,
+    }
 }
 
 impl Hashed<'_> {

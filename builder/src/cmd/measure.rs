@@ -10,7 +10,7 @@ use anyhow::Context;
 use ovmf_measure::acpi::Vendor;
 use ovmf_measure::digest::{Algorithm, Digest};
 use ovmf_measure::reference::{self, Reference, RegisterKind};
-use ovmf_measure::shape::{self, Name, Shape};
+use ovmf_measure::shape::{self, Name, Shape, Start};
 use ovmf_measure::stub::Uki;
 use proofmark::claim::manifest::Manifest;
 use proofmark::claim::reference::{self as values, Detail, Firmware};
@@ -53,6 +53,9 @@ pub struct Arguments {
     /// Whose processor the guest sees [default: intel; amd, as QEMU emulates it, for qemu-tpm].
     #[arg(long, requires = "platform")]
     vendor: Option<Processor>,
+    /// The machine starts image.efi as QEMU's -kernel, rather than from the disk.
+    #[arg(long, requires = "platform")]
+    direct: bool,
     /// The TPM's bank.
     #[arg(long, value_enum, default_value_t = Bank::Sha384)]
     bank: Bank,
@@ -233,6 +236,7 @@ fn asked_for(name: Name, arguments: &Arguments) -> Shape {
             Some(Processor::Amd) => Vendor::Amd,
             None => usual.vendor,
         },
+        start: if arguments.direct { Start::Kernel } else { Start::Disk },
     }
 }
 

@@ -63,6 +63,9 @@ pub struct Arguments {
     /// Give the guest a new, emulated TPM 2.0.
     #[arg(long)]
     pub tpm: bool,
+    /// Start this UKI, as QEMU's -kernel does, whatever the disk's system partition holds.
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
     /// Attach one more raw disk, which the guest may write; may be given several times.
     #[arg(long, value_name = "FILE")]
     pub drive: Vec<PathBuf>,
@@ -147,6 +150,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
         memory: arguments.memory,
         firmware,
         disk: image.disk,
+        kernel: arguments.kernel.clone(),
         drives: arguments.drive.clone(),
         forwards,
         credentials: arguments.credential.clone(),

@@ -527,6 +527,8 @@ pub struct Plan<'a> {
     pub firmware: &'a Firmware,
     /// The disk that is booted, and never written.
     pub disk: &'a Path,
+    /// A program that is started before any disk is looked at, a UKI.
+    pub kernel: Option<&'a Path>,
     /// More disks, which are written.
     pub drives: &'a [PathBuf],
     /// Ports.
@@ -552,6 +554,10 @@ pub fn command(plan: &Plan<'_>) -> Vec<OsString> {
         }
         // The argument is the path itself: no comma is to be doubled.
         None => all.0.extend(["-bios".into(), plan.firmware.code.clone().into()]),
+    }
+    if let Some(kernel) = plan.kernel {
+        // The argument is the path itself.
+        all.0.extend(["-kernel".into(), kernel.into()]);
     }
     all.path("-drive", "if=none,id=root,format=raw,snapshot=on,file=", plan.disk);
     all.words("-device virtio-blk-pci,drive=root,serial=proofmark-root,bootindex=0");
@@ -612,6 +618,8 @@ pub struct Request {
     pub firmware: Firmware,
     /// The disk that is booted, and never written.
     pub disk: PathBuf,
+    /// A UKI that is started before any disk is looked at.
+    pub kernel: Option<PathBuf>,
     /// More disks, which are written.
     pub drives: Vec<PathBuf>,
     /// Ports.
@@ -688,6 +696,7 @@ impl Machine {
         };
         let disk = absolute(&request.disk)?;
         File::open(&disk).map_err(|source| Error::File { path: disk.clone(), source })?;
+        let kernel = request.kernel.as_deref().map(absolute).transpose()?;
         let drives = request.drives.iter().map(|drive| absolute(drive)).collect::<Result<Vec<_>, _>>()?;
         let mut strings = Vec::new();
         for (number, credential) in request.credentials.iter().enumerate() {
@@ -711,6 +720,7 @@ impl Machine {
             memory: request.memory,
             firmware: &firmware,
             disk: &disk,
+            kernel: kernel.as_deref(),
             drives: &drives,
             forwards: &request.forwards,
             strings: &strings,

@@ -349,6 +349,9 @@ pub struct MeasuredPlatform {
     /// Whose processor the guest sees, for QEMU; `intel` when absent, `amd` for `qemu-tpm`.
     #[serde(default)]
     pub vendor: Option<Vendor>,
+    /// The machine starts `image.efi` as QEMU's `-kernel`, rather than from the disk; only for QEMU.
+    #[serde(default)]
+    pub direct: bool,
 }
 
 /// Whose processor a guest sees.

@@ -22,7 +22,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use ovmf_measure::acpi::{Smm, Vendor};
-use ovmf_measure::shape::{self, Name, Shape};
+use ovmf_measure::shape::{self, Name, Shape, Start};
 use rootfs::path::TreePath;
 use rootfs::tree::Origin;
 use serde::Serialize;
@@ -586,7 +586,8 @@ fn shapes(given: &document::MeasuredPlatform) -> Result<Vec<(Name, Shape)>, Stri
         || !given.qemu.is_empty()
         || given.devices.is_some()
         || given.address_bits.is_some()
-        || given.vendor.is_some();
+        || given.vendor.is_some()
+        || given.direct;
     if for_qemu && !name.is_qemu() {
         return Err(format!("{name} decides for itself: expected memory alone, found what is for QEMU"));
     }
@@ -599,12 +600,13 @@ fn shapes(given: &document::MeasuredPlatform) -> Result<Vec<(Name, Shape)>, Stri
     if versions.is_empty() {
         versions.push(usual.qemu);
     }
+    let start = if given.direct { Start::Kernel } else { Start::Disk };
     let mut all = Vec::new();
     for qemu in &versions {
         for vcpus in &vcpus {
             for memory in &memory {
                 let (memory, vcpus, qemu) = (*memory, *vcpus, qemu.clone());
-                let shape = Shape { memory, vcpus, qemu, devices, address_bits, vendor };
+                let shape = Shape { memory, vcpus, qemu, devices, address_bits, vendor, start };
                 if name.is_qemu() {
                     shape.tables(name, Smm::On).map_err(|error| error.to_string())?;
                 }

@@ -14,12 +14,13 @@ use ovmf_measure::acpi::Vendor;
 use ovmf_measure::boot::{Code, Plan};
 use ovmf_measure::digest::{Algorithm, Digest};
 use ovmf_measure::event::{Event, Expected, PlatformRule, Register, rtmr_of_pcr};
+use ovmf_measure::firmware::Error::NoMetadata;
 use ovmf_measure::firmware::Firmware;
 use ovmf_measure::known::{FIRMWARE, FirmwareFile, PLATFORMS};
 use ovmf_measure::mrtd::{Order, mrtd};
 use ovmf_measure::platform::PlatformFile;
 use ovmf_measure::reference::RegisterKind;
-use ovmf_measure::shape::{self, Before, Hashed, Shape};
+use ovmf_measure::shape::{self, Before, Hashed, Shape, Start};
 use ovmf_measure::volume::Profile;
 
 /// Reference values of a measured boot: bytes in, digests out.
@@ -84,6 +85,9 @@ struct Boot {
     /// Whose processor the guest sees [default: intel; amd for qemu-tpm]
     #[arg(long)]
     vendor: Option<Processor>,
+    /// The UKI is QEMU's -kernel, rather than found on the disk
+    #[arg(long)]
+    direct: bool,
     /// The hash of the TPM's bank; a TD's registers are of SHA-384
     #[arg(long, default_value = "sha384")]
     bank: Bank,
@@ -169,6 +173,7 @@ fn boot(arguments: &Boot) -> Result<String> {
             Some(Processor::Amd) => Vendor::Amd,
             None => usual.vendor,
         },
+        start: if arguments.direct { Start::Kernel } else { Start::Disk },
     };
     let file = PLATFORMS.iter().find(|(known, _)| *known == name.as_str());
     let platform = match file {
@@ -181,7 +186,10 @@ fn boot(arguments: &Boot) -> Result<String> {
             let variables = arguments.variables.as_deref().map(files::read).transpose()?;
             let bytes = Firmware::joined(files::read(path)?, variables.as_deref())
                 .with_context(|| format!("{}: give --variables too", path.display()))?;
-            let firmware = Firmware::read(&bytes)?;
+            let firmware = match (Firmware::read(&bytes), name.kind()) {
+                (Err(NoMetadata { .. }), RegisterKind::Tpm) => Firmware::without_sections(&bytes),
+                (read, _) => read?,
+            };
             let sha256 = Algorithm::Sha256.of(&bytes);
             let known: FirmwareFile = toml::from_str(FIRMWARE).context("the file of known firmware")?;
             let known = known.find(&sha256).cloned();
