@@ -32,7 +32,7 @@ fn qemu_is_told_everything_and_commas_are_doubled() {
         control: Path::new("/t/control"),
     };
     let expected = "-name|proofmark|-nodefaults|-no-user-config|-no-reboot|-display|none|-machine|q35\
-        |-accel|tcg,thread=multi|-cpu|max|-smp|2|-m|2048M\
+        |-accel|tcg,thread=multi|-cpu|max,-cx16|-smp|2|-m|2048M\
         |-drive|if=pflash,unit=0,format=raw,readonly=on,file=/fw/CODE.fd\
         |-drive|if=pflash,unit=1,format=raw,file=/t/variables.fd\
         |-drive|if=none,id=root,format=raw,snapshot=on,file=/out/a,,b c/disk.raw\
