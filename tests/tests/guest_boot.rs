@@ -240,7 +240,8 @@ impl Machine {
         let mut qemu = Command::new("qemu-system-x86_64");
         // Translated, CMPXCHG16B was seen to return with broken flags once in some hundred boots, in the kernel's allocator.
         qemu.args(
-            "-accel tcg,thread=multi -cpu max,-cx16 -m 512 -smp 2 -nodefaults -display none -no-reboot".split(' '),
+            "-accel tcg,thread=multi -cpu max,-cx16 -m 512 -smp 2 -nodefaults -display none -no-reboot"
+                .split(' '),
         );
         qemu.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(self.at("initrd.cpio"));
         for disk in disks {

@@ -31,7 +31,7 @@ use ovmf_measure::event::{Expected, PlatformRule, Register};
 use ovmf_measure::firmware::Firmware;
 use ovmf_measure::log::Log;
 use ovmf_measure::reference::{Platform, RegisterKind};
-use ovmf_measure::replay::replay;
+use ovmf_measure::replay::{Derivation, derive, replay};
 use ovmf_measure::shape::{self, Before, Hashed, Name, Start};
 use ovmf_measure::volume::Profile;
 use proofmark::host::machine::{self, Accelerator, End, Environment, Memory, Request, Tpm};
@@ -387,10 +387,10 @@ fn agree(told: &Told, predicted: &Platform, bank: Algorithm) -> Vec<String> {
                     assert_eq!(digest, expected, "{bank:?}: event {place}: {}", event.subject);
                 }
                 Expected::PlatformGiven(PlatformRule::FromData { .. }) => {
-                    assert_eq!(
-                        *digest,
-                        bank.of(entry.data.as_deref().unwrap()),
-                        "event {place}: {}",
+                    let derived = derive(entry, bank);
+                    assert!(
+                        matches!(derived, Derivation::Derived(_)),
+                        "event {place}: {}: {derived:?}",
                         event.subject
                     );
                     given.push(event.subject.clone());
@@ -413,8 +413,9 @@ fn agree(told: &Told, predicted: &Platform, bank: Algorithm) -> Vec<String> {
         assert_eq!(told.registers[&(bank, index)], *value, "{bank:?}: PCR {index}");
     }
     // PCR 0 holds code that changed itself before it was measured; what no event is predicted for is not foretold.
-    let known = [1, 2, 3, 4, 5, 6, 7, 9, 11].map(Register::Pcr);
-    assert!(known.iter().eq(predicted.registers.keys()), "{:?}", predicted.registers);
+    let open = given.iter().any(|subject| subject.starts_with("Boot"));
+    let known = [1, 2, 3, 4, 5, 6, 7, 9, 11].into_iter().filter(|index| *index != 1 || !open);
+    assert!(known.map(Register::Pcr).eq(predicted.registers.keys().copied()), "{:?}", predicted.registers);
     given
 }
 
@@ -427,10 +428,16 @@ fn all_ones(bank: Algorithm) -> Digest {
 
 /// Boots, and holds the boot to its prediction in both banks; only the firmware's own code may be the platform's.
 fn boots_as_predicted(bench: &Bench, ovmf: &Ovmf, disk: &Disk, shape: Shape) -> Told {
+    boots_but_for(bench, ovmf, disk, shape, &["PEIFV"])
+}
+
+/// The same, where these events may be the platform's.
+fn boots_but_for(bench: &Bench, ovmf: &Ovmf, disk: &Disk, shape: Shape, platform: &[&str]) -> Told {
     let told = bench.boot(ovmf, disk, shape);
     for bank in BANKS {
-        let given = agree(&told, &bench.predict(ovmf, disk, shape, bank), bank);
-        assert_eq!(given, ["PEIFV"], "the platform gives something else");
+        let mut given = agree(&told, &bench.predict(ovmf, disk, shape, bank), bank);
+        given.dedup();
+        assert_eq!(given, platform, "the platform gives something else");
     }
     let extended = told.log.entries.iter().filter(|entry| entry.is_extended()).count();
     eprintln!("{extended} events, each as predicted");
@@ -539,7 +546,8 @@ fn with_secure_boot_the_keys_and_the_certificate_that_let_the_uki_pass_are_predi
     let mut disk = bench.image.clone();
     disk.sign(&signer);
     let ovmf = Ovmf::of(&bench.trixie, "_4M.secboot", "_4M.snakeoil");
-    boots_as_predicted(&bench, &ovmf, &disk, SMALL);
+    // These variables come from a machine that ran once, whose boot options are among them.
+    boots_but_for(&bench, &ovmf, &disk, SMALL, &["PEIFV", "BootOrder and Boot####"]);
     // Not signed, it is not started, and so has no values.
     let unsigned = bench.reference(&ovmf, &bench.image, SMALL, Algorithm::Sha384);
     assert!(matches!(unsigned, Err(shape::Error::Boot(boot::Error::NotSigned { expected: 1 }))));
