@@ -463,7 +463,8 @@ mod tests {
 
     #[test]
     fn code_alone_is_joined_with_its_variables_and_a_whole_image_is_left_alone() {
-        let whole = image(&sections());
+        let code = Section { data_offset: 0x1000, data_size: 0xf000, memory_size: 0xf000, ..sections()[0] };
+        let whole = image(&[code]);
         assert_eq!(Firmware::joined(whole.clone(), None), Ok(whole.clone()));
         let (variables, code) = whole.split_at(0x1000);
         let refused = Firmware::joined(code.to_vec(), None).unwrap_err();
