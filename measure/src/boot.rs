@@ -483,7 +483,7 @@ pub fn qemu(
                 events.hashed(1, kind, "CFV", part, FIRMWARE, "the bytes of the variable store");
             }
             if profile.fw_cfg.is_present() {
-                fw_cfg(&mut events, machine.disk_slot);
+                fw_cfg(&mut events, machine.start, machine.disk_slot);
             }
         }
     }
@@ -602,9 +602,9 @@ fn acpi(events: &mut Events, listener: Listener, files: Option<&AcpiFiles>) {
 /// The items of fw_cfg that edk2-stable202505 and later read early and measure (OvmfPkg/Library/QemuFwCfgLib,
 /// QemuFwCfgCacheInit.c). Of its list this machine has two: no menu was asked for, and one disk has a boot index. The log
 /// holds their names, the digests are of their contents.
-fn fw_cfg(events: &mut Events, slot: u8) {
+fn fw_cfg(events: &mut Events, start: Start, slot: u8) {
     let kind = EventType::EV_PLATFORM_CONFIG_FLAGS;
-    let order = boot_order(slot);
+    let order = boot_order(start, slot);
     for (name, content) in [("BootMenu", [0; 2].as_slice()), ("bootorder", &order)] {
         let expected = Expected::Exact(events.algorithm.of(content));
         let source = rule_source("machine", "the item of QEMU's fw_cfg");
@@ -612,9 +612,14 @@ fn fw_cfg(events: &mut Events, slot: u8) {
     }
 }
 
-/// `bootorder` of fw_cfg for one virtio disk on PCI bus 0: Open Firmware paths, a NUL at the end.
-pub fn boot_order(slot: u8) -> Vec<u8> {
-    alloc::format!("/pci@i0cf8/scsi@{slot:x}/disk@0,0\0").into_bytes()
+/// `bootorder` of fw_cfg for one virtio disk on PCI bus 0: Open Firmware paths on lines of their own, a NUL at the end. For
+/// `-kernel`, QEMU puts its own program for older firmware first.
+pub fn boot_order(start: Start, slot: u8) -> Vec<u8> {
+    let first = match start {
+        Start::Disk => "",
+        Start::Kernel => "/rom@genroms/linuxboot_dma.bin\n",
+    };
+    alloc::format!("{first}/pci@i0cf8/scsi@{slot:x}/disk@0,0\0").into_bytes()
 }
 
 /// The files that a loader script allocates, in order: commands of 128 bytes, 1 is ALLOCATE, with the name at 4.
@@ -788,7 +793,7 @@ mod tests {
     fn the_items_of_fw_cfg_are_hashed_not_their_names() {
         let algorithm = Algorithm::Sha384;
         let mut events = Events { algorithm, witness: Witness::Tdx, events: Vec::new() };
-        fw_cfg(&mut events, 0x1f);
+        fw_cfg(&mut events, Start::Disk, 0x1f);
         let found: Vec<_> =
             events.events.iter().map(|event| (event.subject.as_str(), &event.expected)).collect();
         let [menu, order] =

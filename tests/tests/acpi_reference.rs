@@ -23,7 +23,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use ovmf_measure::acpi::{Machine, Qemu, Smm, Switch, Tables, Tpm, Vendor, dynamic_window};
-use ovmf_measure::boot::boot_order;
+use ovmf_measure::boot::{Start, boot_order};
 use ovmf_measure::digest::Algorithm;
 use proofmark::host::machine::{self, Accelerator, Firmware, Memory, Plan};
 use serde_json::Value;
@@ -284,7 +284,12 @@ fn emulator(folder: &Path) -> Option<(Running, PathBuf)> {
 #[test]
 fn each_file_is_that_of_the_machine_that_run_starts() {
     let Some((qemu, version)) = installed() else { return };
-    for (tpm, drives) in [(Tpm::Absent, 0_u8), (Tpm::Crb, 0), (Tpm::Crb, 2)] {
+    for (tpm, drives, start) in [
+        (Tpm::Absent, 0_u8, Start::Disk),
+        (Tpm::Crb, 0, Start::Disk),
+        (Tpm::Crb, 2, Start::Disk),
+        (Tpm::Crb, 0, Start::Kernel),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let emulator = match tpm {
@@ -295,9 +300,13 @@ fn each_file_is_that_of_the_machine_that_run_starts() {
             }
         };
         // Nothing runs, so that firmware may be empty.
-        for (name, bytes) in
-            [("code", 1 << 20), ("variables", 1 << 17), ("disk", 1 << 20), ("drive", 1 << 20)]
-        {
+        for (name, bytes) in [
+            ("code", 1 << 20),
+            ("variables", 1 << 17),
+            ("disk", 1 << 20),
+            ("drive", 1 << 20),
+            ("kernel", 1 << 16),
+        ] {
             fs::File::create(at(name)).unwrap().set_len(bytes).unwrap();
         }
         let _control = UnixListener::bind(at("control")).unwrap();
@@ -308,13 +317,14 @@ fn each_file_is_that_of_the_machine_that_run_starts() {
                 path
             })
             .collect();
+        let kernel = at("kernel");
         let plan = Plan {
             accelerator: Accelerator::Tcg,
             vcpus: NonZeroU16::new(2).unwrap(),
             memory: "2048M".parse::<Memory>().unwrap(),
             firmware: &Firmware { code: at("code"), variables: Some(at("variables")) },
             disk: &at("disk"),
-            kernel: None,
+            kernel: (start == Start::Kernel).then_some(&*kernel),
             drives: &drives,
             forwards: &[],
             strings: &[],
@@ -332,17 +342,17 @@ fn each_file_is_that_of_the_machine_that_run_starts() {
         let mut still = Still::start(&qemu, &machine::command(&plan), folder.path());
         still.configure_as_ovmf_does(machine.window);
         compare(&format!("{machine:?}"), &machine.tables().unwrap(), &mut still);
-        compare_early_items(&mut still);
+        compare_early_items(start, &mut still);
     }
 }
 
 /// The items of fw_cfg that firmware of 2025.05 and later measures before all others, each or its absence.
-fn compare_early_items(still: &mut Still) {
+fn compare_early_items(start: Start, still: &mut Still) {
     const BOOT_MENU: u16 = 0x0e;
     assert_eq!(still.item(BOOT_MENU, 2), [0, 0]);
     let files = still.files();
     let &(_, key, size) = files.iter().find(|(name, ..)| name == "bootorder").unwrap();
-    assert_eq!(still.item(key, size), boot_order(1));
+    assert_eq!(still.item(key, size), boot_order(start, 1));
     let others =
         ["etc/extra-pci-roots", "etc/boot-menu-wait", "etc/reserved-memory-end", "opt/ovmf/X-PciMmio64Mb"];
     assert!(!files.iter().any(|(name, ..)| others.contains(&name.as_str())), "{files:?}");

@@ -144,7 +144,10 @@ fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
 fn reference(arguments: &Arguments, built: &Built) -> anyhow::Result<Reference> {
     let (bytes, path) = match &arguments.reference {
         Some(path) => (read(path)?, path.clone()),
-        None => (built.output(REFERENCE)?, built.folder.join(REFERENCE)),
+        None => {
+            let beside = built.folder.join(REFERENCE);
+            (if beside.exists() { built.output(REFERENCE)? } else { None }, beside)
+        }
     };
     let bytes = bytes.ok_or_else(|| {
         let message = format!("{} is not there", path.display());

@@ -561,7 +561,9 @@ pub fn command(plan: &Plan<'_>) -> Vec<OsString> {
         all.0.extend(["-kernel".into(), kernel.into()]);
     }
     all.path("-drive", "if=none,id=root,format=raw,snapshot=on,file=", plan.disk);
-    all.words("-device virtio-blk-pci,drive=root,serial=proofmark-root,bootindex=0");
+    // The program that starts what -kernel names takes the first place for itself.
+    let place = u8::from(plan.kernel.is_some());
+    all.words(&format!("-device virtio-blk-pci,drive=root,serial=proofmark-root,bootindex={place}"));
     for (number, drive) in plan.drives.iter().enumerate() {
         all.path("-drive", &format!("if=none,id=drive{number},format=raw,file="), drive);
         all.words(&format!("-device virtio-blk-pci,drive=drive{number},serial=proofmark-drive{number}"));
