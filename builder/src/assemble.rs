@@ -201,8 +201,6 @@ pub struct Assembled {
     pub recipe_files: Vec<(String, u64, Sha256Digest)>,
     /// What a person may want to know: omit rules that match nothing.
     pub remarks: Vec<String>,
-    /// Libraries that some feature would open and the image lacks.
-    pub lacking: Vec<String>,
 }
 
 /// Whose ids count.
@@ -289,7 +287,6 @@ pub fn assemble(
         ld_cache::apply(&mut tree, &generator).map_err(fix_up("ld-cache"))?;
     }
     tmpfiles::apply(&mut tree).map_err(fix_up("tmpfiles"))?;
-    let lacking = check_libraries(recipe, &tree)?;
     Ok(Assembled {
         tree,
         kernel,
@@ -305,7 +302,6 @@ pub fn assemble(
         ids,
         recipe_files,
         remarks,
-        lacking,
     })
 }
 
@@ -756,8 +752,12 @@ fn apply_units(recipe: &Recipe, tree: &mut Tree) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses an image whose programs cannot start; gives what merely lacks a feature.
-fn check_libraries(recipe: &Recipe, tree: &Tree) -> Result<Vec<String>, Error> {
+/// Refuses an image whose programs cannot start; gives the libraries that some feature would open and the image lacks. It
+/// reads every program, and changes nothing: other work can go on meanwhile.
+///
+/// # Errors
+/// [`Error::Lint`].
+pub fn check_libraries(recipe: &Recipe, tree: &Tree) -> Result<Vec<String>, Error> {
     let known: Vec<lint::Acknowledgement> = recipe
         .absent_libraries
         .iter()

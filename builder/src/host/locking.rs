@@ -26,7 +26,7 @@ use super::fetch::{self, Fetcher, Optional};
 use super::npm_resolver::{self, Resolver};
 use super::progress::Progress;
 use super::store::{self, Expected};
-use crate::assemble::{self, IdChoice, Source, assemble};
+use crate::assemble::{self, IdChoice, Source, assemble, check_libraries};
 use crate::claim::attestation;
 use crate::lock::{self, Archive, ArchiveKind, Blob, Deb, Ids, Lock, Npm, NpmRole, moment, moment_seconds};
 use crate::recipe::{self, Profile, Recipe};
@@ -258,14 +258,14 @@ impl Locking<'_> {
                     .map(|(name, id)| (name.clone(), *id))
                     .collect(),
             };
-            let assembled = assemble(recipe, &lock, IdChoice::Choose(&known), &source).map_err(|source| {
-                Error::Assemble { profile: recipe.profile.name(), source: Box::new(source) }
-            })?;
+            let failed =
+                |source| Error::Assemble { profile: recipe.profile.name(), source: Box::new(source) };
+            let assembled = assemble(recipe, &lock, IdChoice::Choose(&known), &source).map_err(failed)?;
             stage.done(&format!("{} paths", assembled.tree.len()));
             all.users.extend(assembled.ids.users);
             all.groups.extend(assembled.ids.groups);
             remarks.extend(assembled.remarks);
-            remarks.extend(assembled.lacking);
+            remarks.extend(check_libraries(recipe, &assembled.tree).map_err(failed)?);
             trees.push(assembled.tree);
         }
         lock.ids = all;

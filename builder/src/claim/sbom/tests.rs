@@ -173,7 +173,6 @@ impl Sample {
             ids: Ids::default(),
             recipe_files: Vec::new(),
             remarks: Vec::new(),
-            lacking: Vec::new(),
         };
         let archive = Archive {
             name: "debian".into(),
