@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -18,13 +19,14 @@ use proofmark::claim::sbom::{cyclonedx, spdx};
 use proofmark::host::disk_file::DiskFile;
 use proofmark::host::fetch::Fetcher;
 use proofmark::host::files::NewFolder;
-use proofmark::host::firmware;
+use proofmark::host::firmware::{self, Derived};
 use proofmark::host::progress::{Stage, size};
 use proofmark::host::store::{self, Store};
 use proofmark::image::sign::Signer;
 use proofmark::lock::{Blob, Lock};
 use proofmark::pipeline;
 use proofmark::recipe::{EntryKind, Profile, Recipe, Source as RecipeSource};
+use rayon::prelude::*;
 use rootfs::content::{self, Sha256Digest};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -114,9 +116,17 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     };
     let (assembled, firmware) = rayon::join(
         || assemble::assemble(recipe, &lock, IdChoice::Pinned(&lock.ids), &source),
-        || firmware_of(recipe, &lock, &session.store),
+        || {
+            firmware_of(
+                recipe,
+                &lock,
+                session,
+                if arguments.fresh { Derived::Ignored } else { Derived::Taken },
+            )
+        },
     );
-    let (assembled, firmware) = (assembled?, firmware?);
+    // The process ends after this: its memory goes faster as a whole than file by file.
+    let (assembled, firmware) = (ManuallyDrop::new(assembled?), firmware?);
     let kept = source.kept.lock().map_or(0, |kept| kept.len());
     let made = source.made.load(Ordering::Relaxed);
     stage.done(&format!("{} paths, {kept} of {} archives from the cache", assembled.tree.len(), made + kept));
@@ -159,15 +169,15 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     let mut files = vec![
         ("image.efi", &*image.uki),
         ("contents.json", beside.contents.as_bytes()),
-        ("recipe.lock", lock_text.as_bytes()),
         ("sbom.cdx.json", beside.cyclonedx.as_bytes()),
         ("sbom.spdx.json", beside.spdx.as_bytes()),
+        ("recipe.lock", lock_text.as_bytes()),
     ];
     files.extend(values.as_ref().map(|text| (REFERENCE, text.as_bytes())));
-    for (name, bytes) in &files {
-        let output = Output { size: bytes.len() as u64, sha256: Sha256Digest::of(bytes).to_string() };
-        manifest.outputs.insert((*name).to_owned(), output);
-    }
+    let output = |&(name, bytes): &(&str, &[u8])| {
+        (name.to_owned(), Output { size: bytes.len() as u64, sha256: Sha256Digest::of(bytes).to_string() })
+    };
+    manifest.outputs.par_extend(files.par_iter().with_max_len(1).map(output));
     let text = manifest.to_text();
     files.push(("manifest.json", text.as_bytes()));
     write_synced(folder.path(), &files).with_context(|| format!("cannot write {}", target.display()))?;
@@ -177,9 +187,14 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
 }
 
 /// The firmware that the reference values of QEMU's machines need.
-fn firmware_of(recipe: &Recipe, lock: &Lock, store: &Store) -> anyhow::Result<Option<reference::Firmware>> {
+fn firmware_of(
+    recipe: &Recipe,
+    lock: &Lock,
+    session: &Session,
+    derived: Derived,
+) -> anyhow::Result<Option<reference::Firmware>> {
     let needed = recipe.measure.machines.iter().any(|(name, _)| name.is_qemu());
-    Ok(if needed { Some(firmware::locked(store, lock)?) } else { None })
+    Ok(if needed { Some(firmware::locked(&session.store, lock, derived)?) } else { None })
 }
 
 /// What is made of an image while its disk is being written.
@@ -293,7 +308,7 @@ fn write_synced(folder: &Path, files: &[(&str, &[u8])]) -> io::Result<()> {
         file.write_all(bytes)?;
         Ok(file)
     };
-    let written: Vec<fs::File> = files.iter().map(write).collect::<io::Result<_>>()?;
+    let written: Vec<fs::File> = files.par_iter().with_max_len(1).map(write).collect::<io::Result<_>>()?;
     written.iter().try_for_each(fs::File::sync_all)
 }
 

@@ -15,8 +15,9 @@ use ovmf_measure::stub::Uki;
 use proofmark::claim::manifest::Manifest;
 use proofmark::claim::reference::{self as values, Detail, Firmware};
 use proofmark::host::fetch::Fetcher;
+use proofmark::host::firmware::{self, Derived};
+use proofmark::host::output;
 use proofmark::host::raw_disk::RawDisk;
-use proofmark::host::{firmware, output};
 use proofmark::lock::Lock;
 use rootfs::content::Sha256Digest;
 
@@ -162,7 +163,7 @@ impl Opened {
             .ok_or_else(|| hinted(format!("{} names no firmware", lock.display()), hint))?;
         let blob = parsed.blob_of_deb(deb).context("the lock's firmware is in no archive")?;
         Fetcher::new(&session.store, &session.mirrors, session.network).ensure(&[blob], session.progress)?;
-        Ok(firmware::locked(&session.store, &parsed)?)
+        Ok(firmware::locked(&session.store, &parsed, Derived::Taken)?)
     }
 
     /// The digest of the disk that its manifest names; none where there is no manifest.

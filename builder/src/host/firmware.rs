@@ -77,17 +77,27 @@ pub enum Error {
     Known(#[source] toml::de::Error),
 }
 
+/// Whether what was derived before may be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Derived {
+    /// It may.
+    Taken,
+    /// All is made anew.
+    Ignored,
+}
+
 /// The firmware that a lock names.
 ///
 /// # Errors
 /// [`Error`].
-pub fn locked(store: &Store, lock: &Lock) -> Result<Firmware, Error> {
+pub fn locked(store: &Store, lock: &Lock, derived: Derived) -> Result<Firmware, Error> {
     let deb = lock.firmware.as_ref().ok_or(Error::NotLocked)?;
     let blob = lock.blob_of_deb(deb).ok_or(Error::NotLocked)?;
     let key = blob.sha256;
     let label = format!("{} {}", deb.name, deb.version);
     // What was derived is believed by its digest alone, which stands before it.
-    let kept = store.derived("firmware", &key).and_then(|bytes| {
+    let kept = (derived == Derived::Taken).then(|| store.derived("firmware", &key)).flatten();
+    let kept = kept.and_then(|bytes| {
         let (digest, image) = bytes.split_at_checked(32)?;
         (Sha256Digest::of(image).0 == digest).then(|| image.to_vec())
     });

@@ -22,7 +22,7 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read};
+use std::io::{self, Cursor, Read};
 use std::ops::Deref;
 
 use flate2::bufread::MultiGzDecoder;
@@ -427,8 +427,9 @@ fn read(
 ) -> Result<(), Error> {
     let wrong = |source: io::Error| Error::Read { package: package.to_owned(), source };
     let plain = Plain::of(tarball, package)?;
-    let mut archive = Archive::new(&*plain);
-    for entry in archive.entries().map_err(wrong)? {
+    // A cursor is moved over what is passed over; a slice would be read.
+    let mut archive = Archive::new(Cursor::new(&*plain));
+    for entry in archive.entries_with_seek().map_err(wrong)? {
         let mut entry = entry.map_err(wrong)?;
         let raw = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let size = entry.size();
