@@ -67,9 +67,10 @@ fn firmware_in_one_file_and_kvm_are_told_as_such() {
         control: Path::new("/c"),
     };
     let said = command(&plan).join(&OsString::from(" ")).into_string().unwrap();
-    for part in
-        ["-accel kvm -cpu host -smp 1 -m 512M -bios /fw/a,b.fd -drive", "-netdev user,id=network -device"]
-    {
+    for part in [
+        "-accel kvm -cpu host -smp 1 -m 512M -bios /fw/a,b.fd -kernel /a,b.efi -drive",
+        "bootindex=1 -netdev user,id=network -device",
+    ] {
         assert!(said.contains(part), "{said}");
     }
     assert!(!said.contains("tpm") && !said.contains("smbios") && !said.contains("pflash"), "{said}");
