@@ -15,6 +15,7 @@ use proofmark::claim::contents;
 use proofmark::claim::manifest;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use system_tests::inputs::Inputs;
 use system_tests::outcome::Outcome;
 use system_tests::program;
 
@@ -245,4 +246,70 @@ fn a_witness_is_demanded_and_a_monitor_tells_of_strangers_and_forks() {
     assert!(outcome.stderr.contains("witnesses did not cosign"), "{outcome:?}");
     assert!(!lab.path("out/provenance.sigstore.json").exists());
     monitor(0, "1 entries");
+}
+
+/// A real image, and what somebody signed of it who lies about one register.
+#[test]
+fn signed_reference_values_are_computed_again_from_the_image_and_rebuilders_compare_every_byte() {
+    let inputs = Inputs::minimal();
+    let lab = Lab::new();
+    fs::remove_dir_all(lab.path("out")).unwrap();
+    let run = |arguments: &[&str]| {
+        Outcome::of(lab.command(arguments).arg("--offline").env("PROOFMARK_STORE", &inputs.store))
+    };
+    let recipe = inputs.recipe();
+    let recipe = recipe.to_str().unwrap();
+    run(&["build", recipe, "--out", "out"]).succeeded();
+    let policy = lab.read("policy.toml").replace("\"1.0\"", "\"1\"");
+    let policy = policy.replace("reference_values = \"not-demanded\"\n", "");
+    fs::write(lab.path("policy.toml"), policy).unwrap();
+    let verify = || run(&["verify", "out", "--policy", "policy.toml"]);
+
+    let values = lab.read("out/reference-values.json");
+    let manifest = lab.read("out/manifest.json");
+    lab.publish().succeeded();
+    assert!(verify().succeeded().stdout.ends_with("verified\n"));
+
+    // Another rebuilds it, and signs under a name of its own.
+    let rebuilt = run(&["--json", "rebuild", "out", recipe]).succeeded();
+    let said: Value = serde_json::from_str(&rebuilt.stdout).unwrap();
+    assert_eq!(said, json!({"reproduced": true, "differ": []}));
+    let demanding = lab.read("policy.toml").replace("log_policy", "rebuilders = 2\nlog_policy")
+        + "[[identities]]\nname = \"auditor\"\nkey = \"auditor.key.pub\"\n";
+    lab.run(&["key", "auditor.key"]).succeeded();
+    fs::write(lab.path("policy.toml"), demanding).unwrap();
+    lab.refused("rebuilders");
+    let mut again =
+        vec!["rebuild", "out", recipe, "--key", "auditor.key", "--log", "log", "--log-key", "log.key"];
+    again.extend(["--builder", "https://example.org/b"]);
+    run(&again).succeeded();
+    assert!(verify().succeeded().stdout.ends_with("verified\n"));
+
+    // One digit of one register is another, in a document that is signed and logged by the right key.
+    let document: Value = serde_json::from_str(&values).unwrap();
+    let right = document["platforms"][0]["registers"]["rtmr1"].as_str().unwrap();
+    let digit = if right.starts_with('0') { "1" } else { "0" };
+    let forged = values.replace(right, &format!("{digit}{}", &right[1..]));
+    let sha256 = |text: &str| hex::encode(Sha256::digest(text));
+    for name in fs::read_dir(lab.path("out")).unwrap().map(|entry| entry.unwrap().file_name()) {
+        let name = name.into_string().unwrap();
+        if name.contains("sigstore")
+            || name.contains("dsse")
+            || name.contains("tlog")
+            || name == "publish.json"
+        {
+            fs::remove_file(lab.path("out").join(name)).unwrap();
+        }
+    }
+    fs::write(lab.path("out/reference-values.json"), &forged).unwrap();
+    fs::write(lab.path("out/manifest.json"), manifest.replace(&sha256(&values), &sha256(&forged))).unwrap();
+    let single = lab.read("policy.toml").replace("rebuilders = 2\n", "");
+    fs::write(lab.path("policy.toml"), single).unwrap();
+    lab.publish().succeeded();
+    let refused = verify();
+    assert_eq!(refused.code, Some(4), "{refused:?}");
+    assert!(refused.stdout.contains("reference values"), "{refused:?}");
+    let other = run(&["rebuild", "out", recipe]);
+    assert_eq!(other.code, Some(4), "{other:?}");
+    assert!(other.stdout.contains("not reproduced: reference-values.json differ"), "{other:?}");
 }

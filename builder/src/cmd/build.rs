@@ -80,8 +80,24 @@ impl Arguments {
     }
 }
 
-/// Builds.
+/// An image that lies in its folder now.
+pub struct Done {
+    /// What it is.
+    pub manifest: Manifest,
+    target: PathBuf,
+    took: Duration,
+    /// `built`, or `nothing changed`.
+    what: &'static str,
+}
+
+/// Builds, and says what came of it.
 pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
+    tell(&make(arguments, session)?, session);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds.
+pub fn make(arguments: &Arguments, session: &Session) -> anyhow::Result<Done> {
     let started = Instant::now();
     let loaded = super::load(&arguments.recipe)?;
     let profile = match arguments.profile {
@@ -96,7 +112,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     if !arguments.fresh
         && let Some(manifest) = unchanged(&session.store, &target, &key)
     {
-        return done(&manifest, &target, started, "nothing changed", session);
+        return Ok(Done { manifest, target, took: started.elapsed(), what: "nothing changed" });
     }
 
     let fetcher = Fetcher::new(&session.store, &session.mirrors, session.network);
@@ -183,7 +199,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     write_synced(folder.path(), &files).with_context(|| format!("cannot write {}", target.display()))?;
     folder.finish().with_context(|| format!("cannot write {}", target.display()))?;
     remember(&session.store, &target, &key);
-    done(&manifest, &target, started, "built", session)
+    Ok(Done { manifest, target, took: started.elapsed(), what: "built" })
 }
 
 /// The firmware that the reference values of QEMU's machines need.
@@ -399,14 +415,9 @@ fn remember(store: &Store, target: &Path, inputs: &str) {
     }
 }
 
-fn done(
-    manifest: &Manifest,
-    target: &Path,
-    started: Instant,
-    what: &str,
-    session: &Session,
-) -> anyhow::Result<ExitCode> {
-    let took = started.elapsed().as_secs_f64();
+fn tell(done: &Done, session: &Session) {
+    let Done { manifest, target, took, what } = done;
+    let took = took.as_secs_f64();
     match session.format {
         Format::Json => print!("{}", manifest.to_text()),
         Format::Text => {
@@ -428,5 +439,4 @@ fn done(
             }
         }
     }
-    Ok(ExitCode::SUCCESS)
 }

@@ -31,6 +31,8 @@ pub const VALUES: &str = "reference-values.json";
 /// Signs how an image was built and what it measures to, logs it, and writes bundles and proofs beside the image.
 /// Repeating it changes nothing; after a failure it goes on where it was.
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("who").required(true).args(["key", "sign_command"])))]
+#[command(group(clap::ArgGroup::new("where").required(true).multiple(true).args(["log", "rekor_v2", "rekor_v1"])))]
 pub struct Arguments {
     /// Folder of an image that `proofmark build` wrote.
     #[arg(value_name = "OUT")]
@@ -46,7 +48,6 @@ pub struct Arguments {
 
 /// Who signs.
 #[derive(Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("who").required(true).args(["key", "sign_command"])))]
 pub struct Signing {
     /// File of the key: ECDSA P-256, PKCS #8 PEM, readable by its owner alone.
     #[arg(long, value_name = "FILE", conflicts_with = "public_key")]
@@ -73,7 +74,6 @@ pub struct Signing {
 
 /// Where it is logged.
 #[derive(Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("where").required(true).multiple(true).args(["log", "rekor_v2", "rekor_v1"])))]
 pub struct Logs {
     /// Folder of a log that `proofmark log init` made.
     #[arg(long, value_name = "DIR", requires = "log_key")]
@@ -99,6 +99,11 @@ pub struct Logs {
 }
 
 impl Signing {
+    /// Whether it is said who signs.
+    pub fn is_given(&self) -> bool {
+        self.key.is_some() || self.sign_command.is_some()
+    }
+
     /// The signer.
     pub fn signer(&self) -> anyhow::Result<Signer> {
         if let Some(path) = &self.key {

@@ -1,6 +1,6 @@
 //! `proofmark rebuild`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -8,21 +8,26 @@ use proofmark::claim::manifest::Manifest;
 use proofmark::claim::provenance::statement::{BUILDER, Statement};
 use proofmark::host::output;
 use rootfs::content::Sha256Digest;
+use serde_json::json;
 
 use super::publish::{Logs, Signing, told, whole};
-use crate::cli::Session;
+use crate::cli::{Format, Session};
 use crate::failure::{NO, hinted};
 
-/// Builds an image again from its recipe and lock, from fetched files only, and compares every output byte for byte.
-/// When all are equal, it signs and logs a verification summary that says so. Exits with 4 when they are not.
+/// Builds an image again from its recipe and lock, from fetched files only, and compares every output byte for byte. When
+/// all are equal and a key is given, it signs and logs a verification summary that says so. Exits with 4 when they are not.
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("who").args(["key", "sign_command"]).requires("where")))]
+#[command(group(
+    clap::ArgGroup::new("where").multiple(true).args(["log", "rekor_v2", "rekor_v1"]).requires("who")
+))]
 pub struct Arguments {
     /// Folder of the image that somebody built.
     #[arg(value_name = "OUT")]
     image: PathBuf,
-    /// Folder of its recipe, with the lock that it was built from.
+    /// Folder of its recipe, with the lock that it was built from [default: recipes/NAME, by the image's name].
     #[arg(value_name = "RECIPE")]
-    recipe: PathBuf,
+    recipe: Option<PathBuf>,
     #[command(flatten)]
     signing: Signing,
     #[command(flatten)]
@@ -49,8 +54,10 @@ fn differences(theirs: &Manifest, ours: &Manifest) -> Vec<String> {
 pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
     let built = whole(&arguments.image)?;
     // A signer that cannot sign is better known before the work than after it.
-    let signer = arguments.signing.signer()?;
-    let loaded = super::load(&arguments.recipe)?;
+    let signer = arguments.signing.is_given().then(|| arguments.signing.signer()).transpose()?;
+    let usual = || Path::new("recipes").join(&built.manifest.name);
+    let recipe = arguments.recipe.clone().unwrap_or_else(usual);
+    let loaded = super::load(&recipe)?;
     let (text, _) = loaded.lock()?;
     let lock = Sha256Digest::of(text.as_bytes()).to_string();
     if lock != built.manifest.lock_sha256 {
@@ -72,21 +79,23 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     let scratch = tempfile::tempdir().context("no place to build")?;
     let folder = scratch.path().join("image");
     let profile = built.manifest.profile;
-    super::build::run(&super::build::Arguments::again(&arguments.recipe, profile, &folder), session)?;
-    let path = folder.join("manifest.json");
-    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let again: Manifest = serde_json::from_slice(&bytes).context("the rebuilt manifest is malformed")?;
-    let differ = differences(&built.manifest, &again);
+    let again = super::build::make(&super::build::Arguments::again(&recipe, profile, &folder), session)?;
+    let differ = differences(&built.manifest, &again.manifest);
     if !differ.is_empty() {
         let text = format!("not reproduced: {} differ\n", differ.join(", "));
         output::print(&match session.format {
-            crate::cli::Format::Text => text,
-            crate::cli::Format::Json => {
-                format!("{}\n", serde_json::json!({"reproduced": false, "differ": differ}))
-            }
+            Format::Text => text,
+            Format::Json => format!("{}\n", json!({"reproduced": false, "differ": differ})),
         })?;
         return Ok(ExitCode::from(NO));
     }
+    let Some(signer) = signer else {
+        output::print(&match session.format {
+            Format::Text => format!("reproduced: all {} outputs are equal\n", again.manifest.outputs.len()),
+            Format::Json => format!("{}\n", json!({"reproduced": true, "differ": []})),
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    };
     let own = arguments.image.join("manifest.json");
     let own = std::fs::read(&own).with_context(|| format!("cannot read {}", own.display()))?;
     let digest = Sha256Digest::of(&own).to_string();
