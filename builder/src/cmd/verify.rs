@@ -12,7 +12,7 @@ use proofmark::claim::bundle::{self, Artifact, Checked, PublicKey, Signer, Sigst
 use proofmark::claim::provenance::policy::Policy;
 use proofmark::claim::provenance::verdict::{self, Image, Recompute};
 use proofmark::host::built::Built;
-use proofmark::host::fetch::Network;
+use proofmark::host::fetch::{self, Network};
 use proofmark::host::output;
 use rootfs::content::Sha256Digest;
 use serde_json::json;
@@ -102,7 +102,13 @@ impl FromImage<'_> {
         let session = Session { network: Network::Offline, ..(self.session)()? };
         let opened = super::measure::open(self.folder)?;
         let machines = super::measure::machines(&signed)?;
-        let values = opened.values(&machines, self.firmware, None, &session)?;
+        let missing = |error: anyhow::Error| match error.downcast_ref::<fetch::Error>() {
+            Some(_) => error.context(
+                "the firmware is needed: name it by --firmware FILE, or bring it by `proofmark fetch`",
+            ),
+            None => error,
+        };
+        let values = opened.values(&machines, self.firmware, None, &session).map_err(missing)?;
         Ok(serde_json::to_value(values)?)
     }
 }

@@ -21,6 +21,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use ovmf_measure::reference::Reference;
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -30,6 +31,7 @@ use super::statement::{DISK, PROVENANCE, REFERENCE, REPRODUCED, SUMMARY, Stateme
 use crate::claim::bundle::{self, Artifact, Checked, Signer, Verify};
 use crate::claim::envelope::IN_TOTO;
 use crate::claim::manifest::Manifest;
+use crate::claim::reference;
 use crate::claim::transparency::merkle::Hash;
 use crate::claim::transparency::note::Note;
 use crate::claim::transparency::proof::Proof;
@@ -55,6 +57,27 @@ pub trait Recompute {
     /// # Errors
     /// Why it cannot be computed, for people.
     fn recompute(&self, signed: &Value) -> Result<Value, String>;
+}
+
+/// Says register by register in what the signed values are not the image's.
+fn differences(signed: &Value, image: &Value) -> Vec<String> {
+    let read = |document: &Value| serde_json::from_value::<Reference>(document.clone());
+    let found = match (read(signed), read(image)) {
+        (Ok(signed), Ok(image)) => reference::compare(&signed, &image),
+        _ => Vec::new(),
+    };
+    if found.is_empty() {
+        return vec!["the signed ones are not those that the image gives".to_owned()];
+    }
+    let say = |one: &reference::Mismatch| {
+        let machine = one.platform.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+        let event = one.event.map(|index| format!(", event {index}")).unwrap_or_default();
+        let reference::Mismatch { register, subject, expected, found, points_to, .. } = one;
+        format!(
+            "{machine}{register}{event} ({subject}): signed {expected}, the image gives {found}; look at {points_to}"
+        )
+    };
+    found.iter().map(say).collect()
 }
 
 /// Why an image is not believed.
@@ -436,9 +459,10 @@ pub fn judge(
             None => problems.push(Problem::NoReferenceValues),
             Some(proven) => match recompute.recompute(&proven.statement.predicate) {
                 Ok(values) if values == proven.statement.predicate => {}
-                Ok(_) => problems.push(Problem::ReferenceValues(
-                    "the signed ones are not those that the image gives".to_owned(),
-                )),
+                Ok(values) => {
+                    let words = differences(&proven.statement.predicate, &values);
+                    problems.extend(words.into_iter().map(Problem::ReferenceValues));
+                }
                 Err(reason) => {
                     problems.push(Problem::ReferenceValues(format!("cannot be recomputed: {reason}")));
                 }
