@@ -1,4 +1,4 @@
-//! Where a file of an EFI system partition lies, from the partition's bytes.
+//! Where a file of an EFI system partition lies, from those of the partition's bytes that say so.
 //!
 //! # Shape
 //!
@@ -68,12 +68,41 @@ pub enum Error {
         /// How many there are before it breaks off or returns to itself.
         found: u64,
     },
+    /// Bytes that there should be are not given.
+    #[error("EFI system partition: expected {length} bytes at offset {offset:#x}, which cannot be read")]
+    Unreadable {
+        /// Where.
+        offset: u64,
+        /// How many.
+        length: usize,
+    },
+}
+
+/// A partition's bytes, read as they are asked for: some kilobytes of many megabytes.
+pub trait Sectors {
+    /// Length in bytes.
+    fn length(&self) -> u64;
+
+    /// So many bytes from `offset` on; `None` where there are fewer, or where they cannot be read.
+    fn read(&self, offset: u64, length: usize) -> Option<Vec<u8>>;
+}
+
+impl Sectors for &[u8] {
+    fn length(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn read(&self, offset: u64, length: usize) -> Option<Vec<u8>> {
+        field::bytes(self, usize::try_from(offset).ok()?, length).map(<[u8]>::to_vec)
+    }
 }
 
 struct Fat<'a> {
-    partition: &'a [u8],
-    table: &'a [u8],
-    data: usize,
+    partition: &'a dyn Sectors,
+    root: u32,
+    table: Vec<u8>,
+    data: u64,
+    end: u64,
     cluster_size: usize,
 }
 
@@ -82,9 +111,9 @@ struct Fat<'a> {
 /// # Errors
 ///
 /// [`Error`].
-pub fn boot_program(partition: &[u8]) -> Result<Vec<(u64, u64)>, Error> {
+pub fn boot_program(partition: &dyn Sectors) -> Result<Vec<(u64, u64)>, Error> {
     let fat = Fat::read(partition)?;
-    let mut cluster = fat.root()?;
+    let mut cluster = fat.root;
     let [folders @ .., file] = BOOT_PATH;
     for name in folders {
         (cluster, _) = fat.entry(cluster, name, DIRECTORY)?;
@@ -94,10 +123,11 @@ pub fn boot_program(partition: &[u8]) -> Result<Vec<(u64, u64)>, Error> {
 }
 
 impl<'a> Fat<'a> {
-    fn read(partition: &'a [u8]) -> Result<Self, Error> {
-        let word = |at| u64::from(field::u16(partition, at).unwrap_or_default());
-        let double = |at| u64::from(field::u32(partition, at).unwrap_or_default());
-        let byte = |at| u64::from(field::array::<1>(partition, at).unwrap_or_default()[0]);
+    fn read(partition: &'a dyn Sectors) -> Result<Self, Error> {
+        let boot = partition.read(0, 512).unwrap_or_default();
+        let word = |at| u64::from(field::u16(&boot, at).unwrap_or_default());
+        let double = |at| u64::from(field::u32(&boot, at).unwrap_or_default());
+        let byte = |at| u64::from(field::array::<1>(&boot, at).unwrap_or_default()[0]);
         let wrong =
             |field, offset: u64, expected, found| Err(Error::Field { field, offset, expected, found });
         if word(510) != 0xaa55 {
@@ -118,29 +148,31 @@ impl<'a> Fat<'a> {
         let start = word(14).saturating_mul(sector);
         let data = start.saturating_add(byte(16).saturating_mul(fat_size));
         let end = double(32).saturating_mul(sector);
-        if end > partition.len() as u64 {
+        if end > partition.length() {
             return wrong("sectors in all", 32, "at most the partition's", double(32));
         }
         if data >= end || byte(16) == 0 {
             return wrong("sectors a FAT", 36, "FATs that end in the partition", double(36));
         }
-        let table = partition.get(start as usize..).and_then(|rest| rest.get(..fat_size as usize));
+        let cluster_size = sector.saturating_mul(per_cluster);
+        // Entries of clusters that there are, and two before them.
+        let entries = (end.saturating_sub(data) / cluster_size.max(1)).saturating_add(2);
+        let length = fat_size.min(entries.saturating_mul(4)) as usize;
         Ok(Fat {
-            partition: partition.get(..end as usize).unwrap_or_default(),
-            table: table.unwrap_or_default(),
-            data: data as usize,
-            cluster_size: sector.saturating_mul(per_cluster) as usize,
+            partition,
+            root: field::u32(&boot, 44).unwrap_or_default() & CLUSTER,
+            table: partition.read(start, length).ok_or(Error::Unreadable { offset: start, length })?,
+            data,
+            end,
+            cluster_size: cluster_size as usize,
         })
     }
 
-    fn root(&self) -> Result<u32, Error> {
-        Ok(field::u32(self.partition, 44).unwrap_or_default() & CLUSTER)
-    }
-
-    fn place(&self, cluster: u32) -> Option<(usize, &'a [u8])> {
-        let index = (cluster as usize).checked_sub(2)?;
-        let start = self.data.checked_add(index.checked_mul(self.cluster_size)?)?;
-        Some((start, field::bytes(self.partition, start, self.cluster_size)?))
+    /// Where a cluster begins; `None` outside of the partition.
+    fn place(&self, cluster: u32) -> Option<u64> {
+        let index = u64::from(cluster).checked_sub(2)?;
+        let start = self.data.checked_add(index.checked_mul(self.cluster_size as u64)?)?;
+        (start.checked_add(self.cluster_size as u64)? <= self.end).then_some(start)
     }
 
     /// The clusters from `first` on, at most `most`; a chain that is longer or leads outside is refused.
@@ -153,7 +185,7 @@ impl<'a> Fat<'a> {
                 return Err(broken);
             }
             clusters.push(cluster);
-            let next = field::u32(self.table, (cluster as usize).saturating_mul(4)).ok_or(broken)? & CLUSTER;
+            let next = field::u32(&self.table, (cluster as usize).saturating_mul(4)).ok_or(broken)? & CLUSTER;
             if next >= END {
                 return Ok(clusters);
             }
@@ -165,7 +197,8 @@ impl<'a> Fat<'a> {
         let most = MOST_DIRECTORY.div_ceil(self.cluster_size.max(1)) as u64;
         let mut long: Vec<u16> = Vec::new();
         for cluster in self.chain(directory, most)? {
-            let (_, bytes) = self.place(cluster).unwrap_or_default();
+            let (offset, length) = (self.place(cluster).unwrap_or_default(), self.cluster_size);
+            let bytes = self.partition.read(offset, length).ok_or(Error::Unreadable { offset, length })?;
             for entry in bytes.chunks_exact(ENTRY) {
                 let byte = |at| field::array::<1>(entry, at).unwrap_or_default()[0];
                 let attributes = byte(11);
@@ -211,14 +244,14 @@ impl<'a> Fat<'a> {
         let mut pieces: Vec<(u64, u64)> = Vec::new();
         let mut left = size;
         for cluster in clusters {
-            let (start, _) = self.place(cluster).unwrap_or_default();
+            let start = self.place(cluster).unwrap_or_default();
             let length = left.min(self.cluster_size) as u64;
             left = left.saturating_sub(self.cluster_size);
             match pieces.last_mut() {
-                Some(last) if last.0.saturating_add(last.1) == start as u64 => {
+                Some(last) if last.0.saturating_add(last.1) == start => {
                     last.1 = last.1.saturating_add(length)
                 }
-                _ => pieces.push((start as u64, length)),
+                _ => pieces.push((start, length)),
             }
         }
         Ok(pieces)
@@ -293,38 +326,38 @@ mod tests {
     #[test]
     fn the_program_is_found_by_long_and_short_names_in_its_pieces() {
         let start = |cluster: u64| DATA as u64 + (cluster - 2) * 512;
-        assert_eq!(boot_program(&partition()), Ok(alloc::vec![(start(5), 512), (start(7), 588)]));
+        assert_eq!(boot_program(&&*partition()), Ok(alloc::vec![(start(5), 512), (start(7), 588)]));
     }
 
     #[test]
     fn a_chain_that_is_a_circle_is_refused() {
         let mut bytes = partition();
         put(&mut bytes, 512 + 4 * 7, &5u32.to_le_bytes());
-        assert_eq!(boot_program(&bytes), Err(Error::Chain { cluster: 5, expected: 3, found: 3 }));
+        assert_eq!(boot_program(&&*bytes), Err(Error::Chain { cluster: 5, expected: 3, found: 3 }));
         put(&mut bytes, 512 + 4 * 2, &2u32.to_le_bytes());
         put(&mut bytes, DATA, &[0xe5; 32]);
         put(&mut bytes, DATA + 32, &[0xe5; 480]);
-        assert!(matches!(boot_program(&bytes), Err(Error::Chain { cluster: 2, .. })));
+        assert!(matches!(boot_program(&&*bytes), Err(Error::Chain { cluster: 2, .. })));
     }
 
     #[test]
     fn a_chain_that_is_too_short_or_leads_outside_is_refused() {
         let mut bytes = partition();
         put(&mut bytes, 512 + 4 * 7, &END.to_le_bytes());
-        assert_eq!(boot_program(&bytes), Err(Error::Chain { cluster: 5, expected: 3, found: 2 }));
+        assert_eq!(boot_program(&&*bytes), Err(Error::Chain { cluster: 5, expected: 3, found: 2 }));
         put(&mut bytes, 512 + 4 * 7, &0x00ff_ffffu32.to_le_bytes());
-        assert!(matches!(boot_program(&bytes), Err(Error::Chain { found: 2, .. })));
+        assert!(matches!(boot_program(&&*bytes), Err(Error::Chain { found: 2, .. })));
         put(&mut bytes, 512 + 4 * 7, &0u32.to_le_bytes());
-        assert!(matches!(boot_program(&bytes), Err(Error::Chain { found: 2, .. })));
+        assert!(matches!(boot_program(&&*bytes), Err(Error::Chain { found: 2, .. })));
     }
 
     #[test]
     fn a_missing_file_is_named() {
         let mut bytes = partition();
         put(&mut bytes, DATA + 2 * 512, b"OTHER   EFI");
-        assert_eq!(boot_program(&bytes), Err(Error::Missing { name: "BOOTX64.EFI", cluster: 4 }));
+        assert_eq!(boot_program(&&*bytes), Err(Error::Missing { name: "BOOTX64.EFI", cluster: 4 }));
         put(&mut bytes, DATA + 32 + 11, &[0x20]);
-        assert_eq!(boot_program(&bytes), Err(Error::Missing { name: "EFI", cluster: 2 }));
+        assert_eq!(boot_program(&&*bytes), Err(Error::Missing { name: "EFI", cluster: 2 }));
     }
 
     #[test]
@@ -332,8 +365,8 @@ mod tests {
         for (at, value) in [(510, 0u8), (11, 1), (13, 0), (13, 3), (16, 0), (22, 1), (32, 0xff), (36, 0xff)] {
             let mut bytes = partition();
             bytes[at] = value;
-            assert!(matches!(boot_program(&bytes), Err(Error::Field { .. })), "{at}");
+            assert!(matches!(boot_program(&&*bytes), Err(Error::Field { .. })), "{at}");
         }
-        assert!(boot_program(&[]).is_err());
+        assert!(boot_program(&&[][..]).is_err());
     }
 }

@@ -88,7 +88,12 @@ pub struct Inputs<'a> {
     pub firmware: Option<&'a Firmware>,
     /// The machines.
     pub machines: &'a [(Name, Shape)],
+    /// In which orders a VMM may have added the pages of a TD: an MRTD for each.
+    pub orders: &'a [Order],
 }
+
+/// Both orders.
+pub const ORDERS: [Order; 2] = [Order::SinglePass, Order::TwoPass];
 
 /// The disk, as the document names it.
 #[derive(Debug, Clone, Copy)]
@@ -147,7 +152,8 @@ pub fn hash<'a>(inputs: &'a Inputs<'a>) -> Result<Hashed<'a>, Error> {
         None => None,
     };
     let hash = |bank: Algorithm| {
-        let digests: Vec<_> = plan.preimages().par_iter().map(|preimage| preimage.digests(bank)).collect();
+        let all = plan.preimages().par_iter().with_max_len(1);
+        let digests: Vec<_> = all.map(|preimage| preimage.digests(bank)).collect();
         plan.hashed(bank, &digests)
     };
     let images =
@@ -155,9 +161,8 @@ pub fn hash<'a>(inputs: &'a Inputs<'a>) -> Result<Hashed<'a>, Error> {
     let mrtds = || {
         let tdx = inputs.machines.iter().any(|(name, _)| *name == Name::QemuTdx);
         let firmware = firmware.as_ref().filter(|_| tdx).map(|(_, read)| read);
-        let orders = [Order::SinglePass, Order::TwoPass];
         let of = |order: &Order| firmware.map(|firmware| (*order, mrtd(firmware, *order)));
-        orders.par_iter().filter_map(of).collect::<Vec<_>>()
+        inputs.orders.par_iter().filter_map(of).collect::<Vec<_>>()
     };
     let uki = || Algorithm::Sha256.of(inputs.uki);
     let (images, (mrtds, uki)) = rayon::join(images, || rayon::join(mrtds, uki));

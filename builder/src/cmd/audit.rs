@@ -50,7 +50,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     let stage = session.progress.stage("hash disk", opened.disk.bytes());
     let pass = opened.disk.pass(&boot, &|bytes| stage.advance(bytes))?;
     stage.done(&size(opened.disk.bytes()));
-    let computed = opened.values(&machines, &arguments.firmware, Some(pass.sha256), session)?;
+    let computed =
+        opened.values(&machines, &arguments.firmware, Some(pass.sha256), &values::ORDERS, session)?;
     let mut mismatches = of_root(&pass, &boot);
     if let Some(folder) = &opened.folder
         && let Ok(beside) = std::fs::read(folder.join("image.efi"))

@@ -162,6 +162,7 @@ pub fn make(arguments: &Arguments, session: &Session) -> anyhow::Result<Done> {
         disk_head: &image.head,
         firmware: firmware.as_ref(),
         machines: &recipe.measure.machines,
+        orders: &reference::ORDERS,
     };
     // The file system takes its time to write what it was given: everything else is made meanwhile.
     let (finished, beside) = std::thread::scope(|scope| {

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use anyhow::Context;
 use ovmf_measure::acpi::Vendor;
 use ovmf_measure::digest::{Algorithm, Digest};
+use ovmf_measure::mrtd::Order;
 use ovmf_measure::reference::{self, Reference, RegisterKind};
 use ovmf_measure::shape::{self, Name, Shape, Start};
 use ovmf_measure::stub::Uki;
@@ -184,6 +185,7 @@ impl Opened {
         machines: &[(Name, Shape)],
         given: &FirmwareFiles,
         disk: Option<Sha256Digest>,
+        orders: &[Order],
         session: &Session,
     ) -> anyhow::Result<Reference> {
         let firmware = match machines.iter().any(|(name, _)| name.is_qemu()) {
@@ -200,6 +202,7 @@ impl Opened {
             disk_head: self.disk.head(),
             firmware: firmware.as_ref(),
             machines,
+            orders,
         };
         Ok(values::compute(&inputs, values::Disk { sha256: digest, bytes: self.disk.bytes() })?)
     }
@@ -254,21 +257,14 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
             return Err(hinted(message, "name one, as `--platform qemu-tdx --memory 4G`"));
         }
     };
-    let mut all = opened.values(&machines, &arguments.firmware, None, session)?;
+    // The document has both orders; here one is asked for.
+    let order = if arguments.two_pass { Order::TwoPass } else { Order::SinglePass };
+    let mut all = opened.values(&machines, &arguments.firmware, None, &[order], session)?;
     let bank = match arguments.bank {
         Bank::Sha256 => Algorithm::Sha256,
         Bank::Sha384 => Algorithm::Sha384,
     };
     all.platforms.retain(|platform| platform.kind == RegisterKind::Tdx || platform.algorithm == bank);
-    if arguments.two_pass {
-        // The document has both orders of one firmware; the second is what was asked for.
-        let swap = |platform: &mut reference::Platform| {
-            if platform.name == Name::QemuTdx.as_str() {
-                platform.mrtd.reverse();
-            }
-        };
-        all.platforms.iter_mut().for_each(swap);
-    }
     let detail = if arguments.explain { Detail::Explained } else { Detail::Values };
     match session.format {
         Format::Text => {

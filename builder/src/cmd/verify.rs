@@ -11,6 +11,7 @@ use ovmf_measure::reference::Reference;
 use proofmark::claim::bundle::{self, Artifact, Checked, PublicKey, Signer, Sigstore, Verify};
 use proofmark::claim::provenance::policy::Policy;
 use proofmark::claim::provenance::verdict::{self, Image, Recompute};
+use proofmark::claim::reference::ORDERS;
 use proofmark::host::built::Built;
 use proofmark::host::fetch::{self, Network};
 use proofmark::host::output;
@@ -108,7 +109,7 @@ impl FromImage<'_> {
             ),
             None => error,
         };
-        let values = opened.values(&machines, self.firmware, None, &session).map_err(missing)?;
+        let values = opened.values(&machines, self.firmware, None, &ORDERS, &session).map_err(missing)?;
         Ok(serde_json::to_value(values)?)
     }
 }

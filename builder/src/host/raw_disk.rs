@@ -10,12 +10,13 @@
 //! # Not here
 //! Whether the values are right: `cmd::audit`, `claim::reference`.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use dm_verity_tool::{BlockSize, HashOffset, Hasher, Parameters, Salt};
-use ovmf_measure::esp;
+use ovmf_measure::esp::{self, Sectors};
 use ovmf_measure::gpt::{self, ESP, Gpt, Partition, SECTOR, TABLE};
 use proofmark_guest::init::cmdline::Boot;
 use rootfs::content::Sha256Digest;
@@ -96,6 +97,42 @@ pub enum StoredTree {
     Differs(u64),
 }
 
+/// A partition of the file.
+struct Part {
+    file: File,
+    start: u64,
+    length: u64,
+    /// Why something could not be read.
+    failure: RefCell<Option<io::Error>>,
+}
+
+impl Part {
+    fn append(&self, offset: u64, length: usize, bytes: &mut Vec<u8>) -> io::Result<()> {
+        let inside = offset.checked_add(length as u64).is_some_and(|end| end <= self.length);
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(self.start.saturating_add(offset)))?;
+        let read = if inside { file.take(length as u64).read_to_end(bytes)? } else { 0 };
+        if read == length { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+}
+
+impl Sectors for Part {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn read(&self, offset: u64, length: usize) -> Option<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(length);
+        match self.append(offset, length, &mut bytes) {
+            Ok(()) => Some(bytes),
+            Err(error) => {
+                self.failure.replace(Some(error));
+                None
+            }
+        }
+    }
+}
+
 impl RawDisk {
     /// Opens a disk and reads its table.
     ///
@@ -151,17 +188,17 @@ impl RawDisk {
             let (what, expected) = ("the EFI system partition", "at most 4 GiB");
             return Err(Error::Place { path: self.path.clone(), what, expected, found });
         }
-        let mut file = File::open(&self.path).map_err(failed)?;
-        file.seek(SeekFrom::Start(start)).map_err(failed)?;
-        let mut partition = Vec::new();
-        file.take(end - start).read_to_end(&mut partition).map_err(failed)?;
-        let pieces = esp::boot_program(&partition);
-        let pieces = pieces.map_err(|source| Error::Program { path: self.path.clone(), source })?;
-        let mut program = Vec::new();
+        let file = File::open(&self.path).map_err(failed)?;
+        let partition = Part { file, start, length: end - start, failure: RefCell::default() };
+        let found = esp::boot_program(&partition);
+        if let Some(source) = partition.failure.take() {
+            return Err(failed(source));
+        }
+        let pieces = found.map_err(|source| Error::Program { path: self.path.clone(), source })?;
+        let length = pieces.iter().map(|(_, length)| *length as usize).sum();
+        let mut program = Vec::with_capacity(length);
         for (offset, length) in pieces {
-            let piece = partition.get(offset as usize..).and_then(|rest| rest.get(..length as usize));
-            let cut = || failed(io::ErrorKind::UnexpectedEof.into());
-            program.extend_from_slice(piece.ok_or_else(cut)?);
+            partition.append(offset, length as usize, &mut program).map_err(failed)?;
         }
         Ok(program)
     }

@@ -12,7 +12,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(preimage.len(), 100 + preimage.ranges(0).iter().skip(1).map(|range| range.1 as usize).sum::<usize>());
         let _ = gpt.partitions().count();
     }
-    if let Ok(pieces) = esp::boot_program(bytes) {
+    if let Ok(pieces) = esp::boot_program(&bytes) {
         for (offset, length) in pieces {
             assert!(offset.checked_add(length).is_some_and(|end| end <= bytes.len() as u64));
         }

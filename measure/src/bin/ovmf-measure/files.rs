@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use ovmf_measure::esp;
+use ovmf_measure::esp::{self, Sectors};
 use ovmf_measure::gpt::{ESP, Gpt, SECTOR, TABLE};
 
 /// The largest system partition that is read.
@@ -59,20 +59,35 @@ impl Disk {
                 partition.last
             );
         };
-        let read = || {
-            let mut file = File::open(&self.path)?;
-            file.seek(SeekFrom::Start(start))?;
-            let mut bytes = Vec::new();
-            file.take(length).read_to_end(&mut bytes)?;
-            std::io::Result::Ok(bytes)
-        };
-        let bytes = read().with_context(|| self.path.display().to_string())?;
+        let file = File::open(&self.path).with_context(|| self.path.display().to_string())?;
+        let partition = Part { file, start, length };
         let mut program = Vec::new();
-        for (offset, length) in esp::boot_program(&bytes)? {
-            let piece =
-                usize::try_from(offset).ok().and_then(|start| bytes.get(start..)?.get(..length as usize));
-            program.extend_from_slice(piece.context("the program's cluster lies outside of the partition")?);
+        for (offset, length) in esp::boot_program(&partition)? {
+            let piece = usize::try_from(length).ok().and_then(|length| partition.read(offset, length));
+            program.extend(piece.with_context(|| format!("cannot read {}", self.path.display()))?);
         }
         Ok(program)
+    }
+}
+
+/// A partition of a file.
+struct Part {
+    file: File,
+    start: u64,
+    length: u64,
+}
+
+impl Sectors for Part {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn read(&self, offset: u64, length: usize) -> Option<Vec<u8>> {
+        let end = offset.checked_add(length as u64).filter(|end| *end <= self.length)?;
+        let mut bytes = Vec::with_capacity(length);
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(self.start.checked_add(offset)?)).ok()?;
+        let read = file.take(end.checked_sub(offset)?).read_to_end(&mut bytes).ok()?;
+        (read == length).then_some(bytes)
     }
 }
