@@ -176,6 +176,17 @@ pub fn hash<'a>(inputs: &'a Inputs<'a>) -> Result<Hashed<'a>, Error> {
     Ok(Hashed { inputs, banks, firmware, codes, images, mrtds, uki })
 }
 
+/// Names the disk among a document's subjects, in the place of another: after the firmware, before the UKI.
+pub fn name_disk(reference: &mut Reference, disk: Disk) {
+    const NAME: &str = "disk";
+    let subjects = &mut reference.subjects;
+    subjects.retain(|subject| subject.name != NAME);
+    if let Some(sha256) = disk.sha256 {
+        let place = subjects.iter().position(|subject| subject.name == "uki").unwrap_or(subjects.len());
+        subjects.insert(place, Subject { name: NAME.to_owned(), sha256, bytes: disk.bytes });
+    }
+}
+
 /// Reads a firmware image; where no TD is asked for, it needs no sections.
 fn read<'a>(
     image: &'a [u8],
@@ -200,8 +211,6 @@ impl Hashed<'_> {
             let bytes = given.image.len() as u64;
             subjects.push(Subject { name: "firmware".to_owned(), sha256: given.profile.firmware, bytes });
         }
-        let (name, bytes) = ("disk".to_owned(), disk.bytes);
-        subjects.extend(disk.sha256.map(|sha256| Subject { name, sha256, bytes }));
         let bytes = self.inputs.uki.len() as u64;
         subjects.push(Subject { name: "uki".to_owned(), sha256: self.uki, bytes });
         let mut platforms = Vec::new();
@@ -212,7 +221,10 @@ impl Hashed<'_> {
                 }
             }
         }
-        Ok(Reference { format: Format1, image: self.inputs.image.clone(), subjects, platforms })
+        let mut reference =
+            Reference { format: Format1, image: self.inputs.image.clone(), subjects, platforms };
+        name_disk(&mut reference, disk);
+        Ok(reference)
     }
 
     fn platform(&self, name: Name, shape: &Shape, bank: Algorithm) -> Result<Option<Platform>, Error> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use ovmf_measure::digest::Digest;
 use ovmf_measure::reference::Reference;
 use ovmf_measure::stub::Uki;
 use proofmark::claim::reference::{self as values, Detail, Mismatch};
@@ -48,10 +49,15 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
         hinted(message, "audit an image that `proofmark build` wrote")
     })?;
     let stage = session.progress.stage("hash disk", opened.disk.bytes());
-    let pass = opened.disk.pass(&boot, &|bytes| stage.advance(bytes))?;
+    // The values need nothing of the root file system, and of the whole disk no more than its name.
+    let (pass, computed) = rayon::join(
+        || opened.disk.pass(&boot, &|bytes| stage.advance(bytes)),
+        || opened.values(&machines, &arguments.firmware, &values::ORDERS, session),
+    );
+    let (pass, mut computed) = (pass?, computed?);
     stage.done(&size(opened.disk.bytes()));
-    let computed =
-        opened.values(&machines, &arguments.firmware, Some(pass.sha256), &values::ORDERS, session)?;
+    let disk = values::Disk { sha256: Some(Digest::Sha256(pass.sha256.0)), bytes: opened.disk.bytes() };
+    values::name_disk(&mut computed, disk);
     let mut mismatches = of_root(&pass, &boot);
     if let Some(folder) = &opened.folder
         && let Ok(beside) = std::fs::read(folder.join("image.efi"))

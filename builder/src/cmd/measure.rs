@@ -20,7 +20,6 @@ use proofmark::host::firmware::{self, Derived};
 use proofmark::host::output;
 use proofmark::host::raw_disk::RawDisk;
 use proofmark::lock::Lock;
-use rootfs::content::Sha256Digest;
 
 use crate::cli::{Format, Session};
 use crate::failure::hinted;
@@ -184,7 +183,6 @@ impl Opened {
         &self,
         machines: &[(Name, Shape)],
         given: &FirmwareFiles,
-        disk: Option<Sha256Digest>,
         orders: &[Order],
         session: &Session,
     ) -> anyhow::Result<Reference> {
@@ -192,10 +190,7 @@ impl Opened {
             true => Some(self.firmware(given, session)?),
             false => None,
         };
-        let digest = match disk {
-            Some(digest) => Some(Digest::Sha256(digest.0)),
-            None => self.disk_digest()?,
-        };
+        let digest = self.disk_digest()?;
         let inputs = values::Inputs {
             image: self.image.clone(),
             uki: &self.uki,
@@ -259,7 +254,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     };
     // The document has both orders; here one is asked for.
     let order = if arguments.two_pass { Order::TwoPass } else { Order::SinglePass };
-    let mut all = opened.values(&machines, &arguments.firmware, None, &[order], session)?;
+    let mut all = opened.values(&machines, &arguments.firmware, &[order], session)?;
     let bank = match arguments.bank {
         Bank::Sha256 => Algorithm::Sha256,
         Bank::Sha384 => Algorithm::Sha384,

@@ -109,7 +109,7 @@ impl FromImage<'_> {
             ),
             None => error,
         };
-        let values = opened.values(&machines, self.firmware, None, &ORDERS, &session).map_err(missing)?;
+        let values = opened.values(&machines, self.firmware, &ORDERS, &session).map_err(missing)?;
         Ok(serde_json::to_value(values)?)
     }
 }
