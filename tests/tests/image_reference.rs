@@ -483,6 +483,8 @@ fn init() -> Vec<u8> {
 fn boot(qemu: &Path, disk: &Path, code: &Path, variables: &Path, last: &str) -> String {
     let log = disk.with_extension("log");
     let mut command = Command::new(qemu);
+    // Without CMPXCHG16B, which was seen to return with broken flags once in some hundred boots.
+    command.args(["-cpu", "qemu64,-cx16"]);
     command.args(["-accel", "tcg", "-machine", "q35,smm=on", "-m", "512", "-display", "none"]);
     command.args([
         "-global",
