@@ -13,7 +13,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use rayon::prelude::*;
 use rootfs::content::{self, Content, Packing, Sha256Digest};
 use rootfs::deb;
@@ -24,8 +23,8 @@ use rootfs::fixup::{
 use rootfs::layer::Layer;
 use rootfs::merge::{self, Rules};
 use rootfs::npm::lock::Entry as NpmEntry;
-use rootfs::npm::omit::{Omit, Rule, Tally};
-use rootfs::npm::{engines, layout, omit, tarball};
+use rootfs::npm::{engines, layout, tarball};
+use rootfs::omit::{self, Omit, Rule, Tally};
 use rootfs::path::{self, TreePath};
 use rootfs::tree::{self, Node, Origin, Tree};
 
@@ -319,7 +318,7 @@ fn unpack(
     source: &dyn Source,
 ) -> Result<(Vec<(Origin, Layer)>, Tallies), Error> {
     let packing = packing(recipe);
-    let debian = DebianRules::new(recipe);
+    let debian = DebianRules::new(recipe)?;
     let applications = applications(recipe)?;
     let mut tasks: Vec<(Task<'_>, Blob)> = Vec::new();
     for deb in lock.debs_of(recipe.profile) {
@@ -378,7 +377,7 @@ fn unpack(
     let mut layers: Vec<(usize, Origin, Layer)> =
         order.par_iter().with_max_len(1).map(unpack_one).collect::<Result<_, _>>()?;
     layers.sort_by_key(|(index, _, _)| *index);
-    let mut debian_tally = Tally::new(debian.names.len());
+    let mut debian_tally = Tally::new(debian.omit.len());
     let mut tallies: Vec<Tally> = applications.iter().map(|app| Tally::new(app.omit.len())).collect();
     for (index, _, layer) in &layers {
         match tasks.get(*index) {
@@ -391,7 +390,7 @@ fn unpack(
             _ => {}
         }
     }
-    let mut all = vec![("the Debian packages".to_owned(), debian.names.clone(), debian_tally)];
+    let mut all = vec![("the Debian packages".to_owned(), debian.globs.clone(), debian_tally)];
     for (application, tally) in applications.iter().zip(tallies) {
         let globs = application.recipe.omit.iter().map(|rule| rule.paths.join(", ")).collect();
         all.push((application.recipe.name.clone(), globs, tally));
@@ -483,11 +482,7 @@ fn applications(recipe: &Recipe) -> Result<Vec<Application<'_>>, Error> {
         .npm
         .iter()
         .map(|application| {
-            let rules: Vec<Rule> = application
-                .omit
-                .iter()
-                .map(|rule| Rule { paths: rule.paths.clone(), keep: rule.keep.clone() })
-                .collect();
+            let rules: Vec<Rule> = application.omit.iter().map(Rule::from).collect();
             Ok(Application {
                 recipe: application,
                 root: TreePath::new(&application.target)?,
@@ -498,37 +493,25 @@ fn applications(recipe: &Recipe) -> Result<Vec<Application<'_>>, Error> {
         .collect()
 }
 
-/// The omit rules of Debian packages, ready to match.
+/// The omit rules of Debian packages, ready to match: each glob is one, so that each can be found stale.
 struct DebianRules {
-    omit: GlobSet,
-    keep: Vec<GlobSet>,
-    names: Vec<String>,
+    omit: Omit,
+    globs: Vec<String>,
     /// Text that stands for the rules in keys of the cache.
     text: String,
 }
 
 impl DebianRules {
-    fn new(recipe: &Recipe) -> Self {
-        // Globs were checked when the recipe was loaded.
-        let set = |globs: &[String]| {
-            let mut set = GlobSetBuilder::new();
-            for glob in globs {
-                let glob = glob.trim_start_matches('/');
-                if let Ok(glob) = GlobBuilder::new(glob).literal_separator(true).build() {
-                    set.add(glob);
-                }
-            }
-            set.build().unwrap_or_default()
-        };
-        let rules = &recipe.debian.omit;
-        let each = || rules.iter().flat_map(|rule| rule.paths.iter().map(move |glob| (glob, &rule.keep)));
-        let names: Vec<String> = each().map(|(glob, _)| glob.clone()).collect();
-        DebianRules {
-            omit: set(&names),
-            keep: each().map(|(_, keep)| set(keep)).collect(),
-            text: each().map(|(glob, keep)| format!("{glob} {keep:?}\n")).collect(),
-            names,
-        }
+    fn new(recipe: &Recipe) -> Result<Self, omit::Error> {
+        let rules: Vec<Rule> = recipe.debian.omit.iter().map(Rule::from).collect();
+        let each = rules.iter().flat_map(|rule| rule.paths.iter().map(move |glob| (glob, &rule.keep)));
+        let single: Vec<Rule> =
+            each.map(|(glob, keep)| Rule { paths: vec![glob.clone()], keep: keep.clone() }).collect();
+        Ok(DebianRules {
+            omit: Omit::new(&single)?,
+            globs: single.iter().flat_map(|rule| rule.paths.clone()).collect(),
+            text: format!("{single:?}"),
+        })
     }
 
     /// The rule that keeps `path` out, seen where it lies once /usr is merged.
@@ -536,10 +519,7 @@ impl DebianRules {
         let aliased =
             ["bin/", "sbin/", "lib/", "lib64/"].iter().any(|alias| path.as_str().starts_with(alias));
         let merged = if aliased { format!("usr/{}", path.as_str()) } else { path.as_str().to_owned() };
-        self.omit
-            .matches(&merged)
-            .into_iter()
-            .find(|rule| !self.keep.get(*rule).is_some_and(|keep| keep.is_match(&merged)))
+        self.omit.rule(&merged)
     }
 }
 

@@ -18,7 +18,7 @@ use std::io::{self, Read};
 
 use crate::content::{Content, Packing};
 use crate::layer::Layer;
-use crate::npm::omit::{Omitted, Tally};
+use crate::omit::{Omitted, Tally};
 use crate::path::{self, TreePath};
 use crate::tree::{Kind, Node, Origin};
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::content::{Blob, Clusters, Content, Form, Sha256Digest};
-use crate::npm::omit::{Omitted, Tally};
+use crate::omit::{Omitted, Tally};
 use crate::path::TreePath;
 use crate::tree::{Kind, Node, Origin};
 

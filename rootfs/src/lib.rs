@@ -19,5 +19,6 @@ pub mod fixup;
 pub mod layer;
 pub mod merge;
 pub mod npm;
+pub mod omit;
 pub mod path;
 pub mod tree;

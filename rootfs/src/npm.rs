@@ -20,5 +20,4 @@ pub mod engines;
 pub mod integrity;
 pub mod layout;
 pub mod lock;
-pub mod omit;
 pub mod tarball;

@@ -115,6 +115,12 @@ pub struct Omit {
     pub reason: String,
 }
 
+impl From<&Omit> for rootfs::omit::Rule {
+    fn from(omit: &Omit) -> Self {
+        rootfs::omit::Rule { paths: omit.paths.clone(), keep: omit.keep.clone() }
+    }
+}
+
 /// What to do about the maintainer scripts of a package.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use ovmf_measure::acpi::{Smm, Vendor};
 use ovmf_measure::shape::{self, Name, Shape, Start};
+use rootfs::omit::{self, Rule};
 use rootfs::path::TreePath;
 use rootfs::tree::Origin;
 use serde::Serialize;
@@ -692,18 +693,8 @@ fn reasoned(parsed: &Parsed, span: Range<usize>, rule: &document::Omit) -> Resul
     if rule.reason.trim().is_empty() {
         return Err(parsed.wrong(span, "an omit rule without a reason"));
     }
-    for glob in rule.paths.iter().chain(&rule.keep) {
-        rootfs_glob(glob).map_err(|message| parsed.wrong(span.clone(), message))?;
-    }
+    omit::Omit::new(&[Rule::from(rule)]).map_err(|error| parsed.wrong(span, error.to_string()))?;
     Ok(())
-}
-
-fn rootfs_glob(glob: &str) -> Result<(), String> {
-    globset::GlobBuilder::new(glob)
-        .literal_separator(true)
-        .build()
-        .map(|_| ())
-        .map_err(|error| format!("glob {glob:?}: {}", error.kind()))
 }
 
 fn applications(
@@ -978,6 +969,10 @@ package = "linux-image-cloud-amd64"
             ("[[npm]]\nname = \"a\"\nversion = \"1.0.0\"\ntarget = \"/a\"\n", "no [node]"),
             ("[[debian.omit]]\npaths = [\"a\"]\nreason = \" \"\n", "without a reason"),
             ("[[debian.omit]]\npaths = [\"a[\"]\nreason = \"x\"\n", "glob \"a[\""),
+            (
+                "[[debian.omit]]\npaths = [\"/usr/share/doc\"]\nreason = \"x\"\n",
+                "\"/usr/share/doc\" is not relative",
+            ),
             ("[[links]]\npath = \"/a\"\ntarget = \"\"\n", "needs a target"),
             ("[profiles.debug]\npackages = [1]\n", "invalid type"),
         ] {

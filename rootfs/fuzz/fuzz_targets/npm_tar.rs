@@ -9,7 +9,7 @@ use rootfs::content::Packing;
 use rootfs::npm::integrity::Integrity;
 use rootfs::npm::layout;
 use rootfs::npm::lock::{Entry, Wanted};
-use rootfs::npm::omit::{Omit, Rule};
+use rootfs::omit::{Omit, Rule};
 use rootfs::npm::tarball::{Destination, all, unpack};
 use rootfs::path::TreePath;
 use rootfs::tree::Origin;

@@ -19,7 +19,6 @@ pub mod ld_cache;
 pub mod lint;
 pub mod module;
 pub mod nsswitch;
-pub mod omit;
 pub mod os_release;
 pub mod pam;
 pub mod systemd_conf;

@@ -30,9 +30,9 @@ use libdeflater::{Crc, Decompressor};
 use tar::{Archive, EntryType};
 
 use super::layout::Package;
-use super::omit::{Omit, Tally};
 use crate::content::{Content, Packing};
 use crate::layer::Layer;
+use crate::omit::{Omit, Tally};
 use crate::path::{self, TreePath};
 use crate::tree::{Node, Origin};
 
@@ -521,7 +521,7 @@ mod tests {
     use crate::npm::layout::lay_out;
     use crate::npm::lock::Entry;
     use crate::npm::lock::tests::entry;
-    use crate::npm::omit::{Omitted, Rule};
+    use crate::omit::{Omitted, Rule};
     use crate::tree::Kind;
 
     /// An archive, written header by header so that it may say what a good writer would not.

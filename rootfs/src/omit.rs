@@ -1,9 +1,10 @@
-//! Yields which files of an application stay out of the image, from globs, and what each glob kept out.
+//! Yields which files stay out of the image, from globs, and what each rule kept out.
 //!
 //! # Shape
-//! A glob is matched against a path relative to the application's root, as `node_modules/openclaw/docs/index.md`:
-//! `*` and `?` stay inside of one component, `**` as a whole component spans any number of them (none included),
-//! `{a,b}` is either, `[ab]` and `[!ab]` are one character; upper and lower case differ.
+//! A glob is matched against a path relative to a root, as `usr/share/doc/libc6/README` for that of the image, or
+//! `node_modules/openclaw/docs/index.md` for that of an application. `*` and `?` stay inside of one component, `**` as
+//! a whole component spans any number of them (none included), `{a,b}` is either, `[ab]` and `[!ab]` are one character;
+//! upper and lower case differ.
 //! A `keep` glob of the same rule takes files out of that rule again. The first rule that matches a file counts it.
 //! Globs see files and links, never directories; a directory of which every file is omitted goes too.
 //!
@@ -23,8 +24,8 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A glob that can match nothing below the application's root.
-    #[error("omit glob {0:?} is not relative to the application's root")]
+    /// A glob that can match nothing below the root.
+    #[error("omit glob {0:?} is not relative to the root: no `/` at either end, no `.` or `..` in it")]
     NotRelative(String),
 }
 
@@ -53,7 +54,7 @@ pub struct Omitted {
     pub bytes: u64,
 }
 
-/// The rules of one application, ready to match.
+/// The rules of one root, ready to match.
 #[derive(Debug, Clone)]
 pub struct Omit {
     globs: GlobSet,
@@ -115,7 +116,7 @@ impl Omit {
         self.keep.is_empty()
     }
 
-    /// The number of the first rule that omits `path`, which is relative to the application's root.
+    /// The number of the first rule that omits `path`, which is relative to the root.
     pub fn rule(&self, path: &str) -> Option<usize> {
         let matching = self.globs.matches(path).into_iter();
         matching.filter_map(|glob| self.owners.get(glob).copied()).find(|&rule| {
