@@ -150,6 +150,10 @@ fn advice(error: &anyhow::Error) -> (Option<String>, u8) {
             let hint = "try again later; or say --accept-lost-provenance NAME";
             return (Some(hint.to_owned()), 3);
         }
+        if let Some(assemble::Error::Lint(_)) = cause.downcast_ref() {
+            let hint = "add the package that has it, leave the program out, or say in `[lint] absent` why nobody misses it";
+            return (Some(hint.to_owned()), 1);
+        }
         match cause.downcast_ref() {
             Some(fetch::Error::Nowhere { .. }) => {
                 let hint = "mirrors forget old packages: run `proofmark update` for a newer lock, or give the folder \

@@ -559,6 +559,40 @@ fn a_lock_that_does_not_fit_the_recipe_is_refused_and_the_check_says_no() {
 }
 
 #[test]
+fn an_image_whose_program_lacks_a_library_is_refused() {
+    let inputs = Inputs::minimal();
+    let root = tempfile::tempdir().unwrap();
+    let out = root.path().join("out");
+    let program =
+        "[[files]]\nsource = \"files/lost\"\ntarget = \"/usr/bin/lost\"\nmode = \"0755\"\n\n[systemd]";
+    let lost = edited(&inputs, root.path(), "recipe.toml", "[systemd]", program);
+    let sources = tempfile::tempdir().unwrap();
+    let compile = |name: &str, text: &str, flags: &[&str]| {
+        let source = sources.path().join(name).with_extension("c");
+        fs::write(&source, text).unwrap();
+        let mut command = Command::new("cc");
+        Outcome::of(command.arg(&source).args(flags).arg("-o").arg(sources.path().join(name))).succeeded();
+    };
+    compile(
+        "libabsent.so",
+        "int absent(void) { return 1; }",
+        &["-shared", "-fPIC", "-Wl,-soname,libabsent.so.1"],
+    );
+    let library = sources.path().join("libabsent.so");
+    let main = "int absent(void); int main(void) { return absent(); }";
+    compile("lost", main, &["-Wl,--no-as-needed", library.to_str().unwrap()]);
+    fs::copy(sources.path().join("lost"), lost.recipe().join("files/lost")).unwrap();
+
+    // An old image stays what it was.
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("manifest.json"), "{}").unwrap();
+    Outcome::of(build(&lost, &lost.store, &[], &out).arg("--offline"))
+        .refused(1, &["lacks", "/usr/bin/lost", "libabsent.so.1"]);
+    assert_eq!(names(&out), ["manifest.json"]);
+    assert_eq!(names(root.path()), ["out", "recipes"]);
+}
+
+#[test]
 fn a_lock_edited_by_hand_is_refused() {
     let inputs = Inputs::minimal();
     let root = tempfile::tempdir().unwrap();

@@ -1,18 +1,16 @@
 //! `proofmark build`: builds the image of a recipe.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ovmf_measure::digest::Digest;
-use proofmark::assemble::{self, Assembled, IdChoice, Source};
+use proofmark::assemble::{self, Assembled, IdChoice};
 use proofmark::claim::manifest::{Manifest, Output};
 use proofmark::claim::reference;
 use proofmark::claim::sbom::{cyclonedx, spdx};
@@ -20,14 +18,15 @@ use proofmark::host::disk_file::DiskFile;
 use proofmark::host::fetch::Fetcher;
 use proofmark::host::files::NewFolder;
 use proofmark::host::firmware::{self, Derived};
-use proofmark::host::progress::{Stage, size};
-use proofmark::host::store::{self, Store};
+use proofmark::host::material::Material;
+use proofmark::host::progress::size;
+use proofmark::host::store::Store;
 use proofmark::image::sign::Signer;
-use proofmark::lock::{Blob, Lock};
+use proofmark::lock::Lock;
 use proofmark::pipeline;
 use proofmark::recipe::{EntryKind, Profile, Recipe, Source as RecipeSource};
 use rayon::prelude::*;
-use rootfs::content::{self, Sha256Digest};
+use rootfs::content::Sha256Digest;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -123,29 +122,16 @@ pub fn make(arguments: &Arguments, session: &Session) -> anyhow::Result<Done> {
     let folder =
         NewFolder::begin(&target).map_err(|source| failure::Unwritable { target: target.clone(), source })?;
     let stage = session.progress.stage("assemble", blobs.iter().map(|blob| blob.size).sum());
-    let source = BuildSource {
-        store: &session.store,
-        fresh: arguments.fresh,
-        stage: &stage,
-        made: AtomicUsize::new(0),
-        kept: Mutex::default(),
-    };
+    let derived = if arguments.fresh { Derived::Ignored } else { Derived::Taken };
+    let material = Material::new(&session.store, derived, &stage);
     let (assembled, firmware) = rayon::join(
-        || assemble::assemble(recipe, &lock, IdChoice::Pinned(&lock.ids), &source),
-        || {
-            firmware_of(
-                recipe,
-                &lock,
-                session,
-                if arguments.fresh { Derived::Ignored } else { Derived::Taken },
-            )
-        },
+        || assemble::assemble(recipe, &lock, IdChoice::Pinned(&lock.ids), &material),
+        || firmware_of(recipe, &lock, session, derived),
     );
     // The process ends after this: its memory goes faster as a whole than file by file.
     let (assembled, firmware) = (ManuallyDrop::new(assembled?), firmware?);
-    let kept = source.kept.lock().map_or(0, |kept| kept.len());
-    let made = source.made.load(Ordering::Relaxed);
-    stage.done(&format!("{} paths, {kept} of {} archives from the cache", assembled.tree.len(), made + kept));
+    let (found, all) = material.found();
+    stage.done(&format!("{} paths, {found} of {all} archives from the cache", assembled.tree.len()));
     for remark in &assembled.remarks {
         session.progress.note(&format!("remark: {remark}"));
     }
@@ -155,7 +141,13 @@ pub fn make(arguments: &Arguments, session: &Session) -> anyhow::Result<Done> {
     let mut file = DiskFile::create(&folder.path().join("disk.raw")).context("cannot write disk.raw")?;
     let told = |bytes| stage.advance(bytes);
     let lock_sha256 = Sha256Digest::of(lock_text.as_bytes());
-    let image = pipeline::image(recipe, &lock, lock_sha256, &assembled, signer.as_ref(), &mut file, &told)?;
+    let (image, checked) = rayon::join(
+        || pipeline::image(recipe, &lock, lock_sha256, &assembled, signer.as_ref(), &mut file, &told),
+        || assemble::check_libraries(recipe, &assembled.tree),
+    );
+    // What is lacking is told when it is locked, and refused here.
+    checked?;
+    let image = image?;
     let inputs = reference::Inputs {
         image: reference::image_of(&recipe.name, &recipe.version, recipe.profile),
         uki: &image.uki,
@@ -270,50 +262,6 @@ fn signer(arguments: &Arguments) -> anyhow::Result<Option<Signer>> {
     let read = |path: &PathBuf| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let signer = Signer::new(&read(key)?, &read(certificate)?);
     Ok(Some(signer.with_context(|| format!("cannot sign with {}", key.display()))?))
-}
-
-/// Reads blobs and derived layers from the store, and the recipe's files.
-struct BuildSource<'a> {
-    store: &'a Store,
-    fresh: bool,
-    stage: &'a Stage,
-    /// How many layers were made.
-    made: AtomicUsize,
-    /// Keys of the layers that were found and not made again.
-    kept: Mutex<BTreeSet<Sha256Digest>>,
-}
-
-impl Source for BuildSource<'_> {
-    fn blob(&self, blob: &Blob) -> Result<content::Blob, store::Error> {
-        self.store.read(&blob.sha256, &blob.label)
-    }
-
-    fn derived(&self, key: &Sha256Digest) -> Option<content::Blob> {
-        let bytes = if self.fresh { None } else { self.store.derived("layer", key) }?;
-        if let Ok(mut kept) = self.kept.lock() {
-            kept.insert(*key);
-        }
-        Some(content::Blob::new(bytes))
-    }
-
-    fn keep(&self, key: &Sha256Digest, layer: &rootfs::layer::Layer) {
-        self.made.fetch_add(1, Ordering::Relaxed);
-        if let Ok(mut kept) = self.kept.lock() {
-            // What was found was damaged.
-            kept.remove(key);
-        }
-        if !self.fresh {
-            self.store.keep_derived("layer", key, &layer.to_bytes());
-        }
-    }
-
-    fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
-        fs::read(path)
-    }
-
-    fn unpacked(&self, bytes: u64) {
-        self.stage.advance(bytes);
-    }
 }
 
 /// Writes files into a folder, and waits until all are on the disk: all are given to the file system before the first is

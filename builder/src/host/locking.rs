@@ -12,7 +12,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
-use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -23,12 +22,14 @@ use rootfs::npm::lock::tarball_path;
 use rootfs::tree::Tree;
 
 use super::fetch::{self, Fetcher, Optional};
+use super::firmware::Derived;
+use super::material::Material;
 use super::npm_resolver::{self, Resolver};
 use super::progress::Progress;
 use super::store::{self, Expected};
-use crate::assemble::{self, IdChoice, Source, assemble, check_libraries};
+use crate::assemble::{self, IdChoice, assemble, check_libraries};
 use crate::claim::attestation;
-use crate::lock::{self, Archive, ArchiveKind, Blob, Deb, Ids, Lock, Npm, NpmRole, moment, moment_seconds};
+use crate::lock::{self, Archive, ArchiveKind, Deb, Ids, Lock, Npm, NpmRole, moment, moment_seconds};
 use crate::recipe::{self, Profile, Recipe};
 use crate::resolve::inrelease::{self, InRelease, InReleaseError};
 use crate::resolve::keys::{Keyring, KeyringError, UnixTime};
@@ -241,7 +242,7 @@ impl Locking<'_> {
         let mut trees = Vec::new();
         for recipe in recipes {
             let stage = self.progress.stage(&format!("assemble ({})", recipe.profile.name()), 0);
-            let source = StoreSource { fetcher: self.fetcher };
+            let material = Material::new(self.fetcher.store(), Derived::Taken, &stage);
             let known = Ids {
                 users: lock
                     .ids
@@ -260,7 +261,7 @@ impl Locking<'_> {
             };
             let failed =
                 |source| Error::Assemble { profile: recipe.profile.name(), source: Box::new(source) };
-            let assembled = assemble(recipe, &lock, IdChoice::Choose(&known), &source).map_err(failed)?;
+            let assembled = assemble(recipe, &lock, IdChoice::Choose(&known), &material).map_err(failed)?;
             stage.done(&format!("{} paths", assembled.tree.len()));
             all.users.extend(assembled.ids.users);
             all.groups.extend(assembled.ids.groups);
@@ -717,32 +718,6 @@ fn integrity_of(document: &[u8]) -> Option<(String, [u8; 64])> {
     let sri = sri.split_whitespace().find(|part| part.starts_with("sha512-"))?;
     let digest = base64::engine::general_purpose::STANDARD.decode(sri.strip_prefix("sha512-")?).ok()?;
     Some((sri.to_owned(), digest.try_into().ok()?))
-}
-
-/// Reads locked files from the store; keeps nothing that is derived.
-#[derive(Debug)]
-struct StoreSource<'a> {
-    fetcher: &'a Fetcher<'a>,
-}
-
-impl Source for StoreSource<'_> {
-    fn blob(&self, blob: &Blob) -> Result<content::Blob, store::Error> {
-        self.fetcher.store().read(&blob.sha256, &blob.label)
-    }
-
-    fn derived(&self, key: &Sha256Digest) -> Option<content::Blob> {
-        self.fetcher.store().derived("layer", key).map(content::Blob::new)
-    }
-
-    fn keep(&self, key: &Sha256Digest, layer: &rootfs::layer::Layer) {
-        self.fetcher.store().keep_derived("layer", key, &layer.to_bytes());
-    }
-
-    fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
-        std::fs::read(path)
-    }
-
-    fn unpacked(&self, _: u64) {}
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod firmware;
 pub mod locking;
 pub mod log;
 pub mod machine;
+pub mod material;
 pub mod mirror;
 pub mod npm_resolver;
 pub mod osv;
