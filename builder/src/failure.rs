@@ -13,7 +13,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use proofmark::host::{built, fetch, locking, log, osv, signer, store};
+use proofmark::host::{built, fetch, fulcio, locking, log, osv, signer, store};
 use proofmark::{assemble, lock, recipe};
 
 /// The answer to a check is no.
@@ -109,6 +109,22 @@ fn advice(error: &anyhow::Error) -> (Option<String>, u8) {
                 let hint = "run the command again when the witnesses answer: what is signed is kept, and nothing is \
                             published without them";
                 return (Some(hint.to_owned()), 3);
+            }
+            _ => {}
+        }
+        match cause.downcast_ref() {
+            Some(fulcio::Error::Authority(log::Error::Status { .. })) => {
+                let hint =
+                    "get a new identity token: they hold for minutes, and are made out for one audience";
+                return (Some(hint.to_owned()), 3);
+            }
+            Some(fulcio::Error::Token { .. }) => {
+                let hint = "write the token alone into the file, as its issuer gives it";
+                return (Some(hint.to_owned()), 1);
+            }
+            Some(fulcio::Error::OtherKey | fulcio::Error::Certificate(_)) => {
+                let hint = "nothing was signed: look whether the address is that of a Fulcio";
+                return (Some(hint.to_owned()), 1);
             }
             _ => {}
         }

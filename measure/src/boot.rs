@@ -26,8 +26,6 @@ use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use serde::{Deserialize, Serialize};
-
 use crate::acpi::Smm;
 use crate::digest::{Algorithm, Digest};
 use crate::event::{Event, EventType, Expected, PlatformRule, Register, Source, Witness, rtmr_of_pcr};
@@ -276,8 +274,7 @@ impl From<crate::acpi::Tables> for AcpiFiles {
 }
 
 /// How a machine comes to the UKI.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Start {
     /// The firmware finds it on the disk.
     #[default]

@@ -83,8 +83,15 @@ pub trait Sectors {
     /// Length in bytes.
     fn length(&self) -> u64;
 
-    /// So many bytes from `offset` on; `None` where there are fewer, or where they cannot be read.
-    fn read(&self, offset: u64, length: usize) -> Option<Vec<u8>>;
+    /// Appends so many bytes from `offset` on; `None` where there are fewer, or where they cannot be read.
+    fn append(&self, offset: u64, length: usize, bytes: &mut Vec<u8>) -> Option<()>;
+
+    /// So many bytes from `offset` on; `None` likewise.
+    fn read(&self, offset: u64, length: usize) -> Option<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(length);
+        self.append(offset, length, &mut bytes)?;
+        Some(bytes)
+    }
 }
 
 impl Sectors for &[u8] {
@@ -92,8 +99,9 @@ impl Sectors for &[u8] {
         self.len() as u64
     }
 
-    fn read(&self, offset: u64, length: usize) -> Option<Vec<u8>> {
-        field::bytes(self, usize::try_from(offset).ok()?, length).map(<[u8]>::to_vec)
+    fn append(&self, offset: u64, length: usize, bytes: &mut Vec<u8>) -> Option<()> {
+        bytes.extend_from_slice(field::bytes(self, usize::try_from(offset).ok()?, length)?);
+        Some(())
     }
 }
 
@@ -120,6 +128,23 @@ pub fn boot_program(partition: &dyn Sectors) -> Result<Vec<(u64, u64)>, Error> {
     }
     let (cluster, size) = fat.entry(cluster, file, 0)?;
     fat.pieces(cluster, size as usize)
+}
+
+/// Reads the program that firmware starts.
+///
+/// # Errors
+///
+/// [`Error`].
+pub fn read_boot_program(partition: &dyn Sectors) -> Result<Vec<u8>, Error> {
+    let pieces = boot_program(partition)?;
+    let whole: u64 = pieces.iter().map(|(_, length)| length).sum();
+    // No longer than the directory says, whose file lies in the partition.
+    let mut program = Vec::with_capacity(usize::try_from(whole).unwrap_or_default());
+    for (offset, length) in pieces {
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        partition.append(offset, length, &mut program).ok_or(Error::Unreadable { offset, length })?;
+    }
+    Ok(program)
 }
 
 impl<'a> Fat<'a> {
@@ -326,7 +351,10 @@ mod tests {
     #[test]
     fn the_program_is_found_by_long_and_short_names_in_its_pieces() {
         let start = |cluster: u64| DATA as u64 + (cluster - 2) * 512;
-        assert_eq!(boot_program(&&*partition()), Ok(alloc::vec![(start(5), 512), (start(7), 588)]));
+        let bytes = partition();
+        assert_eq!(boot_program(&&*bytes), Ok(alloc::vec![(start(5), 512), (start(7), 588)]));
+        let at = |cluster, length| &bytes[start(cluster) as usize..][..length];
+        assert_eq!(read_boot_program(&&*bytes), Ok([at(5, 512), at(7, 588)].concat()));
     }
 
     #[test]

@@ -235,9 +235,16 @@ impl<'a> Firmware<'a> {
         Ok(Firmware { bytes, sections })
     }
 
-    /// Takes an image for a machine without TDX, which needs no metadata and has no sections: there is no MRTD of it.
-    pub const fn without_sections(bytes: &'a [u8]) -> Self {
-        Firmware { bytes, sections: Vec::new() }
+    /// Reads an image; where no TD is asked for, it needs no metadata, has then no sections, and there is no MRTD of it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Firmware::read`].
+    pub fn read_for(bytes: &'a [u8], td: bool) -> Result<Self, Error> {
+        match Firmware::read(bytes) {
+            Err(Error::NoMetadata { .. }) if !td => Ok(Firmware { bytes, sections: Vec::new() }),
+            read => read,
+        }
     }
 
     /// Gives the image as it lies in memory: Debian and others deliver code and variables in two files too, of which QEMU maps
@@ -512,6 +519,8 @@ mod tests {
             matches!(Firmware::read(&bytes), Err(Error::NoMetadata { offset, .. }) if offset == end - 40)
         );
         assert!(matches!(Firmware::read(&[0; 0x1000]), Err(Error::NoMetadata { .. })));
+        assert!(matches!(Firmware::read_for(&[0; 0x1000], true), Err(Error::NoMetadata { .. })));
+        assert!(Firmware::read_for(&[0; 0x1000], false).unwrap().sections().is_empty());
     }
 
     #[test]

@@ -341,7 +341,7 @@ impl Bench {
     ) -> Result<Platform, shape::Error> {
         let image = ovmf.image();
         // bookworm's builds of 4 MiB tell nothing of TDX.
-        let firmware = Firmware::read(&image).unwrap_or(Firmware::without_sections(&image));
+        let firmware = Firmware::read_for(&image, false).unwrap();
         let profile = Profile::read(&image).unwrap();
         let variables = fs::read(&ovmf.variables).unwrap();
         let code = Code::read(bank, &profile, &firmware, Some(&variables), &[]).unwrap();

@@ -26,7 +26,7 @@ use proofmark::claim::transparency::note::{self, Role};
 use proofmark::claim::transparency::policy::Policy;
 use proofmark::host::log::Folder;
 use proofmark::host::log::directory::{Unwitnessed, Writer};
-use proofmark::host::publish::Publisher;
+use proofmark::host::publish::{Publisher, Who};
 use proofmark::host::signer::Signer;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -74,13 +74,12 @@ impl Published {
         // In company, so that there is something to prove.
         let others: Vec<Vec<u8>> = (0..300u32).map(|number| number.to_be_bytes().to_vec()).collect();
         writer.append(&others, &Unwitnessed).unwrap();
-        let signer = Signer::Key(SigningKey::from_seed(&[2; 32]).unwrap());
+        let who = Who::Key(Signer::Key(SigningKey::from_seed(&[2; 32]).unwrap()));
         let log = Folder { writer, cosigners: Unwitnessed, policy: &policy };
         let mut publisher = Publisher {
             folder: root.path(),
-            signer: &signer,
+            who: &who,
             logs: vec![Box::new(log)],
-            certificate: None,
             stamps: None,
             authorities: None,
             policy: &policy,

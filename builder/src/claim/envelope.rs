@@ -130,8 +130,7 @@ impl Envelope {
     /// # Errors
     /// [`Error::Signature`].
     pub fn verify(&self, key: &VerifyingKey) -> Result<(), Error> {
-        let signature = p256::ecdsa::Signature::from_der(&self.signature).map_err(|_| Error::Signature)?;
-        key.0.verify(&self.pae(), &signature).map_err(|_| Error::Signature)
+        key.verify(&self.pae(), &self.signature)
     }
 
     /// What a log holds of it.
@@ -190,6 +189,15 @@ impl VerifyingKey {
     /// [`Error::Public`].
     pub fn from_pem(text: &str) -> Result<Self, Error> {
         p256::ecdsa::VerifyingKey::from_public_key_pem(text).map(VerifyingKey).map_err(|_| Error::Public)
+    }
+
+    /// Checks a signature, DER, over a message.
+    ///
+    /// # Errors
+    /// [`Error::Signature`].
+    pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), Error> {
+        let signature = p256::ecdsa::Signature::from_der(signature).map_err(|_| Error::Signature)?;
+        self.0.verify(message, &signature).map_err(|_| Error::Signature)
     }
 
     /// DER `SubjectPublicKeyInfo`.

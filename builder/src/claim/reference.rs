@@ -84,8 +84,6 @@ pub struct Inputs<'a> {
     pub uki: &'a [u8],
     /// The disk's first sectors, at least [`ovmf_measure::gpt::TABLE`] bytes.
     pub disk_head: &'a [u8],
-    /// Firmware, where a machine of QEMU is asked for.
-    pub firmware: Option<&'a Firmware>,
     /// The machines.
     pub machines: &'a [(Name, Shape)],
     /// In which orders a VMM may have added the pages of a TD: an MRTD for each.
@@ -116,64 +114,88 @@ pub fn image_of(name: &str, version: &str, profile: recipe::Profile) -> referenc
     }
 }
 
-/// Computes the reference values.
+/// Computes the reference values; `firmware` is asked for what machines of QEMU need, while the image is hashed.
 ///
 /// # Errors
-/// [`Error`].
-pub fn compute(inputs: &Inputs<'_>, disk: Disk) -> Result<Reference, Error> {
-    hash(inputs)?.document(disk)
+/// [`Error`], and what `firmware` says.
+pub fn compute<E: From<Error> + Send>(
+    inputs: &Inputs<'_>,
+    firmware: impl FnOnce() -> Result<Option<Firmware>, E> + Send,
+    disk: Disk,
+) -> Result<Reference, E> {
+    Ok(hash(inputs, firmware)?.document(disk)?)
 }
 
-/// Everything that takes long, done: the digests of the image's parts in each bank, and MRTD in both orders.
+/// Everything that takes long, done: the digests of the image's parts in each bank, and what the firmware gives.
 #[derive(Debug)]
 pub struct Hashed<'a> {
     inputs: &'a Inputs<'a>,
     banks: &'static [Algorithm],
-    firmware: Option<(&'a Firmware, firmware::Firmware<'a>)>,
-    codes: BTreeMap<Algorithm, Code>,
+    firmware: Option<HashedFirmware>,
     images: BTreeMap<Algorithm, Image>,
-    mrtds: Vec<(Order, Digest)>,
     uki: Digest,
 }
 
-/// Hashes what reference values are computed from, each piece by itself, in parallel.
+/// Firmware, its own events in each bank, and MRTD in the orders that were asked for.
+#[derive(Debug)]
+struct HashedFirmware {
+    given: Firmware,
+    codes: BTreeMap<Algorithm, Code>,
+    mrtds: Vec<(Order, Digest)>,
+}
+
+impl HashedFirmware {
+    fn new(given: Firmware, inputs: &Inputs<'_>, banks: &[Algorithm]) -> Result<Self, Error> {
+        let read = inputs.read(&given)?;
+        let tdx = inputs.machines.iter().any(|(name, _)| *name == Name::QemuTdx);
+        let orders = if tdx { inputs.orders } else { &[] };
+        let mrtds = || orders.par_iter().map(|order| (*order, mrtd(&read, *order))).collect();
+        let code = |bank: &Algorithm| {
+            let code = Code::read(*bank, &given.profile, &read, None, &given.pei);
+            Ok((*bank, code.map_err(Error::from)?))
+        };
+        let codes = || banks.par_iter().map(code).collect::<Result<BTreeMap<_, _>, Error>>();
+        let (mrtds, codes) = rayon::join(mrtds, codes);
+        let codes = codes?;
+        Ok(HashedFirmware { given, codes, mrtds })
+    }
+}
+
+impl Inputs<'_> {
+    fn kinds(&self) -> BTreeSet<RegisterKind> {
+        self.machines.iter().map(|(name, _)| name.kind()).collect()
+    }
+
+    fn read<'f>(&self, given: &'f Firmware) -> Result<firmware::Firmware<'f>, firmware::Error> {
+        firmware::Firmware::read_for(&given.image, self.kinds().contains(&RegisterKind::Tdx))
+    }
+}
+
+/// Hashes what reference values are computed from, each piece by itself, in parallel; meanwhile `firmware` gets the firmware.
 ///
 /// # Errors
-/// [`Error`].
-pub fn hash<'a>(inputs: &'a Inputs<'a>) -> Result<Hashed<'a>, Error> {
-    let plan = Plan::read(inputs.uki, Some(inputs.disk_head))?;
-    let kinds: BTreeSet<RegisterKind> = inputs.machines.iter().map(|(name, _)| name.kind()).collect();
-    let banks: &[Algorithm] = match kinds.contains(&RegisterKind::Tpm) {
+/// [`Error`], and what `firmware` says.
+pub fn hash<'a, E: From<Error> + Send>(
+    inputs: &'a Inputs<'a>,
+    firmware: impl FnOnce() -> Result<Option<Firmware>, E> + Send,
+) -> Result<Hashed<'a>, E> {
+    let plan = Plan::read(inputs.uki, Some(inputs.disk_head)).map_err(Error::from)?;
+    let banks: &[Algorithm] = match inputs.kinds().contains(&RegisterKind::Tpm) {
         true => &[Algorithm::Sha384, Algorithm::Sha256],
         false => &[Algorithm::Sha384],
     };
-    let firmware = match inputs.firmware {
-        Some(given) => Some((given, read(&given.image, &kinds)?)),
-        None => None,
-    };
-    let hash = |bank: Algorithm| {
+    let image = |bank: &Algorithm| {
         let all = plan.preimages().par_iter().with_max_len(1);
-        let digests: Vec<_> = all.map(|preimage| preimage.digests(bank)).collect();
-        plan.hashed(bank, &digests)
+        let digests: Vec<_> = all.map(|preimage| preimage.digests(*bank)).collect();
+        Ok((*bank, plan.hashed(*bank, &digests)?))
     };
-    let images =
-        || banks.par_iter().map(|bank| Ok((*bank, hash(*bank)?))).collect::<Result<BTreeMap<_, _>, Error>>();
-    let mrtds = || {
-        let tdx = inputs.machines.iter().any(|(name, _)| *name == Name::QemuTdx);
-        let firmware = firmware.as_ref().filter(|_| tdx).map(|(_, read)| read);
-        let of = |order: &Order| firmware.map(|firmware| (*order, mrtd(firmware, *order)));
-        inputs.orders.par_iter().filter_map(of).collect::<Vec<_>>()
+    let images = || banks.par_iter().map(image).collect::<Result<BTreeMap<_, _>, Error>>();
+    let firmware = || -> Result<Option<HashedFirmware>, E> {
+        Ok(firmware()?.map(|given| HashedFirmware::new(given, inputs, banks)).transpose()?)
     };
     let uki = || Algorithm::Sha256.of(inputs.uki);
-    let (images, (mrtds, uki)) = rayon::join(images, || rayon::join(mrtds, uki));
-    let images = images?;
-    let mut codes = BTreeMap::new();
-    if let Some((given, read)) = &firmware {
-        for bank in banks {
-            codes.insert(*bank, Code::read(*bank, &given.profile, read, None, &given.pei)?);
-        }
-    }
-    Ok(Hashed { inputs, banks, firmware, codes, images, mrtds, uki })
+    let (images, (firmware, uki)) = rayon::join(images, || rayon::join(firmware, uki));
+    Ok(Hashed { inputs, banks, firmware: firmware?, images: images?, uki })
 }
 
 /// Names the disk among a document's subjects, in the place of another: after the firmware, before the UKI.
@@ -187,19 +209,6 @@ pub fn name_disk(reference: &mut Reference, disk: Disk) {
     }
 }
 
-/// Reads a firmware image; where no TD is asked for, it needs no sections.
-fn read<'a>(
-    image: &'a [u8],
-    kinds: &BTreeSet<RegisterKind>,
-) -> Result<firmware::Firmware<'a>, firmware::Error> {
-    match firmware::Firmware::read(image) {
-        Err(firmware::Error::NoMetadata { .. }) if !kinds.contains(&RegisterKind::Tdx) => {
-            Ok(firmware::Firmware::without_sections(image))
-        }
-        read => read,
-    }
-}
-
 impl Hashed<'_> {
     /// Gives the document: the values of every machine.
     ///
@@ -207,7 +216,7 @@ impl Hashed<'_> {
     /// [`Error`].
     pub fn document(&self, disk: Disk) -> Result<Reference, Error> {
         let mut subjects = Vec::new();
-        if let Some((given, _)) = &self.firmware {
+        if let Some(HashedFirmware { given, .. }) = &self.firmware {
             let bytes = given.image.len() as u64;
             subjects.push(Subject { name: "firmware".to_owned(), sha256: given.profile.firmware, bytes });
         }
@@ -234,11 +243,19 @@ impl Hashed<'_> {
             Some((_, text)) => Some(toml::from_str(text).map_err(|source| Error::File { name, source })?),
             None => None,
         };
-        let before = match (&file, &self.firmware, self.codes.get(&bank)) {
-            (Some(file), ..) => Before::File(file),
-            (None, Some((given, firmware)), Some(code)) => {
-                let mrtd = if name.kind() == RegisterKind::Tdx { self.mrtds.as_slice() } else { &[] };
-                Before::Firmware(shape::Hashed { firmware, code, sha256: given.profile.firmware, mrtd })
+        let known = self.firmware.as_ref().and_then(|known| Some((known, known.codes.get(&bank)?)));
+        let read;
+        let before = match (&file, known) {
+            (Some(file), _) => Before::File(file),
+            (None, Some((HashedFirmware { given, mrtds, .. }, code))) => {
+                read = self.inputs.read(given)?;
+                let mrtd = if name.kind() == RegisterKind::Tdx { mrtds.as_slice() } else { &[] };
+                Before::Firmware(shape::Hashed {
+                    firmware: &read,
+                    code,
+                    sha256: given.profile.firmware,
+                    mrtd,
+                })
             }
             _ => return Err(Error::NoFirmware { name }),
         };

@@ -152,13 +152,12 @@ pub fn make(arguments: &Arguments, session: &Session) -> anyhow::Result<Done> {
         image: reference::image_of(&recipe.name, &recipe.version, recipe.profile),
         uki: &image.uki,
         disk_head: &image.head,
-        firmware: firmware.as_ref(),
         machines: &recipe.measure.machines,
         orders: &reference::ORDERS,
     };
     // The file system takes its time to write what it was given: everything else is made meanwhile.
     let (finished, beside) = std::thread::scope(|scope| {
-        let beside = scope.spawn(|| Beside::make(recipe, &lock, &assembled, &image, &inputs));
+        let beside = scope.spawn(|| Beside::make(recipe, &lock, &assembled, &image, &inputs, firmware));
         (file.finish(), beside.join())
     });
     let (bytes, sha256) = finished.context("cannot write disk.raw")?;
@@ -224,6 +223,7 @@ impl<'a> Beside<'a> {
         assembled: &Assembled,
         image: &pipeline::Image,
         inputs: &'a reference::Inputs<'a>,
+        firmware: Option<reference::Firmware>,
     ) -> anyhow::Result<Self> {
         let sbom = || {
             let started = Instant::now();
@@ -234,7 +234,9 @@ impl<'a> Beside<'a> {
         };
         let values = || {
             let started = Instant::now();
-            let values = if inputs.machines.is_empty() { None } else { Some(reference::hash(inputs)?) };
+            let firmware = || anyhow::Ok(firmware);
+            let some = !inputs.machines.is_empty();
+            let values = some.then(|| reference::hash(inputs, firmware)).transpose()?;
             anyhow::Ok((values, started.elapsed()))
         };
         let (sbom, (values, contents)) =

@@ -186,20 +186,19 @@ impl Opened {
         orders: &[Order],
         session: &Session,
     ) -> anyhow::Result<Reference> {
-        let firmware = match machines.iter().any(|(name, _)| name.is_qemu()) {
-            true => Some(self.firmware(given, session)?),
-            false => None,
+        let firmware = || match machines.iter().any(|(name, _)| name.is_qemu()) {
+            true => Ok(Some(self.firmware(given, session)?)),
+            false => Ok(None),
         };
         let digest = self.disk_digest()?;
         let inputs = values::Inputs {
             image: self.image.clone(),
             uki: &self.uki,
             disk_head: self.disk.head(),
-            firmware: firmware.as_ref(),
             machines,
             orders,
         };
-        Ok(values::compute(&inputs, values::Disk { sha256: digest, bytes: self.disk.bytes() })?)
+        values::compute(&inputs, firmware, values::Disk { sha256: digest, bytes: self.disk.bytes() })
     }
 }
 

@@ -1,10 +1,12 @@
 //! `proofmark publish`.
 
+use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use proofmark::claim::bundle::Certificate;
 use proofmark::claim::envelope::VerifyingKey;
 use proofmark::claim::provenance::statement::{BUILDER, Byproduct, Statement};
 use proofmark::claim::transparency::policy::Policy;
@@ -15,8 +17,8 @@ use proofmark::host::log::rekor_v2::RekorV2;
 use proofmark::host::log::witness::Asking;
 use proofmark::host::log::{Folder, TransparencyLog};
 use proofmark::host::output;
-use proofmark::host::publish::{Published, Publisher};
-use proofmark::host::signer::Signer;
+use proofmark::host::publish::{Keyless, Published, Publisher, Token, Who};
+use proofmark::host::signer::{self, Signer};
 use rootfs::content::Sha256Digest;
 
 use super::log::{environment, patience, policy, signing_key};
@@ -31,7 +33,7 @@ pub const VALUES: &str = "reference-values.json";
 /// Signs how an image was built and what it measures to, logs it, and writes bundles and proofs beside the image.
 /// Repeating it changes nothing; after a failure it goes on where it was.
 #[derive(Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("who").required(true).args(["key", "sign_command"])))]
+#[command(group(clap::ArgGroup::new("who").required(true).args(["key", "sign_command", "fulcio"])))]
 #[command(group(clap::ArgGroup::new("where").required(true).multiple(true).args(["log", "rekor_v2", "rekor_v1"])))]
 pub struct Arguments {
     /// Folder of an image that `proofmark build` wrote.
@@ -61,6 +63,12 @@ pub struct Signing {
     /// Public key of that program, PEM.
     #[arg(long, value_name = "FILE", requires = "sign_command")]
     public_key: Option<PathBuf>,
+    /// Address of a Fulcio: it certifies a key of this run alone for whom the identity token names.
+    #[arg(long, value_name = "URL", requires_all = ["identity_token", "trusted_root"], conflicts_with_all = ["key", "certificate"])]
+    fulcio: Option<String>,
+    /// File of the identity token (OIDC) that says who runs this, readable by its owner alone.
+    #[arg(long, value_name = "FILE", requires = "fulcio")]
+    identity_token: Option<PathBuf>,
     /// Certificate of the key, PEM: verifiers then ask for its name and issuer, not for the key.
     #[arg(long, value_name = "FILE", requires = "timestamp_authority", requires = "trusted_root")]
     certificate: Option<PathBuf>,
@@ -101,40 +109,44 @@ pub struct Logs {
 impl Signing {
     /// Whether it is said who signs.
     pub fn is_given(&self) -> bool {
-        self.key.is_some() || self.sign_command.is_some()
+        self.key.is_some() || self.sign_command.is_some() || self.fulcio.is_some()
     }
 
-    /// The signer.
-    pub fn signer(&self) -> anyhow::Result<Signer> {
+    fn signer(&self) -> anyhow::Result<Signer> {
         if let Some(path) = &self.key {
             return Ok(Signer::from_file(path)?);
         }
         let (Some(program), Some(path)) = (&self.sign_command, &self.public_key) else {
             return Err(hinted("who signs is not said", "give --key FILE"));
         };
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let public =
-            VerifyingKey::from_pem(&text).with_context(|| format!("cannot use {}", path.display()))?;
+            VerifyingKey::from_pem(&text(path)?).with_context(|| format!("cannot use {}", path.display()))?;
         let program = std::path::absolute(program)?.into_os_string();
         let command = [program].into_iter().chain(self.sign_argument.iter().cloned()).collect();
         Ok(Signer::Command { command, environment: environment(), public })
     }
+
+    /// Who signs.
+    pub fn who(&self) -> anyhow::Result<Who> {
+        if let (Some(address), Some(path)) = (&self.fulcio, &self.identity_token) {
+            let token = Token(signer::secret(path)?);
+            return Ok(Who::Keyless(Keyless { address: address.clone(), token, issued: OnceCell::new() }));
+        }
+        Ok(match &self.certificate {
+            Some(path) => Who::Certified(self.signer()?, certificate(path)?),
+            None => Who::Key(self.signer()?),
+        })
+    }
 }
 
-/// The one certificate in a PEM file, DER.
-fn certificate(path: &Path) -> anyhow::Result<Vec<u8>> {
-    use base64::Engine;
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let body = text
-        .trim()
-        .strip_prefix("-----BEGIN CERTIFICATE-----")
-        .and_then(|rest| rest.strip_suffix("-----END CERTIFICATE-----"))
-        .with_context(|| format!("{} is no PEM with one certificate", path.display()))?;
-    let body: String = body.split_ascii_whitespace().collect();
-    base64::engine::general_purpose::STANDARD
-        .decode(body)
-        .with_context(|| format!("{} is no PEM with one certificate", path.display()))
+fn text(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The one certificate in a PEM file.
+fn certificate(path: &Path) -> anyhow::Result<Certificate> {
+    let read = Certificate::from_pem(&text(path)?);
+    read.with_context(|| format!("{} is no PEM with one certificate", path.display()))
 }
 
 impl Logs {
@@ -143,10 +155,16 @@ impl Logs {
         &self,
         folder: &Path,
         signing: &Signing,
+        who: &Who,
         work: impl FnOnce(&mut Publisher<'_>) -> anyhow::Result<Vec<Published>>,
     ) -> anyhow::Result<Vec<Published>> {
-        let signer = signing.signer()?;
-        let certificate = signing.certificate.as_deref().map(certificate).transpose()?;
+        if matches!(who, Who::Keyless(_)) && signing.timestamp_authority.is_none() && self.rekor_v1.is_none()
+        {
+            return Err(hinted(
+                "a certificate of Fulcio holds for some minutes, and nothing tells when it was used",
+                "give a time: --timestamp-authority URL, or --rekor-v1 URL",
+            ));
+        }
         let mut authorities = None;
         if let Some(path) = &signing.trusted_root {
             let bytes = super::verify::read(path)?;
@@ -180,9 +198,8 @@ impl Logs {
         }
         let mut publisher = Publisher {
             folder,
-            signer: &signer,
+            who,
             logs,
-            certificate: certificate.as_deref(),
             stamps: signing.timestamp_authority.as_deref(),
             authorities: authorities.as_ref(),
             policy: &policy,
@@ -252,13 +269,12 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
         }
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
-    let published = arguments.logs.publisher(&arguments.image, &arguments.signing, |publisher| {
-        let mut published = vec![publisher.publish("provenance", &provenance)?];
-        if let Some(values) = values {
-            let statement = Statement::reference(&built.manifest, values);
-            published.push(publisher.publish("reference-values", &statement)?);
-        }
-        Ok(published)
+    let mut statements = vec![("provenance", provenance)];
+    statements
+        .extend(values.map(|values| ("reference-values", Statement::reference(&built.manifest, values))));
+    let who = arguments.signing.who()?;
+    let published = arguments.logs.publisher(&arguments.image, &arguments.signing, &who, |publisher| {
+        statements.iter().map(|(kind, statement)| Ok(publisher.publish(kind, statement)?)).collect()
     })?;
     told(&published, session.format)?;
     Ok(ExitCode::SUCCESS)

@@ -17,7 +17,7 @@ use crate::failure::{NO, hinted};
 /// Builds an image again from its recipe and lock, from fetched files only, and compares every output byte for byte. When
 /// all are equal and a key is given, it signs and logs a verification summary that says so. Exits with 4 when they are not.
 #[derive(Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("who").args(["key", "sign_command"]).requires("where")))]
+#[command(group(clap::ArgGroup::new("who").args(["key", "sign_command", "fulcio"]).requires("where")))]
 #[command(group(
     clap::ArgGroup::new("where").multiple(true).args(["log", "rekor_v2", "rekor_v1"]).requires("who")
 ))]
@@ -54,7 +54,7 @@ fn differences(theirs: &Manifest, ours: &Manifest) -> Vec<String> {
 pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
     let built = whole(&arguments.image)?;
     // A signer that cannot sign is better known before the work than after it.
-    let signer = arguments.signing.is_given().then(|| arguments.signing.signer()).transpose()?;
+    let who = arguments.signing.is_given().then(|| arguments.signing.who()).transpose()?;
     let usual = || Path::new("recipes").join(&built.manifest.name);
     let recipe = arguments.recipe.clone().unwrap_or_else(usual);
     let loaded = super::load(&recipe)?;
@@ -89,7 +89,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
         })?;
         return Ok(ExitCode::from(NO));
     }
-    let Some(signer) = signer else {
+    let Some(who) = who else {
         output::print(&match session.format {
             Format::Text => format!("reproduced: all {} outputs are equal\n", again.manifest.outputs.len()),
             Format::Json => format!("{}\n", json!({"reproduced": true, "differ": []})),
@@ -100,9 +100,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     let own = std::fs::read(&own).with_context(|| format!("cannot read {}", own.display()))?;
     let digest = Sha256Digest::of(&own).to_string();
     let statement = Statement::reproduced(&built.manifest, &arguments.builder, &digest);
-    let id = Sha256Digest::of(&signer.public().der()?).to_string();
-    let kind = format!("reproduced-{}", id.get(..8).unwrap_or_default());
-    let published = arguments.logs.publisher(&arguments.image, &arguments.signing, |publisher| {
+    let kind = format!("reproduced-{}", who.id()?.get(..8).unwrap_or_default());
+    let published = arguments.logs.publisher(&arguments.image, &arguments.signing, &who, |publisher| {
         Ok(vec![publisher.publish(&kind, &statement)?])
     })?;
     told(&published, session.format)?;

@@ -5,6 +5,7 @@ pub mod disk_file;
 pub mod fetch;
 pub mod files;
 pub mod firmware;
+pub mod fulcio;
 pub mod locking;
 pub mod log;
 pub mod machine;

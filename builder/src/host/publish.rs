@@ -8,7 +8,8 @@
 //! OUT/<kind>.tlog-proof          proof for the first log; <kind>.2.tlog-proof for the second, and so on
 //! OUT/trusted_root.json          keys of the logs, as sigstore has them
 //! OUT/tlog-policy                logs and witnesses, as C2SP has them
-//! OUT/signer.pub                 the signer's public key
+//! OUT/signer.pub                 the signer's public key, where it outlives the run
+//! OUT/<kind>.crt                 the certificate of the key that signed, where it has one
 //! ```
 //! Whoever publishes again after a crash, or for no reason, finds what was done: an envelope is signed once, an entry is
 //! logged once, and a log that says "I have it" is asked for its proof.
@@ -16,6 +17,7 @@
 //! # Not here
 //! What is stated: `claim::provenance::statement`.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,12 +27,13 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::files;
+use super::fulcio;
 use super::log::web::PATIENCE;
 use super::log::{self, Submission, TransparencyLog};
 use super::signer::{self, Signer};
 use super::stamp;
-use crate::claim::bundle::{self, Artifact, PublicKey, Sigstore, Verify};
-use crate::claim::envelope::{self, Envelope, IN_TOTO};
+use crate::claim::bundle::{self, Artifact, Certificate, PublicKey, Sigstore, Verify};
+use crate::claim::envelope::{self, Envelope, IN_TOTO, VerifyingKey};
 use crate::claim::provenance::policy::{add_authorities, log_in_root, trust_root};
 use crate::claim::provenance::statement::Statement;
 use crate::claim::transparency::entry::Verifier;
@@ -75,6 +78,12 @@ pub enum Error {
     /// The signer's public key is unusable.
     #[error("the signer's public key cannot be used")]
     Key(#[from] envelope::Error),
+    /// The signer's certificate names nobody.
+    #[error("the signer's certificate cannot be used")]
+    Certificate(#[source] bundle::Error),
+    /// The key of this run was not certified.
+    #[error("cannot sign without a key of one's own")]
+    Keyless(#[from] fulcio::Error),
     /// A log did not take it.
     #[error("cannot log at {log}")]
     Log {
@@ -140,16 +149,84 @@ pub struct Published {
     pub asked: Vec<String>,
 }
 
+/// Who signs.
+#[derive(Debug)]
+pub enum Who {
+    /// A key, of which nothing more is known.
+    Key(Signer),
+    /// A key and its certificate.
+    Certified(Signer, Certificate),
+    /// A key of this run alone, certified for whom a token names.
+    Keyless(Keyless),
+}
+
+/// A key that is made and certified when something is to be signed, and not before.
+#[derive(Debug)]
+pub struct Keyless {
+    /// Address of the authority.
+    pub address: String,
+    /// The identity token: a secret.
+    pub token: Token,
+    /// What it gave.
+    pub issued: OnceCell<(Signer, Certificate)>,
+}
+
+/// A secret that no message shows.
+pub struct Token(pub String);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Token(..)")
+    }
+}
+
+impl Who {
+    /// The signer; a key of this run is certified when it is asked for first.
+    fn signer(&self) -> Result<(&Signer, Option<&Certificate>), Error> {
+        let keyless = match self {
+            Who::Key(signer) => return Ok((signer, None)),
+            Who::Certified(signer, certificate) => return Ok((signer, Some(certificate))),
+            Who::Keyless(keyless) => keyless,
+        };
+        let (signer, certificate) = match keyless.issued.get() {
+            Some(issued) => issued,
+            None => {
+                let issued = fulcio::issue(&keyless.address, &keyless.token.0, PATIENCE)?;
+                keyless.issued.get_or_init(|| issued)
+            }
+        };
+        Ok((signer, Some(certificate)))
+    }
+
+    /// What the signer is told apart by: SHA-256 of the identity in the certificate, or of the key.
+    ///
+    /// # Errors
+    /// [`Error::Key`], [`Error::Certificate`], [`Error::Keyless`].
+    pub fn id(&self) -> Result<String, Error> {
+        let (signer, certificate) = self.signer()?;
+        let text = match certificate.map(Certificate::signer).transpose().map_err(Error::Certificate)? {
+            Some(bundle::Signer::Identity { name, issuer }) => format!("{name}\n{issuer}").into_bytes(),
+            Some(bundle::Signer::Key(_)) | None => signer.public().der()?,
+        };
+        Ok(hex::encode(Sha256::digest(text)))
+    }
+}
+
+/// A signed payload, and by whose key.
+struct Signed {
+    envelope: Envelope,
+    public: VerifyingKey,
+    certificate: Option<Certificate>,
+}
+
 /// Publishes beside an image.
 pub struct Publisher<'a> {
     /// The image's folder.
     pub folder: &'a Path,
     /// Who signs.
-    pub signer: &'a Signer,
+    pub who: &'a Who,
     /// Where it is logged.
     pub logs: Vec<Box<dyn TransparencyLog + 'a>>,
-    /// The signer's certificate, DER; without it, the key is all that is known of the signer.
-    pub certificate: Option<&'a [u8]>,
     /// Address of an authority that stamps the time on signatures.
     pub stamps: Option<&'a str>,
     /// A trust root with the authorities of certificate and stamps.
@@ -192,19 +269,34 @@ impl Publisher<'_> {
     }
 
     /// The envelope of a payload: the one that was signed before, when it is by this signer.
-    fn envelope(&self, kind: &str, payload: Vec<u8>) -> Result<Envelope, Error> {
-        let name = format!("{kind}.dsse.json");
+    fn envelope(&self, kind: &str, payload: Vec<u8>) -> Result<Signed, Error> {
+        let (name, certified) = (format!("{kind}.dsse.json"), format!("{kind}.crt"));
         let before = self.read(&name)?.and_then(|bytes| Envelope::parse(&bytes).ok());
-        if let Some(envelope) = before
+        let known = match self.who {
+            // A run before had a key of its own, and left its certificate; whom it names the bundle's verifier sees.
+            Who::Keyless(_) => self.read(&certified)?.and_then(|bytes| {
+                let certificate = Certificate::from_pem(&String::from_utf8_lossy(&bytes)).ok()?;
+                Some((certificate.public().ok()?, Some(certificate)))
+            }),
+            who => {
+                let (signer, certificate) = who.signer()?;
+                Some((signer.public(), certificate.cloned()))
+            }
+        };
+        if let (Some(envelope), Some((public, certificate))) = (before, known)
             && envelope.kind == IN_TOTO
             && envelope.payload == payload
-            && envelope.verify(&self.signer.public()).is_ok()
+            && envelope.verify(&public).is_ok()
         {
-            return Ok(envelope);
+            return Ok(Signed { envelope, public, certificate });
         }
-        let envelope = self.signer.envelope(IN_TOTO, payload)?;
+        let (signer, certificate) = self.who.signer()?;
+        let envelope = signer.envelope(IN_TOTO, payload)?;
+        if let Some(certificate) = certificate {
+            self.write(&certified, certificate.pem().as_bytes())?;
+        }
         self.write(&name, &envelope.to_bytes())?;
-        Ok(envelope)
+        Ok(Signed { envelope, public: signer.public(), certificate: certificate.cloned() })
     }
 
     /// Signs and logs a statement, as far as that was not done before, and writes the files.
@@ -214,12 +306,10 @@ impl Publisher<'_> {
     pub fn publish(&mut self, kind: &str, statement: &Statement) -> Result<Published, Error> {
         let payload = statement.to_payload();
         let digest = hex::encode(Sha256::digest(&payload));
-        let envelope = self.envelope(kind, payload)?;
-        let public = self.signer.public();
-        let der = public.der()?;
-        let verifier = match self.certificate {
-            Some(certificate) => Verifier::Certificate(certificate.to_vec()),
-            None => Verifier::Key(der.clone()),
+        let Signed { envelope, public, certificate } = self.envelope(kind, payload)?;
+        let verifier = match &certificate {
+            Some(certificate) => Verifier::Certificate(certificate.der().to_vec()),
+            None => Verifier::Key(public.der()?),
         };
         let mut journal = self.journal()?;
         journal.form = FORM.to_owned();
@@ -289,7 +379,9 @@ impl Publisher<'_> {
         }
         self.write(TRUST_ROOT, format!("{root}\n").as_bytes())?;
         self.write(LOG_POLICY, self.policy_text.as_bytes())?;
-        self.write(SIGNER, public.pem()?.as_bytes())?;
+        if !matches!(self.who, Who::Keyless(_)) {
+            self.write(SIGNER, public.pem()?.as_bytes())?;
+        }
         self.write(&format!("{kind}.sigstore.json"), text.as_bytes())?;
         Ok(Published { kind: kind.to_owned(), payload: digest, logs, asked })
     }
@@ -314,7 +406,7 @@ impl Publisher<'_> {
         }
         let signer = match signer {
             Verifier::Key(der) => PublicKey::from_der(der).map(bundle::Signer::Key),
-            Verifier::Certificate(der) => bundle::Signer::of_certificate(der),
+            Verifier::Certificate(der) => Certificate::from_der(der).signer(),
         };
         let signer = signer.map_err(refused)?;
         let verifier = Sigstore::new(root.as_bytes()).map_err(refused)?;
@@ -389,7 +481,7 @@ mod tests {
 
     struct Lab {
         root: tempfile::TempDir,
-        signer: Signer,
+        who: Who,
         policy: Policy,
         text: String,
         before: Rc<Cell<u32>>,
@@ -405,7 +497,7 @@ mod tests {
         let text = format!("log {}\nlog {}\nquorum none\n", log_key(1).public(), log_key(2).public());
         Lab {
             root,
-            signer: Signer::Key(SigningKey::from_seed(&[4; 32]).unwrap()),
+            who: Who::Key(Signer::Key(SigningKey::from_seed(&[4; 32]).unwrap())),
             policy: Policy::parse(&text).unwrap(),
             text,
             before: Rc::default(),
@@ -428,9 +520,8 @@ mod tests {
             });
             let mut publisher = Publisher {
                 folder: &folder,
-                signer: &self.signer,
+                who: &self.who,
                 logs: logs.into(),
-                certificate: None,
                 stamps: None,
                 authorities: None,
                 policy: &self.policy,
@@ -518,7 +609,7 @@ mod tests {
         std::fs::write(&path, good.replace("\"logIndex\": \"0\"", "\"logIndex\": \"7\"")).unwrap();
         assert!(matches!(lab.publish(&statement("1")), Err(Error::Refused { .. })));
         std::fs::write(&path, &good).unwrap();
-        lab.signer = Signer::Key(SigningKey::from_seed(&[5; 32]).unwrap());
+        lab.who = Who::Key(Signer::Key(SigningKey::from_seed(&[5; 32]).unwrap()));
         assert_eq!(lab.publish(&statement("1")).unwrap().asked.len(), 2);
         assert_eq!(lab.sizes(), [2, 2]);
     }

@@ -107,7 +107,7 @@ struct Part {
 }
 
 impl Part {
-    fn append(&self, offset: u64, length: usize, bytes: &mut Vec<u8>) -> io::Result<()> {
+    fn fill(&self, offset: u64, length: usize, bytes: &mut Vec<u8>) -> io::Result<()> {
         let inside = offset.checked_add(length as u64).is_some_and(|end| end <= self.length);
         let mut file = &self.file;
         file.seek(SeekFrom::Start(self.start.saturating_add(offset)))?;
@@ -121,15 +121,8 @@ impl Sectors for Part {
         self.length
     }
 
-    fn read(&self, offset: u64, length: usize) -> Option<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(length);
-        match self.append(offset, length, &mut bytes) {
-            Ok(()) => Some(bytes),
-            Err(error) => {
-                self.failure.replace(Some(error));
-                None
-            }
-        }
+    fn append(&self, offset: u64, length: usize, bytes: &mut Vec<u8>) -> Option<()> {
+        self.fill(offset, length, bytes).map_err(|error| self.failure.replace(Some(error))).ok()
     }
 }
 
@@ -190,17 +183,11 @@ impl RawDisk {
         }
         let file = File::open(&self.path).map_err(failed)?;
         let partition = Part { file, start, length: end - start, failure: RefCell::default() };
-        let found = esp::boot_program(&partition);
+        let found = esp::read_boot_program(&partition);
         if let Some(source) = partition.failure.take() {
             return Err(failed(source));
         }
-        let pieces = found.map_err(|source| Error::Program { path: self.path.clone(), source })?;
-        let length = pieces.iter().map(|(_, length)| *length as usize).sum();
-        let mut program = Vec::with_capacity(length);
-        for (offset, length) in pieces {
-            partition.append(offset, length as usize, &mut program).map_err(failed)?;
-        }
-        Ok(program)
+        found.map_err(|source| Error::Program { path: self.path.clone(), source })
     }
 
     /// Reads the whole disk once; `told` hears of each piece.

@@ -47,7 +47,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Others than its owner can read the key.
-    #[error("{} has mode {mode:04o}: others than its owner can read or change the key", path.display())]
+    #[error("{} has mode {mode:04o}: others than its owner can read or change it", path.display())]
     Readable {
         /// The file.
         path: PathBuf,

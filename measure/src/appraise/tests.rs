@@ -486,18 +486,19 @@ fn what_the_platform_gives_passes_by_its_rule_alone() {
     }
 }
 
+/// How many reasons there are against a boot with these further events, where so many of a kind may come from their data.
+fn with_run(kind: EventType, at_most: u32, extra: &[Entry]) -> usize {
+    let mut reference = reference();
+    let run = Event { kind, expected: given(PlatformRule::FromData { at_most }), ..predicted()[0].clone() };
+    reference.platforms[0].events.push(run);
+    let all = entries().into_iter().chain(extra.iter().cloned()).collect();
+    appraise(&ran(all), &reference, &lenient()).unwrap().reasons().len()
+}
+
 #[test]
 fn a_run_of_what_the_platform_gives_has_an_end() {
-    let mut reference = reference();
     let kind = EventType::EV_EFI_VARIABLE_AUTHORITY;
-    let run =
-        Event { kind, expected: given(PlatformRule::FromData { at_most: 2 }), ..predicted()[0].clone() };
-    reference.platforms[0].events.push(run);
-    let with = |extra: &[Entry]| {
-        let mut entries = entries();
-        entries.extend(extra.iter().cloned());
-        appraise(&ran(entries), &reference, &lenient()).unwrap().reasons().len()
-    };
+    let with = |extra: &[Entry]| with_run(kind, 2, extra);
     let derived = plain(1, kind, &variable("db", b"certificate"));
     assert_eq!(with(&[]), 0);
     assert_eq!(with(&[derived.clone(), derived.clone()]), 0);
@@ -507,16 +508,14 @@ fn a_run_of_what_the_platform_gives_has_an_end() {
 
 #[test]
 fn a_run_of_boot_variables_holds_none_of_another_name() {
-    let mut reference = reference();
     let kind = EventType::EV_EFI_VARIABLE_BOOT2;
-    let run =
-        Event { kind, expected: given(PlatformRule::FromData { at_most: 3 }), ..predicted()[0].clone() };
-    reference.platforms[0].events.push(run);
     let with = |name: &str| {
-        let mut entries = entries();
-        entries.push(plain(1, kind, &variable("BootOrder", &[1, 0])));
-        entries.push(plain(1, kind, &variable(name, &load_option(1, "UEFI disk", [0x7f, 0xff]))));
-        appraise(&ran(entries), &reference, &lenient()).unwrap().reasons().len()
+        let order = plain(1, kind, &variable("BootOrder", &[1, 0]));
+        with_run(
+            kind,
+            3,
+            &[order, plain(1, kind, &variable(name, &load_option(1, "UEFI disk", [0x7f, 0xff])))],
+        )
     };
     assert_eq!(with("Boot000A"), 0);
     for name in ["BootNext", "Boot00001", "Boot000G", "SecureBoot", ""] {

@@ -26,6 +26,8 @@ use std::io::Read;
 
 pub use sigstore::Sigstore;
 
+use crate::claim::envelope::VerifyingKey;
+
 /// Longest bundle that is read, in bytes. Real ones have 10 to 100 KiB.
 pub const MOST_BYTES: usize = 32 << 20;
 
@@ -92,21 +94,61 @@ pub enum Signer {
     },
 }
 
-impl Signer {
-    /// The identity that a certificate, in DER, names.
+/// The certificate of a signer's key: X.509.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate(Vec<u8>);
+
+impl Certificate {
+    /// Takes DER.
+    pub fn from_der(der: &[u8]) -> Self {
+        Certificate(der.to_vec())
+    }
+
+    /// Reads a PEM `CERTIFICATE`.
+    ///
+    /// # Errors
+    /// [`Error::Key`].
+    pub fn from_pem(text: &str) -> Result<Self, Error> {
+        let read = sigstore_types::DerCertificate::from_pem(text);
+        Ok(Certificate(read.map_err(|error| Error::Key { reason: error.to_string() })?.as_bytes().to_vec()))
+    }
+
+    /// DER.
+    pub fn der(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// PEM.
+    pub fn pem(&self) -> String {
+        sigstore_types::DerCertificate::from_bytes(&self.0).to_pem()
+    }
+
+    fn read(&self) -> Result<sigstore_crypto::CertificateInfo, Error> {
+        let certificate = sigstore_types::DerCertificate::from_bytes(&self.0);
+        let read = sigstore_crypto::parse_certificate_info(&certificate);
+        read.map_err(|error| Error::Key { reason: error.to_string() })
+    }
+
+    /// The key that it certifies.
+    ///
+    /// # Errors
+    /// [`Error::Key`] when it is malformed, or its key is of another kind than ours.
+    pub fn public(&self) -> Result<VerifyingKey, Error> {
+        let read = VerifyingKey::from_der(self.read()?.public_key.as_bytes());
+        read.map_err(|error| Error::Key { reason: error.to_string() })
+    }
+
+    /// The identity that it names.
     ///
     /// # Errors
     /// [`Error::Key`] when it is malformed, or names no subject or no issuer of the sort.
-    pub fn of_certificate(der: &[u8]) -> Result<Self, Error> {
-        let certificate = sigstore_types::DerCertificate::from_bytes(der);
-        let wrong = |reason: String| Error::Key { reason };
-        let known = sigstore_crypto::parse_certificate_info(&certificate)
-            .map_err(|error| wrong(error.to_string()))?;
+    pub fn signer(&self) -> Result<Signer, Error> {
+        let known = self.read()?;
         match (known.identity, known.issuer) {
             (Some(name), Some(issuer)) => Ok(Signer::Identity { name: name.as_str().to_owned(), issuer }),
-            _ => Err(wrong(
-                "the certificate has no subject alternative name, or no issuer extension".to_owned(),
-            )),
+            _ => Err(Error::Key {
+                reason: "the certificate has no subject alternative name, or no issuer extension".to_owned(),
+            }),
         }
     }
 }

@@ -61,12 +61,7 @@ impl Disk {
         };
         let file = File::open(&self.path).with_context(|| self.path.display().to_string())?;
         let partition = Part { file, start, length };
-        let mut program = Vec::new();
-        for (offset, length) in esp::boot_program(&partition)? {
-            let piece = usize::try_from(length).ok().and_then(|length| partition.read(offset, length));
-            program.extend(piece.with_context(|| format!("cannot read {}", self.path.display()))?);
-        }
-        Ok(program)
+        esp::read_boot_program(&partition).with_context(|| self.path.display().to_string())
     }
 }
 
@@ -82,12 +77,11 @@ impl Sectors for Part {
         self.length
     }
 
-    fn read(&self, offset: u64, length: usize) -> Option<Vec<u8>> {
+    fn append(&self, offset: u64, length: usize, bytes: &mut Vec<u8>) -> Option<()> {
         let end = offset.checked_add(length as u64).filter(|end| *end <= self.length)?;
-        let mut bytes = Vec::with_capacity(length);
         let mut file = &self.file;
         file.seek(SeekFrom::Start(self.start.checked_add(offset)?)).ok()?;
-        let read = file.take(end.checked_sub(offset)?).read_to_end(&mut bytes).ok()?;
-        (read == length).then_some(bytes)
+        let read = file.take(end.checked_sub(offset)?).read_to_end(bytes).ok()?;
+        (read == length).then_some(())
     }
 }

@@ -14,7 +14,6 @@ use ovmf_measure::acpi::Vendor;
 use ovmf_measure::boot::{Code, Plan};
 use ovmf_measure::digest::{Algorithm, Digest};
 use ovmf_measure::event::{Event, Expected, PlatformRule, Register, rtmr_of_pcr};
-use ovmf_measure::firmware::Error::NoMetadata;
 use ovmf_measure::firmware::Firmware;
 use ovmf_measure::known::{FIRMWARE, FirmwareFile, PLATFORMS};
 use ovmf_measure::mrtd::{Order, mrtd};
@@ -186,10 +185,7 @@ fn boot(arguments: &Boot) -> Result<String> {
             let variables = arguments.variables.as_deref().map(files::read).transpose()?;
             let bytes = Firmware::joined(files::read(path)?, variables.as_deref())
                 .with_context(|| format!("{}: give --variables too", path.display()))?;
-            let firmware = match (Firmware::read(&bytes), name.kind()) {
-                (Err(NoMetadata { .. }), RegisterKind::Tpm) => Firmware::without_sections(&bytes),
-                (read, _) => read?,
-            };
+            let firmware = Firmware::read_for(&bytes, name.kind() == RegisterKind::Tdx)?;
             let sha256 = Algorithm::Sha256.of(&bytes);
             let known: FirmwareFile = toml::from_str(FIRMWARE).context("the file of known firmware")?;
             let known = known.find(&sha256).cloned();
