@@ -300,11 +300,15 @@ impl Lock {
                 .map_or(1, |text| text.matches('\n').count() + 1),
             message: error.message().trim().to_owned(),
         };
-        let head: Head = toml::from_str(text).map_err(syntax)?;
-        if head.version != VERSION {
-            return Err(Error::Version { path: path.to_owned(), found: head.version });
+        let other = |found| Error::Version { path: path.to_owned(), found };
+        let lock: Lock = toml::from_str(text).map_err(|error| match toml::from_str::<Head>(text) {
+            // Another version may have what this one does not know: that is the reason to tell.
+            Ok(head) if head.version != VERSION => other(head.version),
+            _ => syntax(error),
+        })?;
+        if lock.version != VERSION {
+            return Err(other(lock.version));
         }
-        let lock: Lock = toml::from_str(text).map_err(syntax)?;
         lock.check(path)?;
         Ok(lock)
     }
