@@ -97,12 +97,16 @@ pub fn locked(store: &Store, lock: &Lock, derived: Derived) -> Result<Firmware, 
     let label = format!("{} {}", deb.name, deb.version);
     // What was derived is believed by its digest alone, which stands before it.
     let kept = (derived == Derived::Taken).then(|| store.derived("firmware", &key)).flatten();
-    let kept = kept.and_then(|bytes| {
+    let kept = kept.and_then(|mut bytes| {
         let (digest, image) = bytes.split_at_checked(32)?;
-        (Sha256Digest::of(image).0 == digest).then(|| image.to_vec())
+        let sha256 = Sha256Digest::of(image);
+        (sha256.0 == digest).then(|| {
+            bytes.drain(..32);
+            (bytes, sha256)
+        })
     });
-    let image = match kept {
-        Some(image) => image,
+    let (image, sha256) = match kept {
+        Some(kept) => kept,
         None => {
             let bytes = store.read(&blob.sha256, &blob.label)?;
             let unreadable = |source| Error::Deb { label: label.clone(), source };
@@ -112,12 +116,13 @@ pub fn locked(store: &Store, lock: &Lock, derived: Derived) -> Result<Firmware, 
                 image = image.or(deb::file(&bytes, &path).map_err(unreadable)?);
             }
             let image = image.ok_or_else(|| Error::NoFile { label: label.clone() })?;
-            let kept = [&Sha256Digest::of(&image).0[..], &image].concat();
+            let sha256 = Sha256Digest::of(&image);
+            let kept = [&sha256.0[..], &image].concat();
             store.keep_derived("firmware", &key, &kept);
-            image
+            (image, sha256)
         }
     };
-    described(store, image, label)
+    described(store, image, sha256, label)
 }
 
 /// The firmware in a file: variables and code, or code whose variables are in another file.
@@ -130,11 +135,11 @@ pub fn given(store: &Store, path: &Path, variables: Option<&Path>) -> Result<Fir
     let variables = variables.map(read).transpose()?;
     let image = ovmf_measure::firmware::Firmware::joined(read(path)?, variables.as_deref())
         .map_err(|source| Error::Part { path: path.to_owned(), source })?;
-    described(store, image, path.display().to_string())
+    let sha256 = Sha256Digest::of(&image);
+    described(store, image, sha256, path.display().to_string())
 }
 
-fn described(store: &Store, image: Vec<u8>, label: String) -> Result<Firmware, Error> {
-    let sha256 = Sha256Digest::of(&image);
+fn described(store: &Store, image: Vec<u8>, sha256: Sha256Digest, label: String) -> Result<Firmware, Error> {
     let known: FirmwareFile = toml::from_str(FIRMWARE).map_err(Error::Known)?;
     let known = known.find(&Digest::Sha256(sha256.0)).cloned();
     let pei = known.iter().flat_map(|known| &known.pei).map(|seen| seen.digest).collect();
