@@ -93,13 +93,15 @@ pub struct Inputs<'a> {
 /// Both orders.
 pub const ORDERS: [Order; 2] = [Order::SinglePass, Order::TwoPass];
 
-/// The disk, as the document names it.
+/// The files that the document names beside the firmware.
 #[derive(Debug, Clone, Copy)]
-pub struct Disk {
-    /// Its SHA-256, where it is known.
-    pub sha256: Option<Digest>,
-    /// Its size.
-    pub bytes: u64,
+pub struct Files {
+    /// SHA-256 of the UKI.
+    pub uki: Digest,
+    /// SHA-256 of the disk, where it is known.
+    pub disk: Option<Digest>,
+    /// The disk's size.
+    pub disk_bytes: u64,
 }
 
 /// Names an image.
@@ -114,18 +116,6 @@ pub fn image_of(name: &str, version: &str, profile: recipe::Profile) -> referenc
     }
 }
 
-/// Computes the reference values; `firmware` is asked for what machines of QEMU need, while the image is hashed.
-///
-/// # Errors
-/// [`Error`], and what `firmware` says.
-pub fn compute<E: From<Error> + Send>(
-    inputs: &Inputs<'_>,
-    firmware: impl FnOnce() -> Result<Option<Firmware>, E> + Send,
-    disk: Disk,
-) -> Result<Reference, E> {
-    Ok(hash(inputs, firmware)?.document(disk)?)
-}
-
 /// Everything that takes long, done: the digests of the image's parts in each bank, and what the firmware gives.
 #[derive(Debug)]
 pub struct Hashed<'a> {
@@ -133,7 +123,6 @@ pub struct Hashed<'a> {
     banks: &'static [Algorithm],
     firmware: Option<HashedFirmware>,
     images: BTreeMap<Algorithm, Image>,
-    uki: Digest,
 }
 
 /// Firmware, its own events in each bank, and MRTD in the orders that were asked for.
@@ -193,20 +182,8 @@ pub fn hash<'a, E: From<Error> + Send>(
     let firmware = || -> Result<Option<HashedFirmware>, E> {
         Ok(firmware()?.map(|given| HashedFirmware::new(given, inputs, banks)).transpose()?)
     };
-    let uki = || Algorithm::Sha256.of(inputs.uki);
-    let (images, (firmware, uki)) = rayon::join(images, || rayon::join(firmware, uki));
-    Ok(Hashed { inputs, banks, firmware: firmware?, images: images?, uki })
-}
-
-/// Names the disk among a document's subjects, in the place of another: after the firmware, before the UKI.
-pub fn name_disk(reference: &mut Reference, disk: Disk) {
-    const NAME: &str = "disk";
-    let subjects = &mut reference.subjects;
-    subjects.retain(|subject| subject.name != NAME);
-    if let Some(sha256) = disk.sha256 {
-        let place = subjects.iter().position(|subject| subject.name == "uki").unwrap_or(subjects.len());
-        subjects.insert(place, Subject { name: NAME.to_owned(), sha256, bytes: disk.bytes });
-    }
+    let (images, firmware) = rayon::join(images, firmware);
+    Ok(Hashed { inputs, banks, firmware: firmware?, images: images? })
 }
 
 impl Hashed<'_> {
@@ -214,14 +191,23 @@ impl Hashed<'_> {
     ///
     /// # Errors
     /// [`Error`].
-    pub fn document(&self, disk: Disk) -> Result<Reference, Error> {
-        let mut subjects = Vec::new();
-        if let Some(HashedFirmware { given, .. }) = &self.firmware {
-            let bytes = given.image.len() as u64;
-            subjects.push(Subject { name: "firmware".to_owned(), sha256: given.profile.firmware, bytes });
-        }
-        let bytes = self.inputs.uki.len() as u64;
-        subjects.push(Subject { name: "uki".to_owned(), sha256: self.uki, bytes });
+    pub fn document(&self, files: Files) -> Result<Reference, Error> {
+        let subject = |name: &str, sha256, bytes| Subject { name: name.to_owned(), sha256, bytes };
+        let firmware = self.firmware.as_ref().map(|HashedFirmware { given, .. }| {
+            subject("firmware", given.profile.firmware, given.image.len() as u64)
+        });
+        let disk = files.disk.map(|sha256| subject("disk", sha256, files.disk_bytes));
+        let uki = subject("uki", files.uki, self.inputs.uki.len() as u64);
+        let subjects = firmware.into_iter().chain(disk).chain([uki]).collect();
+        let platforms = self.platforms()?;
+        Ok(Reference { format: Format1, image: self.inputs.image.clone(), subjects, platforms })
+    }
+
+    /// Gives the values of every machine.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn platforms(&self) -> Result<Vec<Platform>, Error> {
         let mut platforms = Vec::new();
         for (name, shape) in self.inputs.machines {
             for bank in self.banks {
@@ -230,10 +216,7 @@ impl Hashed<'_> {
                 }
             }
         }
-        let mut reference =
-            Reference { format: Format1, image: self.inputs.image.clone(), subjects, platforms };
-        name_disk(&mut reference, disk);
-        Ok(reference)
+        Ok(platforms)
     }
 
     fn platform(&self, name: Name, shape: &Shape, bank: Algorithm) -> Result<Option<Platform>, Error> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use ovmf_measure::digest::Digest;
+use ovmf_measure::digest::{Algorithm, Digest};
 use ovmf_measure::reference::Reference;
 use ovmf_measure::stub::Uki;
 use proofmark::claim::reference::{self as values, Detail, Mismatch};
@@ -39,7 +39,8 @@ pub struct Arguments {
 /// Audits.
 pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
     let document = measure::document(&arguments.reference)?;
-    let opened = measure::open(&arguments.image)?;
+    let place = measure::place(&arguments.image)?;
+    let opened = measure::open(&place)?;
     let machines = measure::machines(&document)
         .with_context(|| format!("{} lists a machine that is not known", arguments.reference.display()))?;
     let uki = Uki::read(&opened.uki)?;
@@ -50,14 +51,16 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     })?;
     let stage = session.progress.stage("hash disk", opened.disk.bytes());
     // The values need nothing of the root file system, and of the whole disk no more than its name.
-    let (pass, computed) = rayon::join(
+    let inputs = opened.inputs(&machines, &values::ORDERS);
+    let firmware = || place.firmware(&machines, &arguments.firmware, session);
+    let (pass, (hashed, uki)) = rayon::join(
         || opened.disk.pass(&boot, &|bytes| stage.advance(bytes)),
-        || opened.values(&machines, &arguments.firmware, &values::ORDERS, session),
+        || rayon::join(|| values::hash(&inputs, firmware), || Algorithm::Sha256.of(&opened.uki)),
     );
-    let (pass, mut computed) = (pass?, computed?);
+    let (pass, hashed) = (pass?, hashed?);
     stage.done(&size(opened.disk.bytes()));
-    let disk = values::Disk { sha256: Some(Digest::Sha256(pass.sha256.0)), bytes: opened.disk.bytes() };
-    values::name_disk(&mut computed, disk);
+    let disk = Some(Digest::Sha256(pass.sha256.0));
+    let computed = hashed.document(values::Files { uki, disk, disk_bytes: opened.disk.bytes() })?;
     let mut mismatches = of_root(&pass, &boot);
     if let Some(folder) = &opened.folder
         && let Ok(beside) = std::fs::read(folder.join("image.efi"))

@@ -155,41 +155,53 @@ pub fn make(arguments: &Arguments, session: &Session) -> anyhow::Result<Done> {
         machines: &recipe.measure.machines,
         orders: &reference::ORDERS,
     };
-    // The file system takes its time to write what it was given: everything else is made meanwhile.
+    // The file system takes its time to write what it was given: everything else is made and written meanwhile.
+    let unwritable = || format!("cannot write {}", target.display());
     let (finished, beside) = std::thread::scope(|scope| {
-        let beside = scope.spawn(|| Beside::make(recipe, &lock, &assembled, &image, &inputs, firmware));
+        let beside = scope.spawn(|| {
+            let beside = Beside::make(recipe, &lock, &assembled, &image, &inputs, firmware)?;
+            let files = [
+                ("image.efi", &*image.uki),
+                ("contents.json", beside.contents.as_bytes()),
+                ("sbom.cdx.json", beside.cyclonedx.as_bytes()),
+                ("sbom.spdx.json", beside.spdx.as_bytes()),
+                ("recipe.lock", lock_text.as_bytes()),
+            ];
+            let written = write_synced(folder.path(), &files).with_context(unwritable)?;
+            anyhow::Ok((beside, written))
+        });
         (file.finish(), beside.join())
     });
     let (bytes, sha256) = finished.context("cannot write disk.raw")?;
-    let beside = match beside {
+    let (beside, written) = match beside {
         Ok(beside) => beside?,
         Err(panic) => std::panic::resume_unwind(panic),
     };
     stage.done(&format!("{}; {}", size(bytes), beside.took()));
 
     let mut manifest = image.manifest.clone();
-    let disk = reference::Disk { sha256: Some(Digest::Sha256(sha256.0)), bytes };
-    manifest.outputs.insert("disk.raw".to_owned(), Output { size: bytes, sha256: sha256.to_string() });
-    let values = match &beside.values {
-        Some(hashed) => Some(reference::to_text(&hashed.document(disk)?)),
-        None => None,
+    let mut tell = |name: &str, size, sha256: Sha256Digest| {
+        manifest.outputs.insert(name.to_owned(), Output { size, sha256: sha256.to_string() });
     };
-    let mut files = vec![
-        ("image.efi", &*image.uki),
-        ("contents.json", beside.contents.as_bytes()),
-        ("sbom.cdx.json", beside.cyclonedx.as_bytes()),
-        ("sbom.spdx.json", beside.spdx.as_bytes()),
-        ("recipe.lock", lock_text.as_bytes()),
-    ];
-    files.extend(values.as_ref().map(|text| (REFERENCE, text.as_bytes())));
-    let output = |&(name, bytes): &(&str, &[u8])| {
-        (name.to_owned(), Output { size: bytes.len() as u64, sha256: Sha256Digest::of(bytes).to_string() })
+    tell("disk.raw", bytes, sha256);
+    written.iter().for_each(|file| tell(file.name, file.size, file.sha256));
+    let uki = written.iter().find(|file| file.name == "image.efi").context("the UKI was not written")?;
+    let files = reference::Files {
+        uki: Digest::Sha256(uki.sha256.0),
+        disk: Some(Digest::Sha256(sha256.0)),
+        disk_bytes: bytes,
     };
-    manifest.outputs.par_extend(files.par_iter().with_max_len(1).map(output));
+    let values = beside.values.as_ref().map(|hashed| hashed.document(files)).transpose()?;
+    let values = values.as_ref().map(reference::to_text);
+    let mut last = Vec::new();
+    if let Some(text) = &values {
+        tell(REFERENCE, text.len() as u64, Sha256Digest::of(text.as_bytes()));
+        last.push((REFERENCE, text.as_bytes()));
+    }
     let text = manifest.to_text();
-    files.push(("manifest.json", text.as_bytes()));
-    write_synced(folder.path(), &files).with_context(|| format!("cannot write {}", target.display()))?;
-    folder.finish().with_context(|| format!("cannot write {}", target.display()))?;
+    last.push(("manifest.json", text.as_bytes()));
+    write_synced(folder.path(), &last).with_context(unwritable)?;
+    folder.finish().with_context(unwritable)?;
     remember(&session.store, &target, &key);
     Ok(Done { manifest, target, took: started.elapsed(), what: "built" })
 }
@@ -266,17 +278,26 @@ fn signer(arguments: &Arguments) -> anyhow::Result<Option<Signer>> {
     Ok(Some(signer.with_context(|| format!("cannot sign with {}", key.display()))?))
 }
 
+/// A file of the image's folder that is on the disk.
+struct Written {
+    name: &'static str,
+    size: u64,
+    sha256: Sha256Digest,
+}
+
 /// Writes files into a folder, and waits until all are on the disk: all are given to the file system before the first is
 /// waited for.
-fn write_synced(folder: &Path, files: &[(&str, &[u8])]) -> io::Result<()> {
+fn write_synced(folder: &Path, files: &[(&'static str, &[u8])]) -> io::Result<Vec<Written>> {
     use std::io::Write;
-    let write = |(name, bytes): &(&str, &[u8])| {
+    let write = |&(name, bytes): &(&'static str, &[u8])| {
         let mut file = fs::File::create_new(folder.join(name))?;
         file.write_all(bytes)?;
-        Ok(file)
+        Ok((file, Written { name, size: bytes.len() as u64, sha256: Sha256Digest::of(bytes) }))
     };
-    let written: Vec<fs::File> = files.par_iter().with_max_len(1).map(write).collect::<io::Result<_>>()?;
-    written.iter().try_for_each(fs::File::sync_all)
+    let all: Vec<(fs::File, Written)> =
+        files.par_iter().with_max_len(1).map(write).collect::<io::Result<_>>()?;
+    all.iter().try_for_each(|(file, _)| file.sync_all())?;
+    Ok(all.into_iter().map(|(_, written)| written).collect())
 }
 
 /// What was built where, so that an unchanged image is not built again.

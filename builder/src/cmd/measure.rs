@@ -14,7 +14,7 @@ use ovmf_measure::reference::{self, Reference, RegisterKind};
 use ovmf_measure::shape::{self, Name, Shape, Start};
 use ovmf_measure::stub::Uki;
 use proofmark::claim::manifest::Manifest;
-use proofmark::claim::reference::{self as values, Detail, Firmware};
+use proofmark::claim::reference::{self as claim, Detail, Firmware, Hashed};
 use proofmark::host::fetch::Fetcher;
 use proofmark::host::firmware::{self, Derived};
 use proofmark::host::output;
@@ -95,7 +95,14 @@ fn memory(text: &str) -> Result<u64, String> {
     shape::bytes(text).ok_or_else(|| format!("expected a size as 512M or 4G, found {text:?}"))
 }
 
-/// An image's files, as measuring and auditing need them.
+/// Where an image's files are.
+pub struct Place {
+    /// Its folder; none for a raw disk.
+    pub folder: Option<PathBuf>,
+    disk: PathBuf,
+}
+
+/// An image, as measuring and auditing need it.
 pub struct Opened {
     /// Its folder; none for a raw disk.
     pub folder: Option<PathBuf>,
@@ -107,8 +114,8 @@ pub struct Opened {
     pub image: reference::Image,
 }
 
-/// Opens a folder or a raw disk.
-pub fn open(path: &Path) -> anyhow::Result<Opened> {
+/// Finds a folder's or a raw disk's files.
+pub fn place(path: &Path) -> anyhow::Result<Place> {
     let folder = path.is_dir().then(|| path.to_owned());
     let disk = match &folder {
         Some(folder) => folder.join("disk.raw"),
@@ -121,7 +128,12 @@ pub fn open(path: &Path) -> anyhow::Result<Opened> {
             "name a folder that `proofmark build` wrote, as out/minimal-1, or a raw disk",
         ));
     }
-    let disk = RawDisk::open(&disk)?;
+    Ok(Place { folder, disk })
+}
+
+/// Reads of an image what is measured.
+pub fn open(place: &Place) -> anyhow::Result<Opened> {
+    let disk = RawDisk::open(&place.disk)?;
     let uki = disk.boot_program()?;
     let read = Uki::read(&uki).context("the program that the disk boots is no UKI")?;
     let release = read.section(".osrel").map(|piece| String::from_utf8_lossy(&piece.bytes).into_owned());
@@ -139,14 +151,22 @@ pub fn open(path: &Path) -> anyhow::Result<Opened> {
             _ => reference::Profile::Debug,
         },
     };
-    Ok(Opened { folder, disk, uki, image })
+    Ok(Opened { folder: place.folder.clone(), disk, uki, image })
 }
 
-impl Opened {
-    /// The firmware for QEMU's machines: the given file, or what the folder's lock names.
-    pub fn firmware(&self, given: &FirmwareFiles, session: &Session) -> anyhow::Result<Firmware> {
+impl Place {
+    /// The firmware, where one of the machines is QEMU's: the given file, or what the folder's lock names.
+    pub fn firmware(
+        &self,
+        machines: &[(Name, Shape)],
+        given: &FirmwareFiles,
+        session: &Session,
+    ) -> anyhow::Result<Option<Firmware>> {
+        if !machines.iter().any(|(name, _)| name.is_qemu()) {
+            return Ok(None);
+        }
         if let Some(path) = &given.firmware {
-            return Ok(firmware::given(&session.store, path, given.variables.as_deref())?);
+            return Ok(Some(firmware::given(&session.store, path, given.variables.as_deref())?));
         }
         let hint = "give the firmware by --firmware FILE";
         let lock =
@@ -163,11 +183,13 @@ impl Opened {
             .ok_or_else(|| hinted(format!("{} names no firmware", lock.display()), hint))?;
         let blob = parsed.blob_of_deb(deb).context("the lock's firmware is in no archive")?;
         Fetcher::new(&session.store, &session.mirrors, session.network).ensure(&[blob], session.progress)?;
-        Ok(firmware::locked(&session.store, &parsed, Derived::Taken)?)
+        Ok(Some(firmware::locked(&session.store, &parsed, Derived::Taken)?))
     }
+}
 
+impl Opened {
     /// The digest of the disk that its manifest names; none where there is no manifest.
-    fn disk_digest(&self) -> anyhow::Result<Option<Digest>> {
+    pub fn disk_digest(&self) -> anyhow::Result<Option<Digest>> {
         if let Some(folder) = &self.folder
             && let Ok(bytes) = std::fs::read(folder.join("manifest.json"))
             && let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes)
@@ -178,28 +200,28 @@ impl Opened {
         Ok(None)
     }
 
-    /// The reference values of some machines.
-    pub fn values(
-        &self,
-        machines: &[(Name, Shape)],
-        given: &FirmwareFiles,
-        orders: &[Order],
-        session: &Session,
-    ) -> anyhow::Result<Reference> {
-        let firmware = || match machines.iter().any(|(name, _)| name.is_qemu()) {
-            true => Ok(Some(self.firmware(given, session)?)),
-            false => Ok(None),
-        };
-        let digest = self.disk_digest()?;
-        let inputs = values::Inputs {
-            image: self.image.clone(),
-            uki: &self.uki,
-            disk_head: self.disk.head(),
-            machines,
-            orders,
-        };
-        values::compute(&inputs, firmware, values::Disk { sha256: digest, bytes: self.disk.bytes() })
+    /// What its reference values are computed from.
+    pub fn inputs<'a>(&'a self, machines: &'a [(Name, Shape)], orders: &'a [Order]) -> claim::Inputs<'a> {
+        let (image, disk_head) = (self.image.clone(), self.disk.head());
+        claim::Inputs { image, uki: &self.uki, disk_head, machines, orders }
     }
+}
+
+/// Opens and hashes an image for some machines; the firmware is looked up meanwhile.
+pub fn hashed<T>(
+    place: &Place,
+    machines: &[(Name, Shape)],
+    orders: &[Order],
+    firmware: impl FnOnce() -> anyhow::Result<Option<Firmware>> + Send,
+    then: impl FnOnce(&Opened, &Hashed<'_>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    std::thread::scope(|scope| {
+        // To read the lock and the firmware takes as long as to read the image.
+        let firmware = scope.spawn(firmware);
+        let firmware = || firmware.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let opened = open(place)?;
+        then(&opened, &claim::hash(&opened.inputs(machines, orders), firmware)?)
+    })
 }
 
 /// The machines of a document, each once: a TPM has an entry for each bank.
@@ -240,8 +262,8 @@ fn asked_for(name: Name, arguments: &Arguments) -> Shape {
 
 /// Measures.
 pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
-    let opened = open(&arguments.image)?;
-    let machines = match (arguments.platform, &opened.folder) {
+    let place = place(&arguments.image)?;
+    let machines = match (arguments.platform, &place.folder) {
         (Some(name), _) => vec![(name, asked_for(name, arguments))],
         (None, Some(folder)) if folder.join("reference-values.json").is_file() => {
             machines(&document(&folder.join("reference-values.json"))?)?
@@ -253,17 +275,17 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     };
     // The document has both orders; here one is asked for.
     let order = if arguments.two_pass { Order::TwoPass } else { Order::SinglePass };
-    let mut all = opened.values(&machines, &arguments.firmware, &[order], session)?;
+    let firmware = || place.firmware(&machines, &arguments.firmware, session);
+    let mut all = hashed(&place, &machines, &[order], firmware, |_, hashed| Ok(hashed.platforms()?))?;
     let bank = match arguments.bank {
         Bank::Sha256 => Algorithm::Sha256,
         Bank::Sha384 => Algorithm::Sha384,
     };
-    all.platforms.retain(|platform| platform.kind == RegisterKind::Tdx || platform.algorithm == bank);
+    all.retain(|platform| platform.kind == RegisterKind::Tdx || platform.algorithm == bank);
     let detail = if arguments.explain { Detail::Explained } else { Detail::Values };
     match session.format {
         Format::Text => {
-            let texts: Vec<String> =
-                all.platforms.iter().map(|platform| values::text(platform, detail)).collect();
+            let texts: Vec<String> = all.iter().map(|platform| claim::text(platform, detail)).collect();
             output::print(&texts.join("\n"))?;
         }
         Format::Json => {
@@ -275,11 +297,11 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
                     "algorithm": platform.algorithm,
                     "shape": words,
                     "mrtd": platform.mrtd,
-                    "registers": values::registers_json(platform),
-                    "events": values::events_json(platform),
+                    "registers": claim::registers_json(platform),
+                    "events": claim::events_json(platform),
                 })
             };
-            let document = match (arguments.platform, all.platforms.as_slice()) {
+            let document = match (arguments.platform, all.as_slice()) {
                 (Some(_), [only]) => one(only),
                 (_, platforms) => {
                     serde_json::json!({ "platforms": platforms.iter().map(one).collect::<Vec<_>>() })

@@ -7,18 +7,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use ovmf_measure::digest::Algorithm;
 use ovmf_measure::reference::Reference;
 use proofmark::claim::bundle::{self, Artifact, Checked, PublicKey, Signer, Sigstore, Verify};
 use proofmark::claim::provenance::policy::Policy;
 use proofmark::claim::provenance::verdict::{self, Image, Recompute};
-use proofmark::claim::reference::ORDERS;
+use proofmark::claim::reference::{Files, Hashed, ORDERS};
 use proofmark::host::built::Built;
 use proofmark::host::fetch::{self, Network};
 use proofmark::host::output;
 use rootfs::content::Sha256Digest;
 use serde_json::json;
 
-use super::measure::FirmwareFiles;
+use super::measure::{self, FirmwareFiles, Opened, hashed};
 use crate::cli::{Format, Session};
 use crate::failure::{NO, hinted};
 
@@ -101,15 +102,23 @@ impl FromImage<'_> {
             serde_json::from_value(signed.clone()).context("the signed document is malformed")?;
         // What is verified is what is here: nothing is fetched.
         let session = Session { network: Network::Offline, ..(self.session)()? };
-        let opened = super::measure::open(self.folder)?;
-        let machines = super::measure::machines(&signed)?;
+        let place = measure::place(self.folder)?;
+        let machines = measure::machines(&signed)?;
         let missing = |error: anyhow::Error| match error.downcast_ref::<fetch::Error>() {
             Some(_) => error.context(
                 "the firmware is needed: name it by --firmware FILE, or bring it by `proofmark fetch`",
             ),
             None => error,
         };
-        let values = opened.values(&machines, self.firmware, &ORDERS, &session).map_err(missing)?;
+        let firmware = || place.firmware(&machines, self.firmware, &session);
+        let document = |opened: &Opened, hashed: &Hashed<'_>| {
+            Ok(hashed.document(Files {
+                uki: Algorithm::Sha256.of(&opened.uki),
+                disk: opened.disk_digest()?,
+                disk_bytes: opened.disk.bytes(),
+            })?)
+        };
+        let values = hashed(&place, &machines, &ORDERS, firmware, document).map_err(missing)?;
         Ok(serde_json::to_value(values)?)
     }
 }
