@@ -9,6 +9,7 @@ pub mod eventlog;
 pub mod evidence;
 pub mod explain;
 pub mod export;
+pub mod file;
 pub mod manifest;
 pub mod moved;
 pub mod provenance;

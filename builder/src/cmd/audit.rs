@@ -7,6 +7,7 @@ use anyhow::Context;
 use ovmf_measure::digest::{Algorithm, Digest};
 use ovmf_measure::reference::Reference;
 use ovmf_measure::stub::Uki;
+use proofmark::claim::file;
 use proofmark::claim::reference::{self as values, Detail, Mismatch};
 use proofmark::host::output;
 use proofmark::host::progress::size;
@@ -63,12 +64,12 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     let computed = hashed.document(values::Files { uki, disk, disk_bytes: opened.disk.bytes() })?;
     let mut mismatches = of_root(&pass, &boot);
     if let Some(folder) = &opened.folder
-        && let Ok(beside) = std::fs::read(folder.join("image.efi"))
+        && let Ok(beside) = std::fs::read(folder.join(file::UKI))
         && beside != opened.uki
     {
         mismatches.push(mismatch(
             "uki",
-            "image.efi",
+            file::UKI,
             "the program in the disk's system partition".to_owned(),
             "another file".to_owned(),
             "image.efi or the disk: one of them was changed",

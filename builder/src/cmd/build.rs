@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use ovmf_measure::digest::Digest;
 use proofmark::assemble::{self, Assembled, IdChoice};
+use proofmark::claim::file;
 use proofmark::claim::manifest::{Manifest, Output};
 use proofmark::claim::reference;
 use proofmark::claim::sbom::{cyclonedx, spdx};
@@ -138,7 +139,7 @@ pub fn make(arguments: &Arguments, session: &Session) -> anyhow::Result<Done> {
     super::validate::configurations(recipe, &lock, &assembled.tree, session)?;
 
     let stage = session.progress.stage("write disk", 0);
-    let mut file = DiskFile::create(&folder.path().join("disk.raw")).context("cannot write disk.raw")?;
+    let mut file = DiskFile::create(&folder.path().join(file::DISK)).context("cannot write disk.raw")?;
     let told = |bytes| stage.advance(bytes);
     let lock_sha256 = Sha256Digest::of(lock_text.as_bytes());
     let (image, checked) = rayon::join(
@@ -161,11 +162,11 @@ pub fn make(arguments: &Arguments, session: &Session) -> anyhow::Result<Done> {
         let beside = scope.spawn(|| {
             let beside = Beside::make(recipe, &lock, &assembled, &image, &inputs, firmware)?;
             let files = [
-                ("image.efi", &*image.uki),
-                ("contents.json", beside.contents.as_bytes()),
-                ("sbom.cdx.json", beside.cyclonedx.as_bytes()),
-                ("sbom.spdx.json", beside.spdx.as_bytes()),
-                ("recipe.lock", lock_text.as_bytes()),
+                (file::UKI, &*image.uki),
+                (file::CONTENTS, beside.contents.as_bytes()),
+                (file::CYCLONEDX, beside.cyclonedx.as_bytes()),
+                (file::SPDX, beside.spdx.as_bytes()),
+                (file::LOCK, lock_text.as_bytes()),
             ];
             let written = write_synced(folder.path(), &files).with_context(unwritable)?;
             anyhow::Ok((beside, written))
@@ -183,9 +184,9 @@ pub fn make(arguments: &Arguments, session: &Session) -> anyhow::Result<Done> {
     let mut tell = |name: &str, size, sha256: Sha256Digest| {
         manifest.outputs.insert(name.to_owned(), Output { size, sha256: sha256.to_string() });
     };
-    tell("disk.raw", bytes, sha256);
+    tell(file::DISK, bytes, sha256);
     written.iter().for_each(|file| tell(file.name, file.size, file.sha256));
-    let uki = written.iter().find(|file| file.name == "image.efi").context("the UKI was not written")?;
+    let uki = written.iter().find(|file| file.name == file::UKI).context("the UKI was not written")?;
     let files = reference::Files {
         uki: Digest::Sha256(uki.sha256.0),
         disk: Some(Digest::Sha256(sha256.0)),
@@ -195,11 +196,11 @@ pub fn make(arguments: &Arguments, session: &Session) -> anyhow::Result<Done> {
     let values = values.as_ref().map(reference::to_text);
     let mut last = Vec::new();
     if let Some(text) = &values {
-        tell(REFERENCE, text.len() as u64, Sha256Digest::of(text.as_bytes()));
-        last.push((REFERENCE, text.as_bytes()));
+        tell(file::VALUES, text.len() as u64, Sha256Digest::of(text.as_bytes()));
+        last.push((file::VALUES, text.as_bytes()));
     }
     let text = manifest.to_text();
-    last.push(("manifest.json", text.as_bytes()));
+    last.push((file::MANIFEST, text.as_bytes()));
     write_synced(folder.path(), &last).with_context(unwritable)?;
     folder.finish().with_context(unwritable)?;
     remember(&session.store, &target, &key);
@@ -316,17 +317,8 @@ struct Stat {
     changed: (i64, i64),
 }
 
-const OUTPUTS: [&str; 7] = [
-    "contents.json",
-    "disk.raw",
-    "image.efi",
-    "manifest.json",
-    "recipe.lock",
-    "sbom.cdx.json",
-    "sbom.spdx.json",
-];
-/// Written where the recipe lists machines.
-const REFERENCE: &str = "reference-values.json";
+const OUTPUTS: [&str; 7] =
+    [file::CONTENTS, file::DISK, file::UKI, file::MANIFEST, file::LOCK, file::CYCLONEDX, file::SPDX];
 
 fn stat(path: &Path) -> io::Result<Stat> {
     use std::os::unix::fs::MetadataExt;
@@ -340,7 +332,7 @@ fn stat(path: &Path) -> io::Result<Stat> {
 }
 
 fn stats(target: &Path) -> io::Result<BTreeMap<String, Stat>> {
-    let reference = target.join(REFERENCE).exists().then_some(REFERENCE);
+    let reference = target.join(file::VALUES).exists().then_some(file::VALUES);
     OUTPUTS.iter().chain(&reference).map(|name| Ok(((*name).to_owned(), stat(&target.join(name))?))).collect()
 }
 
@@ -377,7 +369,7 @@ fn unchanged(store: &Store, target: &Path, inputs: &str) -> Option<Manifest> {
     if built.inputs != inputs || stats(target).ok()? != built.files {
         return None;
     }
-    serde_json::from_slice(&fs::read(target.join("manifest.json")).ok()?).ok()
+    serde_json::from_slice(&fs::read(target.join(file::MANIFEST)).ok()?).ok()
 }
 
 fn remember(store: &Store, target: &Path, inputs: &str) {

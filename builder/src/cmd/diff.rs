@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use proofmark::claim::difference::{self, Difference, Side};
+use proofmark::claim::file;
 use proofmark::claim::moved::{self, Moved};
 use proofmark::host::built::{self, Built, Files};
 use proofmark::host::output;
@@ -56,7 +57,7 @@ impl Kind {
     fn of(path: &Path) -> anyhow::Result<Self> {
         let metadata = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
         let extension = path.extension().and_then(|extension| extension.to_str());
-        if metadata.is_dir() && path.join("manifest.json").is_file() {
+        if metadata.is_dir() && path.join(file::MANIFEST).is_file() {
             Ok(Kind::Image)
         } else if metadata.is_dir() && path.join("recipe.toml").is_file() || extension == Some("toml") {
             Ok(Kind::Recipe)
@@ -116,7 +117,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
 /// Which registers differ, of images that have reference values.
 fn moved(arguments: &Arguments, difference: &Difference) -> anyhow::Result<Vec<Moved>> {
     let document = |folder: &Path| {
-        let path = folder.join("reference-values.json");
+        let path = folder.join(file::VALUES);
         path.is_file().then(|| super::measure::document(&path)).transpose()
     };
     Ok(match (document(&arguments.before)?, document(&arguments.after)?) {

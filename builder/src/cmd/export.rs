@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use ovmf_measure::reference::Reference;
 use proofmark::claim::export::{self, corim, rvps};
+use proofmark::claim::file;
 use proofmark::host::built::Built;
 use proofmark::host::files;
 
@@ -14,7 +15,6 @@ use crate::cli::Session;
 use crate::failure::hinted;
 
 /// Where a build writes the reference values.
-const REFERENCE: &str = "reference-values.json";
 /// The longest document of them, in bytes; real ones have some hundred kilobytes.
 const MAX_REFERENCE: u64 = 64 << 20;
 
@@ -68,8 +68,8 @@ enum Names {
 pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
     let built = Built::open(&arguments.image)?;
     let bytes = match arguments.form {
-        Form::Cyclonedx => sbom(&built, "sbom.cdx.json")?,
-        Form::Spdx => sbom(&built, "sbom.spdx.json")?,
+        Form::Cyclonedx => sbom(&built, file::CYCLONEDX)?,
+        Form::Spdx => sbom(&built, file::SPDX)?,
         Form::Rvps => {
             let reference = reference(arguments, &built)?;
             let names = match arguments.names {
@@ -145,8 +145,8 @@ fn reference(arguments: &Arguments, built: &Built) -> anyhow::Result<Reference> 
     let (bytes, path) = match &arguments.reference {
         Some(path) => (read(path)?, path.clone()),
         None => {
-            let beside = built.folder.join(REFERENCE);
-            (if beside.exists() { built.output(REFERENCE)? } else { None }, beside)
+            let beside = built.folder.join(file::VALUES);
+            (if beside.exists() { built.output(file::VALUES)? } else { None }, beside)
         }
     };
     let bytes = bytes.ok_or_else(|| {

@@ -13,6 +13,7 @@ use ovmf_measure::mrtd::Order;
 use ovmf_measure::reference::{self, Reference, RegisterKind};
 use ovmf_measure::shape::{self, Name, Shape, Start};
 use ovmf_measure::stub::Uki;
+use proofmark::claim::file;
 use proofmark::claim::manifest::Manifest;
 use proofmark::claim::reference::{self as claim, Detail, Firmware, Hashed};
 use proofmark::host::fetch::Fetcher;
@@ -118,7 +119,7 @@ pub struct Opened {
 pub fn place(path: &Path) -> anyhow::Result<Place> {
     let folder = path.is_dir().then(|| path.to_owned());
     let disk = match &folder {
-        Some(folder) => folder.join("disk.raw"),
+        Some(folder) => folder.join(file::DISK),
         None => path.to_owned(),
     };
     if !disk.is_file() {
@@ -169,8 +170,7 @@ impl Place {
             return Ok(Some(firmware::given(&session.store, path, given.variables.as_deref())?));
         }
         let hint = "give the firmware by --firmware FILE";
-        let lock =
-            self.folder.as_ref().map(|folder| folder.join("recipe.lock")).filter(|path| path.is_file());
+        let lock = self.folder.as_ref().map(|folder| folder.join(file::LOCK)).filter(|path| path.is_file());
         let lock = lock.ok_or_else(|| {
             hinted("machines of QEMU need firmware, and there is no lock that names one", hint)
         })?;
@@ -191,9 +191,9 @@ impl Opened {
     /// The digest of the disk that its manifest names; none where there is no manifest.
     pub fn disk_digest(&self) -> anyhow::Result<Option<Digest>> {
         if let Some(folder) = &self.folder
-            && let Ok(bytes) = std::fs::read(folder.join("manifest.json"))
+            && let Ok(bytes) = std::fs::read(folder.join(file::MANIFEST))
             && let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes)
-            && let Some(output) = manifest.outputs.get("disk.raw")
+            && let Some(output) = manifest.outputs.get(file::DISK)
         {
             return Ok(Some(output.sha256.parse()?));
         }
@@ -265,8 +265,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     let place = place(&arguments.image)?;
     let machines = match (arguments.platform, &place.folder) {
         (Some(name), _) => vec![(name, asked_for(name, arguments))],
-        (None, Some(folder)) if folder.join("reference-values.json").is_file() => {
-            machines(&document(&folder.join("reference-values.json"))?)?
+        (None, Some(folder)) if folder.join(file::VALUES).is_file() => {
+            machines(&document(&folder.join(file::VALUES))?)?
         }
         _ => {
             let message = "no machine is named, and the image has no reference-values.json that lists some";

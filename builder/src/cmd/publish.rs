@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use proofmark::claim::bundle::Certificate;
 use proofmark::claim::envelope::VerifyingKey;
+use proofmark::claim::file;
 use proofmark::claim::provenance::statement::{BUILDER, Byproduct, Statement};
 use proofmark::claim::transparency::policy::Policy;
 use proofmark::host::built::Built;
@@ -26,9 +27,7 @@ use crate::cli::{Format, Session};
 use crate::failure::hinted;
 
 /// Documents beside an image which the provenance names when they are there.
-const BESIDE: [&str; 4] = ["manifest.json", "reference-values.json", "sbom.cdx.json", "sbom.spdx.json"];
-/// The document of reference values.
-pub const VALUES: &str = "reference-values.json";
+const BESIDE: [&str; 4] = [file::MANIFEST, file::VALUES, file::CYCLONEDX, file::SPDX];
 
 /// Signs how an image was built and what it measures to, logs it, and writes bundles and proofs beside the image.
 /// Repeating it changes nothing; after a failure it goes on where it was.
@@ -258,13 +257,13 @@ pub fn told(published: &[Published], format: Format) -> anyhow::Result<()> {
 pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
     let built = whole(&arguments.image)?;
     let provenance = Statement::provenance(&built.manifest, &arguments.builder, &beside(&arguments.image)?);
-    let path = arguments.image.join(VALUES);
+    let path = arguments.image.join(file::VALUES);
     let values = match std::fs::read(&path) {
         Ok(bytes) => {
             Some(serde_json::from_slice(&bytes).with_context(|| format!("cannot use {}", path.display()))?)
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            session.progress.note(&format!("there is no {VALUES}: only the provenance is signed"));
+            session.progress.note(&format!("there is no {}: only the provenance is signed", file::VALUES));
             None
         }
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),

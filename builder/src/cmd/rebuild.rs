@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use proofmark::claim::file;
 use proofmark::claim::manifest::Manifest;
 use proofmark::claim::provenance::statement::{BUILDER, Statement};
 use proofmark::host::output;
@@ -45,7 +46,7 @@ fn differences(theirs: &Manifest, ours: &Manifest) -> Vec<String> {
     differ.sort();
     differ.dedup();
     if differ.is_empty() && theirs.to_text() != ours.to_text() {
-        differ.push("manifest.json".to_owned());
+        differ.push(file::MANIFEST.to_owned());
     }
     differ
 }
@@ -96,7 +97,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
         })?;
         return Ok(ExitCode::SUCCESS);
     };
-    let own = arguments.image.join("manifest.json");
+    let own = arguments.image.join(file::MANIFEST);
     let own = std::fs::read(&own).with_context(|| format!("cannot read {}", own.display()))?;
     let digest = Sha256Digest::of(&own).to_string();
     let statement = Statement::reproduced(&built.manifest, &arguments.builder, &digest);

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use proofmark::claim::file;
 use proofmark::host::machine::console::{Keys, Sink};
 use proofmark::host::machine::ready::{Answer, Ready};
 use proofmark::host::machine::{
@@ -188,16 +189,16 @@ impl Image {
         let meta = fs::metadata(path).map_err(|source| {
             anyhow::Error::new(source).context(format!("cannot open {}", path.display()))
         })?;
-        let disk = if meta.is_dir() { path.join("disk.raw") } else { path.to_owned() };
+        let disk = if meta.is_dir() { path.join(file::DISK) } else { path.to_owned() };
         if !disk.is_file() {
             return Err(hinted(
                 format!("{} holds no disk.raw", path.display()),
                 "name the folder that `proofmark build` wrote, as out/NAME-VERSION, or a raw disk",
             ));
         }
-        let manifest = disk.with_file_name("manifest.json");
+        let manifest = disk.with_file_name(file::MANIFEST);
         // Another disk beside a manifest is not the manifest's.
-        let own = disk.file_name().is_some_and(|name| name == "disk.raw");
+        let own = disk.file_name().is_some_and(|name| name == file::DISK);
         let profile = match fs::read(&manifest) {
             Ok(text) if own => {
                 let head: Head = serde_json::from_slice(&text)

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use proofmark::claim::file;
 use proofmark::claim::scan::vex::{Document, Status};
 use proofmark::claim::scan::{self, Component, Database, Finding, Presence, Span, Verdict};
 use proofmark::host::built::Built;
@@ -48,12 +49,12 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     let started = time();
     let built = Built::open(&arguments.image)?;
     let lock = built.lock(None)?;
-    let sbom = built.output("sbom.cdx.json")?.ok_or_else(|| {
+    let sbom = built.output(file::CYCLONEDX)?.ok_or_else(|| {
         let message = format!("{} has no sbom.cdx.json", arguments.image.display());
         hinted(message, "build the image again with this version of proofmark")
     })?;
     let components = scan::inventory(&sbom, lock.as_ref())
-        .with_context(|| format!("cannot use {}", arguments.image.join("sbom.cdx.json").display()))?;
+        .with_context(|| format!("cannot use {}", arguments.image.join(file::CYCLONEDX).display()))?;
     let mut documents = Vec::new();
     for path in &arguments.vex {
         let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;

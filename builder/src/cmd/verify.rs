@@ -10,6 +10,7 @@ use anyhow::Context;
 use ovmf_measure::digest::Algorithm;
 use ovmf_measure::reference::Reference;
 use proofmark::claim::bundle::{self, Artifact, Checked, PublicKey, Signer, Sigstore, Verify};
+use proofmark::claim::file;
 use proofmark::claim::provenance::policy::Policy;
 use proofmark::claim::provenance::verdict::{self, Image, Recompute};
 use proofmark::claim::reference::{Files, Hashed, ORDERS};
@@ -141,7 +142,7 @@ fn image(folder: &Path, path: &Path, values: &FromImage<'_>, format: Format) -> 
         Err(error) => return refused(&[proofmark::host::chain(&error)], format),
     };
     let cannot = || format!("cannot read {}", folder.display());
-    let manifest = std::fs::read(folder.join("manifest.json")).with_context(cannot)?;
+    let manifest = std::fs::read(folder.join(file::MANIFEST)).with_context(cannot)?;
     let mut bundles = BTreeMap::new();
     for entry in std::fs::read_dir(folder).with_context(cannot)? {
         let path = entry.with_context(cannot)?.path();

@@ -28,6 +28,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use crate::claim::contents::{self, Contents};
+use crate::claim::file;
 use crate::claim::manifest::{self, Manifest};
 use crate::image::disk;
 use crate::lock::{self, Lock};
@@ -182,10 +183,10 @@ impl Built {
             let bytes = bytes.ok_or_else(|| Error::NoImage { folder: folder.to_owned(), name })?;
             Ok::<_, Error>((path, bytes))
         };
-        let (path, bytes) = document("manifest.json", MAX_DOCUMENT)?;
+        let (path, bytes) = document(file::MANIFEST, MAX_DOCUMENT)?;
         let manifest: Manifest = parse(&path, &bytes, manifest::FORM)?;
-        let (path, bytes) = document("contents.json", MAX_CONTENTS)?;
-        if let Some(output) = manifest.outputs.get("contents.json") {
+        let (path, bytes) = document(file::CONTENTS, MAX_CONTENTS)?;
+        if let Some(output) = manifest.outputs.get(file::CONTENTS) {
             is_the_one(&path, &output.sha256, Sha256Digest::of(&bytes))?;
         }
         let contents: Contents = parse(&path, &bytes, contents::FORM)?;
@@ -198,7 +199,7 @@ impl Built {
     /// # Errors
     /// [`Error`] when it cannot be read, or is not the one that the manifest names.
     pub fn lock(&self, given: Option<&Path>) -> Result<Option<Lock>, Error> {
-        let path = given.map_or_else(|| self.folder.join("recipe.lock"), Path::to_owned);
+        let path = given.map_or_else(|| self.folder.join(file::LOCK), Path::to_owned);
         let Some(bytes) = read(&path, MAX_DOCUMENT)? else {
             let source = io::ErrorKind::NotFound.into();
             return if given.is_some() { Err(Error::Read { path, source }) } else { Ok(None) };
@@ -216,7 +217,7 @@ impl Built {
         for (name, output) in &self.manifest.outputs {
             let path = self.folder.join(name);
             if Path::new(name).file_name() != Some(OsStr::new(name)) {
-                return Err(Error::Output { path: self.folder.join("manifest.json"), name: name.clone() });
+                return Err(Error::Output { path: self.folder.join(file::MANIFEST), name: name.clone() });
             }
             let failed = |source| Error::Read { path: path.clone(), source };
             let mut file = match File::open(&path) {
@@ -258,7 +259,7 @@ impl Built {
     /// # Errors
     /// [`Error`] when they cannot be read, or the manifest does not say where they are.
     pub fn filesystem(&self) -> Result<Option<Vec<u8>>, Error> {
-        let path = self.folder.join("disk.raw");
+        let path = self.folder.join(file::DISK);
         let failed = |source| Error::Read { path: path.clone(), source };
         let mut file = match File::open(&path) {
             Ok(file) => file,
@@ -279,7 +280,7 @@ impl Built {
             let fits = end <= whole && start.checked_add(size)? <= end;
             fits.then_some(start)
         };
-        let start = start().ok_or_else(|| Error::Partition { path: self.folder.join("manifest.json") })?;
+        let start = start().ok_or_else(|| Error::Partition { path: self.folder.join(file::MANIFEST) })?;
         file.seek(SeekFrom::Start(start)).map_err(failed)?;
         let mut bytes = Vec::new();
         file.take(size).read_to_end(&mut bytes).map_err(failed)?;
@@ -291,7 +292,7 @@ impl Built {
     /// # Errors
     /// [`Error::FileSystem`].
     pub fn files<'a>(&'a self, filesystem: &'a [u8]) -> Result<Files<'a>, Error> {
-        let disk = self.folder.join("disk.raw");
+        let disk = self.folder.join(file::DISK);
         let failed = |source| Error::FileSystem { path: disk.clone(), source };
         let reader = Reader::new(filesystem).map_err(failed)?;
         let inodes = reader.walk().map_err(failed)?;

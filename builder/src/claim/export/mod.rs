@@ -21,6 +21,7 @@ use ovmf_measure::digest::Digest;
 use ovmf_measure::event::{Expected, Register};
 use ovmf_measure::reference::{Platform, Reference, RegisterKind};
 
+use crate::claim::file;
 use crate::claim::manifest::Manifest;
 
 /// Why reference values cannot be exported.
@@ -71,7 +72,7 @@ pub fn is_of(reference: &Reference, manifest: &Manifest) -> Result<(), Error> {
         ("version".to_owned(), manifest.version.clone(), reference.image.version.clone()),
         ("profile".to_owned(), manifest.profile.name().to_owned(), reference.image.profile.to_string()),
     ];
-    for (subject, output) in [("uki", "image.efi"), ("disk", "disk.raw")] {
+    for (subject, output) in [("uki", file::UKI), ("disk", file::DISK)] {
         let found = reference.subjects.iter().find(|one| one.name == subject);
         let expected = manifest.outputs.get(output);
         if let (Some(found), Some(expected)) = (found, expected) {

@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::claim::file;
 use crate::claim::manifest::Manifest;
 
 /// What each statement is.
@@ -97,14 +98,10 @@ fn subject(name: &str, sha256: &str) -> Subject {
     Subject { digest: BTreeMap::from([("sha256".to_owned(), sha256.to_owned())]), name: name.to_owned() }
 }
 
-/// The output that is the image itself.
-pub const DISK: &str = "disk.raw";
-/// The output that the firmware starts.
-const UKI: &str = "image.efi";
-
-/// The subjects of an image's statements: disk and UKI.
+/// The subjects of an image's statements: disk and file::UKI.
 fn subjects(manifest: &Manifest) -> Vec<Subject> {
-    let named = [DISK, UKI].into_iter().filter_map(|name| Some((name, manifest.outputs.get(name)?)));
+    let named =
+        [file::DISK, file::UKI].into_iter().filter_map(|name| Some((name, manifest.outputs.get(name)?)));
     named.map(|(name, output)| subject(name, &output.sha256)).collect()
 }
 
@@ -130,7 +127,7 @@ impl Statement {
     /// How an image was built: everything that went in, by digest; `beside` lists documents beside the outputs.
     pub fn provenance(manifest: &Manifest, builder: &str, beside: &[Byproduct]) -> Self {
         let mut dependencies = vec![json!({
-            "name": "recipe.lock",
+            "name": file::LOCK,
             "digest": {"sha256": manifest.lock_sha256},
         })];
         let mut inputs: Vec<_> = manifest.inputs.iter().collect();
@@ -149,7 +146,7 @@ impl Statement {
         let mut byproducts: Vec<Value> = manifest
             .outputs
             .iter()
-            .filter(|(name, _)| *name != DISK && *name != UKI)
+            .filter(|(name, _)| *name != file::DISK && *name != file::UKI)
             .map(|(name, output)| json!({"name": name, "digest": {"sha256": output.sha256}}))
             .collect();
         byproducts
@@ -207,7 +204,7 @@ impl Statement {
             "verifier": {"id": builder, "version": {manifest.tool.name.as_str(): manifest.tool.version}},
             "resourceUri": format!("pkg:generic/{}@{}", manifest.name, manifest.version),
             "policy": {"uri": REPRODUCED, "digest": {"sha256": manifest.lock_sha256}},
-            "inputAttestations": [{"digest": {"sha256": manifest_sha256}, "uri": "manifest.json"}],
+            "inputAttestations": [{"digest": {"sha256": manifest_sha256}, "uri": file::MANIFEST}],
             "verificationResult": "PASSED",
             "verifiedLevels": ["PROOFMARK_REPRODUCED"],
             "slsaVersion": "1.2",

@@ -27,9 +27,10 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::policy::{Identity, Policy, References, Time};
-use super::statement::{DISK, PROVENANCE, REFERENCE, REPRODUCED, SUMMARY, Statement};
+use super::statement::{PROVENANCE, REFERENCE, REPRODUCED, SUMMARY, Statement};
 use crate::claim::bundle::{self, Artifact, Checked, Signer, Verify};
 use crate::claim::envelope::IN_TOTO;
+use crate::claim::file;
 use crate::claim::manifest::Manifest;
 use crate::claim::reference;
 use crate::claim::transparency::merkle::Hash;
@@ -301,9 +302,9 @@ fn misfits(
             misfits.push(format!("its {} is another file than the image's", subject.name));
         }
     }
-    let disk = manifest.outputs.get(DISK).map(|output| output.sha256.as_str());
-    if statement.digest_of(DISK) != disk || disk.is_none() {
-        misfits.push(format!("it is not about the image's {DISK}"));
+    let disk = manifest.outputs.get(file::DISK).map(|output| output.sha256.as_str());
+    if statement.digest_of(file::DISK) != disk || disk.is_none() {
+        misfits.push(format!("it is not about the image's {}", file::DISK));
     }
     let mut must = |field: &'static str, expected: &str| -> Result<(), super::statement::Error> {
         let found = statement.text(field)?;
@@ -325,7 +326,7 @@ fn misfits(
             }
             let byproducts = statement.predicate.pointer("/runDetails/byproducts").and_then(Value::as_array);
             let named = byproducts.into_iter().flatten().any(|byproduct| {
-                byproduct.get("name").and_then(Value::as_str) == Some("manifest.json")
+                byproduct.get("name").and_then(Value::as_str) == Some(file::MANIFEST)
                     && byproduct.pointer("/digest/sha256").and_then(Value::as_str)
                         == Some(image.manifest_sha256.as_str())
             });
@@ -393,11 +394,11 @@ pub fn judge(
     let mut passed_over: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut found: Vec<Proven<'_>> = Vec::new();
     let mut disk = [0; 32];
-    let output = image.manifest.outputs.get(DISK);
+    let output = image.manifest.outputs.get(file::DISK);
     let verifier = bundle::Sigstore::new(policy.trust_root.to_string().as_bytes());
     match (&verifier, output.map(|output| hex::decode_to_slice(&output.sha256, &mut disk))) {
         (Err(error), _) => problems.push(Problem::TrustRoot(error.to_string())),
-        (_, None | Some(Err(_))) => problems.push(Problem::Absent(DISK.to_owned())),
+        (_, None | Some(Err(_))) => problems.push(Problem::Absent(file::DISK.to_owned())),
         (Ok(verifier), Some(Ok(()))) => {
             for (name, bytes) in bundles {
                 let mut reasons = Vec::new();

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use self::osv::{Answer, Ecosystem, Record, Severity};
 use self::vex::{ImageName, Justification, Status, Vulnerability};
+use crate::claim::file;
 use crate::claim::manifest::Manifest;
 use crate::lock::{Lock, NpmRole};
 
@@ -279,7 +280,7 @@ pub fn image_name(manifest: &Manifest) -> ImageName {
     let digest = |name: &str| manifest.outputs.get(name).map(|output| output.sha256.clone());
     ImageName {
         purl: crate::claim::sbom::generic_purl(&manifest.name, &manifest.version),
-        sha256: ["disk.raw", "image.efi"].into_iter().filter_map(digest).collect(),
+        sha256: [file::DISK, file::UKI].into_iter().filter_map(digest).collect(),
     }
 }
 
@@ -387,7 +388,7 @@ pub fn statement(
     database: &Database,
     span: &Span,
 ) -> String {
-    let subject = ["disk.raw", "image.efi"]
+    let subject = [file::DISK, file::UKI]
         .into_iter()
         .filter_map(|name| {
             let output = manifest.outputs.get(name)?;

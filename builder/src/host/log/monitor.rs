@@ -20,7 +20,8 @@ use sha2::{Digest, Sha256};
 use super::Error;
 use super::medium::Medium;
 use crate::claim::envelope::{Envelope, IN_TOTO};
-use crate::claim::provenance::statement::{DISK, PROVENANCE, REFERENCE, Statement};
+use crate::claim::file;
+use crate::claim::provenance::statement::{PROVENANCE, REFERENCE, Statement};
 use crate::claim::transparency::checkpoint::Checkpoint;
 use crate::claim::transparency::entry::{Entry, Verifier};
 use crate::claim::transparency::merkle::{self, Hash};
@@ -125,7 +126,7 @@ fn contradictions(own: &Own) -> Vec<Alarm> {
     let mut images: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for envelope in own.envelopes.values().filter(|envelope| envelope.kind == IN_TOTO) {
         let Ok(statement) = Statement::parse(&envelope.payload) else { continue };
-        let Some(disk) = statement.digest_of(DISK).map(str::to_owned) else { continue };
+        let Some(disk) = statement.digest_of(file::DISK).map(str::to_owned) else { continue };
         if [PROVENANCE, REFERENCE].contains(&statement.predicate_kind.as_str()) {
             let key = (disk.clone(), statement.predicate_kind.clone());
             statements.entry(key).or_default().insert(Sha256::digest(&envelope.payload).into());
