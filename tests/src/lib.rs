@@ -1,5 +1,6 @@
 //! Whole-program tests.
 
+pub mod authorities;
 pub mod chat;
 pub mod folder;
 pub mod inputs;

@@ -8,20 +8,15 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread;
 
-use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use proofmark::claim::contents;
 use proofmark::claim::manifest;
-use proofmark::host::log::serve::{Request, Response, serve};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use system_tests::authorities::{Authorities, Fulcio, ISSUER, NAME, token};
 use system_tests::inputs::Inputs;
 use system_tests::outcome::Outcome;
 use system_tests::program;
@@ -325,152 +320,16 @@ fn signed_reference_values_are_computed_again_from_the_image_and_rebuilders_comp
     assert!(other.stdout.contains("not reproduced: reference-values.json differ"), "{other:?}");
 }
 
-/// Whom the certificates of the authority name, and who vouched for it.
-const NAME: &str = "https://ci.example.org/images/.github/workflows/build.yml@refs/heads/main";
-const ISSUER: &str = "https://id.example.org";
-
-/// Runs openssl in a folder.
-#[track_caller]
-fn openssl(folder: &Path, arguments: &str) {
-    let mut command = Command::new("openssl");
-    Outcome::of(command.args(arguments.split(' ')).current_dir(folder)).succeeded();
-}
-
-/// What the authority of certificates does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fulcio {
-    /// It certifies the key.
-    Certifies,
-    /// It certifies a key of its own.
-    Other,
-    /// It does not believe the token.
-    Denies,
-}
-
-/// An authority of certificates as Fulcio, and one of time stamps, by openssl in a folder.
-struct Authorities {
-    folder: PathBuf,
-    address: String,
-    fulcio: Arc<Mutex<Fulcio>>,
-    /// How many certificates were asked for.
-    asked: Arc<Mutex<u32>>,
-}
-
-impl Authorities {
-    fn new(folder: PathBuf) -> Self {
-        fs::create_dir(&folder).unwrap();
-        let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
-        for name in ["ca", "tsa", "stamper", "other"] {
-            openssl(&folder, &format!("ecparam -name prime256v1 -genkey -noout -out {name}.key"));
-        }
-        let root = "-days 2 -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign";
-        for name in ["ca", "tsa"] {
-            openssl(
-                &folder,
-                &format!("req -x509 -new -key {name}.key -subj /O=example/CN={name} {root} -out {name}.crt"),
-            );
-        }
-        write("stamper.ext", "keyUsage=critical,digitalSignature\nextendedKeyUsage=critical,timeStamping\n");
-        openssl(&folder, "req -new -key stamper.key -subj /O=example/CN=stamper -out stamper.csr");
-        openssl(
-            &folder,
-            "x509 -req -in stamper.csr -CA tsa.crt -CAkey tsa.key -CAcreateserial -days 2 -extfile stamper.ext -out stamper.crt",
-        );
-        write(
-            "tsa.cnf",
-            "[tsa]\ndefault_tsa=it\n[it]\nserial=tsa.serial\ncrypto_device=builtin\nsigner_cert=stamper.crt\n\
-             signer_key=stamper.key\ncerts=tsa.crt\nsigner_digest=sha256\ndefault_policy=1.2.3.4\ndigests=sha256\n\
-             ess_cert_id_chain=no\ness_cert_id_alg=sha256\n",
-        );
-        write("tsa.serial", "01\n");
-        write(
-            "leaf.ext",
-            &format!(
-                "keyUsage=critical,digitalSignature\nextendedKeyUsage=codeSigning\nsubjectAltName=critical,URI:{NAME}\n\
-                 1.3.6.1.4.1.57264.1.8=ASN1:UTF8String:{ISSUER}\n"
-            ),
-        );
-        openssl(&folder, "pkey -in other.key -pubout -out other.pub");
-        let raw = |name: &str| {
-            openssl(&folder, &format!("x509 -in {name}.crt -outform DER -out {name}.der"));
-            json!({"rawBytes": STANDARD.encode(fs::read(folder.join(format!("{name}.der"))).unwrap())})
-        };
-        let authority = |chain: &[&str]| {
-            let chain: Vec<Value> = chain.iter().map(|name| raw(name)).collect();
-            json!([{"subject": {"organization": "example", "commonName": chain.len().to_string()},
-                "uri": "https://authority.example.org", "certChain": {"certificates": chain},
-                "validFor": {"start": "2020-01-01T00:00:00Z"}}])
-        };
-        let root = json!({
-            "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
-            "certificateAuthorities": authority(&["ca"]),
-            "timestampAuthorities": authority(&["stamper", "tsa"]),
-            "tlogs": [], "ctlogs": [],
-        });
-        write("root.json", &root.to_string());
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let (fulcio, asked) = (Arc::new(Mutex::new(Fulcio::Certifies)), Arc::new(Mutex::new(0)));
-        let (shared, count, place) = (Arc::clone(&fulcio), Arc::clone(&asked), folder.clone());
-        thread::spawn(move || {
-            let answer = &mut |request: Request| {
-                Some(match request.path.as_str() {
-                    "/stamp" => stamped(&place, &request.body),
-                    _ => {
-                        *count.lock().unwrap() += 1;
-                        certified(&place, &request.body, *shared.lock().unwrap())
-                    }
-                })
-            };
-            serve(&listener, answer, &|_| {})
-        });
-        Authorities { folder, address, fulcio, asked }
-    }
-}
-
-fn stamped(folder: &Path, query: &[u8]) -> Response {
-    fs::write(folder.join("query"), query).unwrap();
-    openssl(folder, "ts -reply -config tsa.cnf -queryfile query -out reply");
-    let body = fs::read(folder.join("reply")).unwrap();
-    Response { status: 200, kind: "application/timestamp-reply", body }
-}
-
-fn certified(folder: &Path, request: &[u8], fulcio: Fulcio) -> Response {
-    let request: Value = serde_json::from_slice(request).unwrap();
-    let key = &request["publicKeyRequest"];
-    fs::write(folder.join("asked.pub"), key["publicKey"]["content"].as_str().unwrap()).unwrap();
-    fs::write(folder.join("proof"), STANDARD.decode(key["proofOfPossession"].as_str().unwrap()).unwrap())
-        .unwrap();
-    fs::write(folder.join("subject"), "repo:images").unwrap();
-    openssl(folder, "dgst -sha256 -verify asked.pub -signature proof subject");
-    let token = request["credentials"]["oidcIdentityToken"].as_str().unwrap();
-    if fulcio == Fulcio::Denies || !token.ends_with(".signed") {
-        let body = br#"{"code":16,"message":"the identity token is not believed"}"#.to_vec();
-        return Response { status: 401, kind: "application/json", body };
-    }
-    let whose = if fulcio == Fulcio::Other { "other.pub" } else { "asked.pub" };
-    openssl(
-        folder,
-        &format!(
-            "x509 -new -force_pubkey {whose} -subj / -CA ca.crt -CAkey ca.key -CAcreateserial -days 1 -extfile leaf.ext -out leaf.crt"
-        ),
-    );
-    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
-    let chain = json!({"certificates": [read("leaf.crt"), read("ca.crt")]});
-    let body = json!({"signedCertificateEmbeddedSct": {"chain": chain}}).to_string().into_bytes();
-    Response { status: 201, kind: "application/json", body }
-}
-
 #[test]
 fn who_has_no_key_signs_by_a_token_of_its_identity() {
     let lab = Lab::new();
     let authorities = Authorities::new(lab.path("authorities"));
-    let token = lab.path("token");
+    let secret = lab.path("token");
     let write = |text: &str, mode: u32| {
-        fs::write(&token, text).unwrap();
-        fs::set_permissions(&token, fs::Permissions::from_mode(mode)).unwrap();
+        fs::write(&secret, text).unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(mode)).unwrap();
     };
-    write(&format!("e30.{}.signed\n", URL_SAFE_NO_PAD.encode(r#"{"sub":"repo:images"}"#)), 0o600);
+    write(&format!("{}\n", token()), 0o600);
     let stamp = format!("{}/stamp", authorities.address);
     let root = authorities.folder.join("root.json");
     let mut keyless = vec!["publish", "out", "--fulcio", &authorities.address, "--identity-token", "token"];
@@ -488,7 +347,7 @@ fn who_has_no_key_signs_by_a_token_of_its_identity() {
     publish().refused(1, &["for another key"]);
     nothing();
     *authorities.fulcio.lock().unwrap() = Fulcio::Certifies;
-    let good = fs::read_to_string(&token).unwrap();
+    let good = fs::read_to_string(&secret).unwrap();
     write(&good, 0o644);
     publish().refused(1, &["0644", "chmod 600"]);
     write("no token", 0o600);

@@ -4,16 +4,17 @@
 //! `@sigstore/verify` from npm is installed into a folder of the tests. `cosign` and `sigstore-go-verification` are run
 //! when this machine has them, or the folder that `PROOFMARK_SIGSTORE_TOOLS` names; Debian packages both.
 //!
-//! | verifier | a key's bundle in a log like Rekor v2 |
-//! | --- | --- |
-//! | `@sigstore/verify` 4.1.3 | accepted, forgeries refused |
-//! | `cosign` 3.1.1 | accepted, forgeries refused |
-//! | `sigstore-go` 1.3.0 | wants a time, which such a log does not give: refused whatever is in it |
-//! | `sigstore` (PyPI) 4.5.1 | knows no managed keys: not run |
-//! | `rekor-cli` 1.5.3 | asks servers of the first generation: not run |
+//! | verifier | a key's bundle in a log like Rekor v2 | a certificate's, with a time stamp |
+//! | --- | --- | --- |
+//! | `@sigstore/verify` 4.1.3 | accepted, forgeries refused | accepted, forgeries refused |
+//! | `cosign` 3.1.1 | accepted, forgeries refused | accepted, forgeries refused |
+//! | `sigstore-go` 1.3.0 | wants a time, which such a log does not give | accepted, forgeries refused |
+//! | `sigstore` (PyPI) 4.5.1 | knows no managed keys: not run | wants a log of certificates too: not run |
+//! | `rekor-cli` 1.5.3 | asks servers of the first generation: not run | the same |
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -26,10 +27,11 @@ use proofmark::claim::transparency::note::{self, Role};
 use proofmark::claim::transparency::policy::Policy;
 use proofmark::host::log::Folder;
 use proofmark::host::log::directory::{Unwitnessed, Writer};
-use proofmark::host::publish::{Publisher, Who};
+use proofmark::host::publish::{Keyless, Publisher, Token, Who};
 use proofmark::host::signer::Signer;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use system_tests::authorities::{Authorities, ISSUER, NAME, token};
 use system_tests::npm::skipped;
 
 /// What npm is asked for; the one that is bundled with npm 11 does not know envelopes in logs of the second generation.
@@ -41,13 +43,30 @@ const { createPublicKey } = require('node:crypto');
 const { bundleFromJSON } = require('@sigstore/bundle');
 const { TrustedRoot } = require('@sigstore/protobuf-specs');
 const { Verifier, toSignedEntity, toTrustMaterial } = require('@sigstore/verify');
-const [bundle, root, key] = process.argv.slice(2);
+const [bundle, root, key, subjectAlternativeName, issuer] = process.argv.slice(2);
 const read = (path) => readFileSync(path, 'utf8');
-const publicKey = createPublicKey(read(key));
-const trust = toTrustMaterial(TrustedRoot.fromJSON(JSON.parse(read(root))), () => ({ publicKey, validFor: () => true }));
-const verifier = new Verifier(trust, { tlogThreshold: 1, ctlogThreshold: 0, timestampThreshold: 0 });
-verifier.verify(toSignedEntity(bundleFromJSON(JSON.parse(read(bundle)))));
+const known = () => ({ publicKey: createPublicKey(read(key)), validFor: () => true });
+const trust = toTrustMaterial(TrustedRoot.fromJSON(JSON.parse(read(root))), known);
+const who = issuer ? { subjectAlternativeName, extensions: { issuer } } : undefined;
+const verifier = new Verifier(trust, { tlogThreshold: 1, ctlogThreshold: 0, timestampThreshold: who ? 1 : 0 });
+verifier.verify(toSignedEntity(bundleFromJSON(JSON.parse(read(bundle)))), who);
 "#;
+
+/// Whom the certificate does not name.
+const OTHERS: [(&str, &str); 2] =
+    [("https://ci.example.org/other", ISSUER), (NAME, "https://id.example.com")];
+
+/// Where a bundle has its time stamp.
+const STAMP: &str = "/verificationMaterial/timestampVerificationData/rfc3161Timestamps/0/signedTimestamp";
+
+/// What a verifier does with the log's entry that a bundle has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Body {
+    /// It is hashed.
+    Read,
+    /// It is made anew from what was signed, which is then what has to be in the log; the bundle's is read by nobody.
+    MadeAnew,
+}
 
 /// A published statement about a file.
 struct Published {
@@ -55,8 +74,24 @@ struct Published {
 }
 
 impl Published {
+    /// Signed by a key.
     fn new() -> Self {
+        let who = Who::Key(Signer::Key(SigningKey::from_seed(&[2; 32]).unwrap()));
+        Self::by(tempfile::tempdir().unwrap(), &who, None, None)
+    }
+
+    /// Signed by a key that was certified for this run, and stamped.
+    fn keyless() -> Self {
         let root = tempfile::tempdir().unwrap();
+        let authorities = Authorities::new(root.path().join("authorities"));
+        let (address, token) = (authorities.address.clone(), Token(token()));
+        let who = Who::Keyless(Keyless { address, token, issued: OnceCell::new() });
+        let trusted = fs::read(authorities.folder.join("root.json")).unwrap();
+        let stamps = format!("{}/stamp", authorities.address);
+        Self::by(root, &who, Some(&stamps), Some(&serde_json::from_slice(&trusted).unwrap()))
+    }
+
+    fn by(root: tempfile::TempDir, who: &Who, stamps: Option<&str>, authorities: Option<&Value>) -> Self {
         let disk = b"a disk".repeat(1000);
         fs::write(root.path().join("disk.raw"), &disk).unwrap();
         let statement = json!({
@@ -67,21 +102,21 @@ impl Published {
                 "runDetails": {"builder": {"id": "https://example.org/builder"}}},
         });
         let statement = Statement::parse(statement.to_string().as_bytes()).unwrap();
-        let key = note::SigningKey::new("log.example/reference", Role::Log, &[1; 32]).unwrap();
+        // `cosign` and `sigstore-go` take the host of a log's address for its name.
+        let key = note::SigningKey::new("log.example", Role::Log, &[1; 32]).unwrap();
         let text = format!("log {}\nquorum none\n", key.public());
         let policy = Policy::parse(&text).unwrap();
         let mut writer = Writer::init(&root.path().join("log"), key).unwrap();
         // In company, so that there is something to prove.
         let others: Vec<Vec<u8>> = (0..300u32).map(|number| number.to_be_bytes().to_vec()).collect();
         writer.append(&others, &Unwitnessed).unwrap();
-        let who = Who::Key(Signer::Key(SigningKey::from_seed(&[2; 32]).unwrap()));
         let log = Folder { writer, cosigners: Unwitnessed, policy: &policy };
         let mut publisher = Publisher {
             folder: root.path(),
-            who: &who,
+            who,
             logs: vec![Box::new(log)],
-            stamps: None,
-            authorities: None,
+            stamps,
+            authorities,
             policy: &policy,
             policy_text: &text,
         };
@@ -118,6 +153,20 @@ impl Published {
         forge("payload", "/dsseEnvelope/payload", &flip);
         forge("hash", &format!("{proof}/hashes/0"), &flip);
         forge("body", "/verificationMaterial/tlogEntries/0/canonicalizedBody", &flip);
+        if good.pointer(STAMP).is_some() {
+            // At its end, where the signature is: the certificates in it are read by nobody who has his own.
+            forge("stamp", STAMP, &|value| {
+                let mut bytes = STANDARD.decode(value.as_str().unwrap()).unwrap();
+                *bytes.iter_mut().rev().nth(7).unwrap() ^= 1;
+                json!(STANDARD.encode(bytes))
+            });
+            // A stamp that is right, on another signature, and none at all.
+            let other = Published::keyless();
+            let other: Value =
+                serde_json::from_slice(&fs::read(other.path("provenance.sigstore.json")).unwrap()).unwrap();
+            forge("stamp of another", STAMP, &|_| other.pointer(STAMP).unwrap().clone());
+            forge("certificate", "/verificationMaterial/certificate/rawBytes", &flip);
+        }
         forge("checkpoint", &format!("{proof}/checkpoint/envelope"), &|value| {
             json!(value.as_str().unwrap().replacen("\n301\n", "\n302\n", 1))
         });
@@ -125,10 +174,13 @@ impl Published {
     }
 
     /// Holds a verifier to the good bundle and to the forgeries.
-    fn judged(&self, name: &str, run: &dyn Fn(&Path) -> Output) {
+    fn judged(&self, name: &str, body: Body, run: &dyn Fn(&Path) -> Output) {
         let output = run(&self.path("provenance.sigstore.json"));
         assert!(output.status.success(), "{name} refuses what we publish: {output:?}");
         for (forgery, path) in self.forgeries() {
+            if forgery == "body" && body == Body::MadeAnew {
+                continue;
+            }
             assert!(!run(&path).status.success(), "{name} accepts a forged {forgery}");
         }
     }
@@ -152,7 +204,7 @@ fn npms_verifier_accepts_what_is_published_and_refuses_forgeries() {
     let script = folder.join("verify.js");
     fs::write(&script, SCRIPT).unwrap();
     let published = Published::new();
-    published.judged("@sigstore/verify", &|bundle| {
+    published.judged("@sigstore/verify", Body::Read, &|bundle| {
         Command::new("node")
             .arg(&script)
             .arg(bundle)
@@ -160,6 +212,16 @@ fn npms_verifier_accepts_what_is_published_and_refuses_forgeries() {
             .output()
             .unwrap()
     });
+    let published = Published::keyless();
+    let run = |bundle: &Path, name: &str, issuer: &str| {
+        let root = published.path("trusted_root.json");
+        Command::new("node").arg(&script).arg(bundle).arg(root).args(["none", name, issuer]).output().unwrap()
+    };
+    published.judged("@sigstore/verify", Body::Read, &|bundle| run(bundle, NAME, ISSUER));
+    let good = published.path("provenance.sigstore.json");
+    for (name, issuer) in OTHERS {
+        assert!(!run(&good, name, issuer).status.success(), "{name} of {issuer}");
+    }
 }
 
 /// A program of Debian's, on this machine or in the folder that was named.
@@ -179,7 +241,7 @@ fn cosign_accepts_what_is_published_and_refuses_forgeries() {
         return;
     };
     let published = Published::new();
-    published.judged("cosign", &|bundle| {
+    published.judged("cosign", Body::MadeAnew, &|bundle| {
         Command::new(&cosign)
             .args(["verify-blob-attestation", "--type", "slsaprovenance1", "--bundle"])
             .arg(bundle)
@@ -192,25 +254,56 @@ fn cosign_accepts_what_is_published_and_refuses_forgeries() {
             .output()
             .unwrap()
     });
+    let published = Published::keyless();
+    let run = |bundle: &Path, name: &str, issuer: &str| {
+        Command::new(&cosign)
+            .args(["verify-blob-attestation", "--type", "slsaprovenance1", "--insecure-ignore-sct"])
+            .args(["--use-signed-timestamps", "--certificate-identity", name])
+            .args(["--certificate-oidc-issuer", issuer, "--bundle"])
+            .arg(bundle)
+            .arg("--trusted-root")
+            .arg(published.path("trusted_root.json"))
+            .arg(published.path("disk.raw"))
+            .env("HOME", published.root.path())
+            .output()
+            .unwrap()
+    };
+    published.judged("cosign", Body::MadeAnew, &|bundle| run(bundle, NAME, ISSUER));
+    let good = published.path("provenance.sigstore.json");
+    for (name, issuer) in OTHERS {
+        assert!(!run(&good, name, issuer).status.success(), "{name} of {issuer}");
+    }
 }
 
 #[test]
-fn sigstore_go_wants_a_time_that_such_a_log_does_not_give() {
+fn sigstore_go_accepts_what_has_a_time_and_refuses_forgeries() {
     let Some(program) = tool("sigstore-go-verification") else {
         eprintln!("SKIPPED: no sigstore-go-verification; set PROOFMARK_SIGSTORE_TOOLS");
         return;
     };
     let published = Published::new();
-    let output = Command::new(program)
-        .args(["-requireCTlog=false", "-publicKey"])
-        .arg(published.path("signer.pub"))
-        .arg("-trustedrootJSONpath")
-        .arg(published.path("trusted_root.json"))
-        .arg("-artifact")
-        .arg(published.path("disk.raw"))
-        .arg(published.path("provenance.sigstore.json"))
-        .output()
-        .unwrap();
+    let run = |published: &Published, bundle: &Path, who: &[&str]| {
+        Command::new(&program)
+            .arg("-requireCTlog=false")
+            .args(who)
+            .arg("-trustedrootJSONpath")
+            .arg(published.path("trusted_root.json"))
+            .arg("-artifact")
+            .arg(published.path("disk.raw"))
+            .arg(bundle)
+            .output()
+            .unwrap()
+    };
+    let (bundle, key) = (published.path("provenance.sigstore.json"), published.path("signer.pub"));
+    let output = run(&published, &bundle, &["-publicKey", key.to_str().unwrap()]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("timestamp"), "{said}");
+
+    let published = Published::keyless();
+    let who = |name, issuer| ["-expectedSAN", name, "-expectedIssuer", issuer];
+    published.judged("sigstore-go", Body::MadeAnew, &|bundle| run(&published, bundle, &who(NAME, ISSUER)));
+    let good = published.path("provenance.sigstore.json");
+    for (name, issuer) in OTHERS {
+        assert!(!run(&published, &good, &who(name, issuer)).status.success(), "{name} of {issuer}");
+    }
 }

@@ -1,0 +1,164 @@
+//! Stands in for Fulcio and for an authority of time stamps: openssl signs, this program listens on loopback.
+
+// A wrong step here is a failed test: it says so where it happens.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use proofmark::host::log::serve::{Request, Response, serve};
+use serde_json::{Value, json};
+
+use crate::outcome::Outcome;
+
+/// Whom the certificates of the authority name.
+pub const NAME: &str = "https://ci.example.org/images/.github/workflows/build.yml@refs/heads/main";
+/// Who vouched for it.
+pub const ISSUER: &str = "https://id.example.org";
+
+/// Runs openssl in a folder.
+#[track_caller]
+fn openssl(folder: &Path, arguments: &str) {
+    let mut command = Command::new("openssl");
+    Outcome::of(command.args(arguments.split(' ')).current_dir(folder)).succeeded();
+}
+
+/// What the authority of certificates does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fulcio {
+    /// It certifies the key.
+    Certifies,
+    /// It certifies a key of its own.
+    Other,
+    /// It does not believe the token.
+    Denies,
+}
+
+/// An authority of certificates as Fulcio, and one of time stamps, by openssl in a folder.
+pub struct Authorities {
+    /// Keys and certificates; `root.json` is the trust root of both authorities.
+    pub folder: PathBuf,
+    /// Where certificates are given; below it, at `/stamp`, time stamps.
+    pub address: String,
+    /// What the authority of certificates does.
+    pub fulcio: Arc<Mutex<Fulcio>>,
+    /// How many certificates were asked for.
+    pub asked: Arc<Mutex<u32>>,
+}
+
+impl Authorities {
+    /// Makes the keys, and listens on loopback as long as the process lives.
+    pub fn new(folder: PathBuf) -> Self {
+        fs::create_dir(&folder).unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
+        for name in ["ca", "tsa", "stamper", "other"] {
+            openssl(&folder, &format!("ecparam -name prime256v1 -genkey -noout -out {name}.key"));
+        }
+        let root = "-days 2 -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign";
+        for name in ["ca", "tsa"] {
+            openssl(
+                &folder,
+                &format!("req -x509 -new -key {name}.key -subj /O=example/CN={name} {root} -out {name}.crt"),
+            );
+        }
+        write("stamper.ext", "keyUsage=critical,digitalSignature\nextendedKeyUsage=critical,timeStamping\n");
+        openssl(&folder, "req -new -key stamper.key -subj /O=example/CN=stamper -out stamper.csr");
+        openssl(
+            &folder,
+            "x509 -req -in stamper.csr -CA tsa.crt -CAkey tsa.key -CAcreateserial -days 2 -extfile stamper.ext -out stamper.crt",
+        );
+        write(
+            "tsa.cnf",
+            "[tsa]\ndefault_tsa=it\n[it]\nserial=tsa.serial\ncrypto_device=builtin\nsigner_cert=stamper.crt\n\
+             signer_key=stamper.key\ncerts=tsa.crt\nsigner_digest=sha256\ndefault_policy=1.2.3.4\ndigests=sha256\n\
+             ess_cert_id_chain=no\ness_cert_id_alg=sha256\n",
+        );
+        write("tsa.serial", "01\n");
+        write(
+            "leaf.ext",
+            &format!(
+                "keyUsage=critical,digitalSignature\nextendedKeyUsage=codeSigning\nsubjectAltName=critical,URI:{NAME}\n\
+                 1.3.6.1.4.1.57264.1.8=ASN1:UTF8String:{ISSUER}\n"
+            ),
+        );
+        openssl(&folder, "pkey -in other.key -pubout -out other.pub");
+        let raw = |name: &str| {
+            openssl(&folder, &format!("x509 -in {name}.crt -outform DER -out {name}.der"));
+            json!({"rawBytes": STANDARD.encode(fs::read(folder.join(format!("{name}.der"))).unwrap())})
+        };
+        let authority = |chain: &[&str]| {
+            let chain: Vec<Value> = chain.iter().map(|name| raw(name)).collect();
+            json!([{"subject": {"organization": "example", "commonName": chain.len().to_string()},
+                "uri": "https://authority.example.org", "certChain": {"certificates": chain},
+                "validFor": {"start": "2020-01-01T00:00:00Z"}}])
+        };
+        let root = json!({
+            "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
+            "certificateAuthorities": authority(&["ca"]),
+            "timestampAuthorities": authority(&["stamper", "tsa"]),
+            "tlogs": [], "ctlogs": [],
+        });
+        write("root.json", &root.to_string());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let (fulcio, asked) = (Arc::new(Mutex::new(Fulcio::Certifies)), Arc::new(Mutex::new(0)));
+        let (shared, count, place) = (Arc::clone(&fulcio), Arc::clone(&asked), folder.clone());
+        thread::spawn(move || {
+            let answer = &mut |request: Request| {
+                Some(match request.path.as_str() {
+                    "/stamp" => stamped(&place, &request.body),
+                    _ => {
+                        *count.lock().unwrap() += 1;
+                        certified(&place, &request.body, *shared.lock().unwrap())
+                    }
+                })
+            };
+            serve(&listener, answer, &|_| {})
+        });
+        Authorities { folder, address, fulcio, asked }
+    }
+}
+
+fn stamped(folder: &Path, query: &[u8]) -> Response {
+    fs::write(folder.join("query"), query).unwrap();
+    openssl(folder, "ts -reply -config tsa.cnf -queryfile query -out reply");
+    let body = fs::read(folder.join("reply")).unwrap();
+    Response { status: 200, kind: "application/timestamp-reply", body }
+}
+
+fn certified(folder: &Path, request: &[u8], fulcio: Fulcio) -> Response {
+    let request: Value = serde_json::from_slice(request).unwrap();
+    let key = &request["publicKeyRequest"];
+    fs::write(folder.join("asked.pub"), key["publicKey"]["content"].as_str().unwrap()).unwrap();
+    fs::write(folder.join("proof"), STANDARD.decode(key["proofOfPossession"].as_str().unwrap()).unwrap())
+        .unwrap();
+    fs::write(folder.join("subject"), "repo:images").unwrap();
+    openssl(folder, "dgst -sha256 -verify asked.pub -signature proof subject");
+    let token = request["credentials"]["oidcIdentityToken"].as_str().unwrap();
+    if fulcio == Fulcio::Denies || !token.ends_with(".signed") {
+        let body = br#"{"code":16,"message":"the identity token is not believed"}"#.to_vec();
+        return Response { status: 401, kind: "application/json", body };
+    }
+    let whose = if fulcio == Fulcio::Other { "other.pub" } else { "asked.pub" };
+    openssl(
+        folder,
+        &format!(
+            "x509 -new -force_pubkey {whose} -subj / -CA ca.crt -CAkey ca.key -CAcreateserial -days 1 -extfile leaf.ext -out leaf.crt"
+        ),
+    );
+    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    let chain = json!({"certificates": [read("leaf.crt"), read("ca.crt")]});
+    let body = json!({"signedCertificateEmbeddedSct": {"chain": chain}}).to_string().into_bytes();
+    Response { status: 201, kind: "application/json", body }
+}
+
+/// An identity token of the form that issuers give, which the authority believes.
+pub fn token() -> String {
+    format!("e30.{}.signed", URL_SAFE_NO_PAD.encode(r#"{"sub":"repo:images"}"#))
+}
