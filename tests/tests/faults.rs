@@ -592,6 +592,23 @@ fn an_image_whose_program_lacks_a_library_is_refused() {
     assert_eq!(names(root.path()), ["out", "recipes"]);
 }
 
+/// As `proofmark build … | head -n 1`: the image is there, and nothing is said of a broken pipe.
+#[test]
+fn a_build_whose_summary_nobody_reads_succeeds() {
+    let inputs = Inputs::minimal();
+    let root = tempfile::tempdir().unwrap();
+    let out = root.path().join("out");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = build(&inputs, &inputs.store, &[], &out);
+    let child = command.arg("--offline").stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    drop(command);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !said.contains("panicked"), "{said}");
+    assert!(out.join("manifest.json").is_file());
+}
+
 #[test]
 fn a_lock_edited_by_hand_is_refused() {
     let inputs = Inputs::minimal();

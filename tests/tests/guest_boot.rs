@@ -264,7 +264,7 @@ impl Machine {
             std::thread::sleep(Duration::from_millis(50));
         }
         let said = self.console();
-        println!("{said}\n({} ms)", begun.elapsed().as_millis());
+        eprintln!("{said}\n({} ms)", begun.elapsed().as_millis());
         said
     }
 

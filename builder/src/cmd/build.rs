@@ -20,6 +20,7 @@ use proofmark::host::fetch::Fetcher;
 use proofmark::host::files::NewFolder;
 use proofmark::host::firmware::{self, Derived};
 use proofmark::host::material::Material;
+use proofmark::host::output;
 use proofmark::host::progress::size;
 use proofmark::host::store::Store;
 use proofmark::image::sign::Signer;
@@ -92,7 +93,7 @@ pub struct Done {
 
 /// Builds, and says what came of it.
 pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
-    tell(&make(arguments, session)?, session);
+    tell(&make(arguments, session)?, session)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -379,28 +380,24 @@ fn remember(store: &Store, target: &Path, inputs: &str) {
     }
 }
 
-fn tell(done: &Done, session: &Session) {
+fn tell(done: &Done, session: &Session) -> io::Result<()> {
     let Done { manifest, target, took, what } = done;
     let took = took.as_secs_f64();
-    match session.format {
-        Format::Json => print!("{}", manifest.to_text()),
-        Format::Text => {
-            println!(
-                "{} {} ({}): {what} in {took:.2} s",
-                manifest.name,
-                manifest.version,
-                manifest.profile.name()
-            );
-            println!("  folder     {}", target.display());
-            for (name, output) in &manifest.outputs {
-                println!("  {name:<14} {:>11}  sha256 {}", size(output.size), output.sha256);
-            }
-            println!("  root hash  {}", manifest.verity.root_hash);
-            println!("  kernel     {}", manifest.kernel.release);
-            println!("  inputs     {}", manifest.inputs.len());
-            if manifest.profile == Profile::Debug {
-                println!("  This is the debug image: it has a login. Give it no secret.");
-            }
-        }
+    if session.format == Format::Json {
+        return output::print(&manifest.to_text());
     }
+    let Manifest { name, version, profile, .. } = manifest;
+    let mut text = format!("{name} {version} ({}): {what} in {took:.2} s\n", profile.name());
+    let mut line = |what: &str, value: &str| text.push_str(&format!("  {what:<21}  {value}\n"));
+    line("folder", &target.display().to_string());
+    for (name, output) in &manifest.outputs {
+        line(name, &format!("{:>10}  sha256 {}", size(output.size), output.sha256));
+    }
+    line("root hash", &manifest.verity.root_hash);
+    line("kernel", &manifest.kernel.release);
+    line("inputs", &manifest.inputs.len().to_string());
+    if *profile == Profile::Debug {
+        text.push_str("  This is the debug image: it has a login. Give it no secret.\n");
+    }
+    output::print(&text)
 }

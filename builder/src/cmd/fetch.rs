@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use proofmark::host::fetch::Fetcher;
+use proofmark::host::output;
 use proofmark::host::progress;
 use proofmark::recipe::Profile;
 
@@ -24,16 +25,16 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     let blobs = lock.blobs(&Profile::ALL);
     let fetcher = Fetcher::new(&session.store, &session.mirrors, session.network);
     let (files, bytes) = fetcher.ensure(&blobs, session.progress)?;
-    match session.format {
+    output::print(&match session.format {
         Format::Json => {
-            println!("{}", serde_json::json!({"files": blobs.len(), "fetched": files, "bytes": bytes}));
+            format!("{}\n", serde_json::json!({"files": blobs.len(), "fetched": files, "bytes": bytes}))
         }
-        Format::Text => println!(
-            "{} files are in {}; {files} were fetched ({})",
+        Format::Text => format!(
+            "{} files are in {}; {files} were fetched ({})\n",
             blobs.len(),
             session.store.root().display(),
             progress::size(bytes)
         ),
-    }
+    })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,11 +1,13 @@
 //! `proofmark lock`: resolves a recipe's packages and writes `recipe.lock` beside it.
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use proofmark::host::fetch::Fetcher;
 use proofmark::host::locking::{Locked, Locking};
+use proofmark::host::output;
 use proofmark::host::{files, progress};
 use proofmark::lock::Lock;
 
@@ -48,7 +50,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     for remark in &locked.remarks {
         session.progress.note(&format!("remark: {remark}"));
     }
-    say(&locked.lock, &loaded, session);
+    say(&locked.lock, &loaded, session)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -80,7 +82,7 @@ pub fn make(
 fn check(loaded: &Loaded, session: &Session) -> anyhow::Result<ExitCode> {
     match loaded.lock() {
         Ok((_, lock)) => {
-            say(&lock, loaded, session);
+            say(&lock, loaded, session)?;
             Ok(ExitCode::SUCCESS)
         }
         Err(error) if error.downcast_ref::<proofmark::lock::Error>().is_some() => {
@@ -91,18 +93,18 @@ fn check(loaded: &Loaded, session: &Session) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn say(lock: &Lock, loaded: &Loaded, session: &Session) {
+fn say(lock: &Lock, loaded: &Loaded, session: &Session) -> io::Result<()> {
     let bytes = lock.blobs(&proofmark::recipe::Profile::ALL).iter().map(|blob| blob.size).sum();
-    match session.format {
-        Format::Text => println!(
-            "{}: {} Debian packages, {} npm packages, {}",
+    output::print(&match session.format {
+        Format::Text => format!(
+            "{}: {} Debian packages, {} npm packages, {}\n",
             loaded.lock_path.display(),
             lock.debs.len(),
             lock.npm.len(),
             progress::size(bytes)
         ),
-        Format::Json => println!(
-            "{}",
+        Format::Json => format!(
+            "{}\n",
             serde_json::json!({
                 "lock": loaded.lock_path.display().to_string(),
                 "debs": lock.debs.len(),
@@ -110,5 +112,5 @@ fn say(lock: &Lock, loaded: &Loaded, session: &Session) {
                 "bytes": bytes,
             })
         ),
-    }
+    })
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use proofmark::host::files;
+use proofmark::host::output;
 use proofmark::lock::Lock;
 
 use crate::cli::{Format, Session};
@@ -39,9 +40,10 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     let locked = super::lock::make(&loaded, previous.as_ref(), &arguments.provenance, session)?;
     let changes = changes(previous.as_ref(), &locked.lock);
     match session.format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&changes)?),
-        Format::Text if changes.is_empty() => println!("no package changes"),
+        Format::Json => output::print(&format!("{}\n", serde_json::to_string_pretty(&changes)?))?,
+        Format::Text if changes.is_empty() => output::print("no package changes\n")?,
         Format::Text => {
+            let mut text = String::new();
             for change in &changes {
                 let (old, new) = (change.old.as_deref(), change.new.as_deref());
                 let (sign, versions) = match (old, new) {
@@ -49,8 +51,9 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
                     (old, None) => ('-', old.unwrap_or("").to_owned()),
                     (Some(old), Some(new)) => ('~', format!("{old} -> {new}")),
                 };
-                println!("{sign} {} {} {versions}", change.kind, change.name);
+                text.push_str(&format!("{sign} {} {} {versions}\n", change.kind, change.name));
             }
+            output::print(&text)?;
         }
     }
     if arguments.write {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use proofmark::host::fetch::Fetcher;
+use proofmark::host::output;
 use proofmark::host::{files, progress};
 use proofmark::recipe::Profile;
 
@@ -47,16 +48,16 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     files::write(&copy, text.as_bytes()).with_context(|| format!("cannot write {}", copy.display()))?;
     let bytes = blobs.iter().map(|blob| blob.size).sum();
     stage.done(&progress::size(bytes));
-    match session.format {
-        Format::Json => println!("{}", serde_json::json!({"files": blobs.len(), "bytes": bytes})),
-        Format::Text => println!(
-            "{} files, {} in {}; build from it with --vendor {} --offline",
+    output::print(&match session.format {
+        Format::Json => format!("{}\n", serde_json::json!({"files": blobs.len(), "bytes": bytes})),
+        Format::Text => format!(
+            "{} files, {} in {}; build from it with --vendor {} --offline\n",
             blobs.len(),
             progress::size(bytes),
             arguments.folder.display(),
             arguments.folder.display()
         ),
-    }
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

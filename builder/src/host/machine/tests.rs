@@ -228,7 +228,7 @@ fn the_probe_guest_runs_where_guests_run() {
     // Whatever this machine's KVM does, there is an answer and a reason.
     let choice = choose(&qemu, &environment).unwrap();
     assert!(!choice.reason.is_empty());
-    println!("{choice:?}");
+    eprintln!("{choice:?}");
 }
 
 #[test]

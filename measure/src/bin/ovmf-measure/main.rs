@@ -3,6 +3,7 @@
 mod files;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
 use std::num::{NonZeroU8, NonZeroU16};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -119,10 +120,14 @@ enum Bank {
 
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+        // Whoever stops reading early, as `head` does, has got what they wanted.
+        Ok(text) => match io::stdout().write_all(text.as_bytes()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                eprintln!("error: cannot write to standard output: {error}");
+                ExitCode::FAILURE
+            }
+            _ => ExitCode::SUCCESS,
+        },
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
