@@ -168,7 +168,7 @@ fn same_choice(essential: Essential, sets: &[&[&str]]) {
         let more: Vec<_> = ours.iter().filter(|(name, version)| theirs.get(*name) != Some(version)).collect();
         let less: Vec<_> = theirs.iter().filter(|(name, version)| ours.get(*name) != Some(version)).collect();
         assert!(more.is_empty() && less.is_empty(), "{roots:?}: only ours {more:?}, only apt's {less:?}");
-        println!("{roots:?} {essential:?}: {} packages, read {read:?}, solved {took:?}", ours.len());
+        eprintln!("{roots:?} {essential:?}: {} packages, read {read:?}, solved {took:?}", ours.len());
     }
 }
 
@@ -277,7 +277,7 @@ fn every_maintainer_script_of_the_base_packages_is_reviewed() {
     let start = Instant::now();
     let review = scripts::review(list, &Table::shipped().unwrap(), &BTreeMap::new())
         .unwrap_or_else(|unknown| panic!("{unknown}"));
-    println!("{} packages, {} scripts, judged in {:?}", names.len(), review.judged.len(), start.elapsed());
+    eprintln!("{} packages, {} scripts, judged in {:?}", names.len(), review.judged.len(), start.elapsed());
     assert!(review.judged.len() > 150);
 }
 
@@ -292,7 +292,7 @@ fn the_real_suites_are_signed_by_the_pinned_keys() {
         let start = Instant::now();
         let release =
             inrelease::verify(&file, &keyring, &expected).unwrap_or_else(|error| panic!("{suite}: {error}"));
-        println!("{suite}: {:?}, {} indexes, {:?}", release.signers, release.indexes.len(), start.elapsed());
+        eprintln!("{suite}: {:?}, {} indexes, {:?}", release.signers, release.indexes.len(), start.elapsed());
         assert_eq!(release.codename, suite);
         let index = apt.list(&format!("_dists_{suite}_main_binary-amd64_Packages"));
         assert_eq!(release.index("main/binary-amd64/Packages").unwrap().size, index.len() as u64);
@@ -344,5 +344,5 @@ fn versions_compare_as_dpkg_compares_them() {
         let status = Command::new("dpkg").args(["--compare-versions", a, operator, b]).status().unwrap();
         assert!(status.success(), "dpkg does not say {a} {operator} {b}");
     }
-    println!("{} pairs", pairs.len());
+    eprintln!("{} pairs", pairs.len());
 }

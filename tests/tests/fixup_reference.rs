@@ -310,7 +310,7 @@ fn the_fixed_tree_differs_from_a_tree_whose_scripts_ran_only_where_we_say() {
     let declared = accounts::Declared::default();
     let ids = accounts::plan(&tree, &declared, &accounts::Ids::default()).unwrap();
     accounts::apply(&mut tree, &declared, &ids).unwrap();
-    println!("PAM profiles: {:?}", pam::apply(&mut tree).unwrap());
+    eprintln!("PAM profiles: {:?}", pam::apply(&mut tree).unwrap());
     nsswitch::apply(&mut tree).unwrap();
     let enable = [
         "dbus-broker.service",
@@ -334,22 +334,22 @@ fn the_fixed_tree_differs_from_a_tree_whose_scripts_ran_only_where_we_say() {
         ..units::Declared::default()
     };
     let report = units::apply(&mut tree, &declared).unwrap();
-    println!("pulled in by what does not exist: {:?}", report.dangling);
-    println!("hidden in /var: {:?}", tmpfiles::apply(&mut tree).unwrap().hidden);
-    println!("{}", text(&tree, "usr/lib/tmpfiles.d/00-proofmark-var.conf"));
+    eprintln!("pulled in by what does not exist: {:?}", report.dangling);
+    eprintln!("hidden in /var: {:?}", tmpfiles::apply(&mut tree).unwrap().hidden);
+    eprintln!("{}", text(&tree, "usr/lib/tmpfiles.d/00-proofmark-var.conf"));
 
     let ours: BTreeMap<String, String> =
         report.links.into_iter().map(|(path, target)| (path.to_string(), target)).collect();
     let theirs = links(&ran);
     for name in ours.keys().chain(theirs.keys()).collect::<BTreeSet<_>>() {
         if ours.get(name) != theirs.get(name) {
-            println!("unit {name}: ours {:?}, theirs {:?}", ours.get(name), theirs.get(name));
+            eprintln!("unit {name}: ours {:?}, theirs {:?}", ours.get(name), theirs.get(name));
         }
     }
     for (place, node) in tree.iter() {
         let own = shape(&ran.join(place.as_str()));
         if own.as_deref() != Some(&shape_of(node)) && !place.as_str().starts_with("usr/share/doc") {
-            println!("path {place} ({}): ours {}, theirs {own:?}", node.origin, shape_of(node));
+            eprintln!("path {place} ({}): ours {}, theirs {own:?}", node.origin, shape_of(node));
         }
     }
     fn walk(root: &Path, folder: &Path, tree: &Tree) {
@@ -357,7 +357,7 @@ fn the_fixed_tree_differs_from_a_tree_whose_scripts_ran_only_where_we_say() {
             let place = entry.unwrap().path();
             let name = place.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
             if tree.get(&path(&name)).is_none() {
-                println!("only theirs {name}: {:?}", shape(&place));
+                eprintln!("only theirs {name}: {:?}", shape(&place));
             } else if place.is_dir() && !place.is_symlink() {
                 walk(root, &place, tree);
             }
@@ -388,7 +388,7 @@ fn the_fixed_tree_differs_from_a_tree_whose_scripts_ran_only_where_we_say() {
         let (ours, theirs) =
             (sorted(&text(&tree, name)), sorted(&std::fs::read_to_string(ran.join(name)).unwrap()));
         for line in ours.symmetric_difference(&theirs) {
-            println!("{name}: {} {line}", if ours.contains(line) { "ours  " } else { "theirs" });
+            eprintln!("{name}: {} {line}", if ours.contains(line) { "ours  " } else { "theirs" });
         }
     }
 }

@@ -150,7 +150,7 @@ fn missing(package: &str) {
 
 fn finish(command: &mut Command) -> Output {
     let output = command.output().expect("starts");
-    println!("{command:?}\n{}\n{}", text(&output.stdout), text(&output.stderr));
+    eprintln!("{command:?}\n{}\n{}", text(&output.stdout), text(&output.stderr));
     output
 }
 
