@@ -13,7 +13,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use proofmark::host::{built, fetch, fulcio, locking, log, osv, signer, store};
+use proofmark::host::{built, fetch, fulcio, locking, log, osv, publish, signer, store};
 use proofmark::{assemble, lock, recipe};
 
 /// The answer to a check is no.
@@ -111,6 +111,10 @@ fn advice(error: &anyhow::Error) -> (Option<String>, u8) {
                 return (Some(hint.to_owned()), 3);
             }
             _ => {}
+        }
+        if let Some(publish::Error::Refused { .. }) = cause.downcast_ref() {
+            let hint = "no bundle is written: certificate, stamp and logs have to be those of --trusted-root and --log-policy";
+            return (Some(hint.to_owned()), 1);
         }
         match cause.downcast_ref() {
             Some(fulcio::Error::Authority(log::Error::Status { .. })) => {
