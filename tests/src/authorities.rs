@@ -1,4 +1,11 @@
-//! Stands in for Fulcio and for an authority of time stamps: openssl signs, this program listens on loopback.
+//! Stands in for Fulcio with its log of certificates, and for an authority of time stamps: openssl signs, this program
+//! listens on loopback.
+//!
+//! # Shape
+//! ```text
+//! leaf.ext ─> certificate ─ its TBSCertificate, signed by the log ─> the same certificate with the log's timestamp
+//! ```
+//! RFC 6962 §3.2 says what a log signs, §3.3 how a certificate carries it.
 
 // A wrong step here is a failed test: it says so where it happens.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
@@ -9,11 +16,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use proofmark::host::log::serve::{Request, Response, serve};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::outcome::Outcome;
 
@@ -36,6 +45,8 @@ pub enum Fulcio {
     Certifies,
     /// It certifies a key of its own.
     Other,
+    /// It certifies the key, and logs the certificate nowhere.
+    Unlogged,
     /// It does not believe the token.
     Denies,
 }
@@ -57,7 +68,7 @@ impl Authorities {
     pub fn new(folder: PathBuf) -> Self {
         fs::create_dir(&folder).unwrap();
         let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
-        for name in ["ca", "tsa", "stamper", "other"] {
+        for name in ["ca", "tsa", "stamper", "other", "ct"] {
             openssl(&folder, &format!("ecparam -name prime256v1 -genkey -noout -out {name}.key"));
         }
         let root = "-days 2 -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign";
@@ -76,7 +87,7 @@ impl Authorities {
         write(
             "tsa.cnf",
             "[tsa]\ndefault_tsa=it\n[it]\nserial=tsa.serial\ncrypto_device=builtin\nsigner_cert=stamper.crt\n\
-             signer_key=stamper.key\ncerts=tsa.crt\nsigner_digest=sha256\ndefault_policy=1.2.3.4\ndigests=sha256\n\
+             signer_key=stamper.key\nsigner_digest=sha256\ndefault_policy=1.2.3.4\ndigests=sha256\n\
              ess_cert_id_chain=no\ness_cert_id_alg=sha256\n",
         );
         write("tsa.serial", "01\n");
@@ -84,7 +95,9 @@ impl Authorities {
             "leaf.ext",
             &format!(
                 "keyUsage=critical,digitalSignature\nextendedKeyUsage=codeSigning\nsubjectAltName=critical,URI:{NAME}\n\
-                 1.3.6.1.4.1.57264.1.8=ASN1:UTF8String:{ISSUER}\n"
+                 1.3.6.1.4.1.57264.1.1=DER:{}\n1.3.6.1.4.1.57264.1.8=ASN1:UTF8String:{ISSUER}\n",
+                // The issuer's first extension is its letters alone; who is careful reads the second.
+                colons(ISSUER.as_bytes())
             ),
         );
         openssl(&folder, "pkey -in other.key -pubout -out other.pub");
@@ -98,11 +111,16 @@ impl Authorities {
                 "uri": "https://authority.example.org", "certChain": {"certificates": chain},
                 "validFor": {"start": "2020-01-01T00:00:00Z"}}])
         };
+        let spki = public(&folder, "ec -in ct.key -pubout");
         let root = json!({
             "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
             "certificateAuthorities": authority(&["ca"]),
             "timestampAuthorities": authority(&["stamper", "tsa"]),
-            "tlogs": [], "ctlogs": [],
+            "tlogs": [],
+            "ctlogs": [{"baseUrl": "https://certificates.example.org", "hashAlgorithm": "SHA2_256",
+                "logId": {"keyId": STANDARD.encode(Sha256::digest(&spki))},
+                "publicKey": {"rawBytes": STANDARD.encode(&spki), "keyDetails": "PKIX_ECDSA_P256_SHA_256",
+                    "validFor": {"start": "2020-01-01T00:00:00Z"}}}],
         });
         write("root.json", &root.to_string());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -146,16 +164,77 @@ fn certified(folder: &Path, request: &[u8], fulcio: Fulcio) -> Response {
         return Response { status: 401, kind: "application/json", body };
     }
     let whose = if fulcio == Fulcio::Other { "other.pub" } else { "asked.pub" };
-    openssl(
-        folder,
-        &format!(
-            "x509 -new -force_pubkey {whose} -subj / -CA ca.crt -CAkey ca.key -CAcreateserial -days 1 -extfile leaf.ext -out leaf.crt"
-        ),
-    );
+    let issue = |extensions: &str| {
+        openssl(
+            folder,
+            &format!(
+                "x509 -new -force_pubkey {whose} -subj / -CA ca.crt -CAkey ca.key -set_serial 7 -days 1 -extfile {extensions} -out leaf.crt"
+            ),
+        );
+        openssl(folder, "x509 -in leaf.crt -outform DER -out leaf.der");
+        fs::read(folder.join("leaf.der")).unwrap()
+    };
     let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    if fulcio == Fulcio::Unlogged {
+        issue("leaf.ext");
+    } else {
+        // The two certificates are the same but for the timestamp: both have to begin in the same second.
+        let mut begins = String::new();
+        while begins.is_empty() || begins != dates(folder) {
+            let list = logged(folder, tbs(&issue("leaf.ext")));
+            begins = dates(folder);
+            let extension = format!("1.3.6.1.4.1.11129.2.4.2=DER:{}\n", colons(&list));
+            fs::write(folder.join("logged.ext"), read("leaf.ext") + &extension).unwrap();
+            issue("logged.ext");
+        }
+    }
     let chain = json!({"certificates": [read("leaf.crt"), read("ca.crt")]});
     let body = json!({"signedCertificateEmbeddedSct": {"chain": chain}}).to_string().into_bytes();
     Response { status: 201, kind: "application/json", body }
+}
+
+/// Bytes as openssl's configuration has them.
+fn colons(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+}
+
+/// When the certificate of the leaf begins and ends.
+fn dates(folder: &Path) -> String {
+    let mut command = Command::new("openssl");
+    command.args(["x509", "-noout", "-dates", "-in", "leaf.crt"]).current_dir(folder);
+    Outcome::of(&mut command).succeeded().stdout
+}
+
+/// The TBSCertificate of a certificate (RFC 5280 §4.1), both of 256 to 65535 bytes.
+fn tbs(certificate: &[u8]) -> &[u8] {
+    let inner = &certificate[4..];
+    assert_eq!([&certificate[..2], &inner[..2]], [[0x30, 0x82]; 2]);
+    &inner[..4 + usize::from(u16::from_be_bytes([inner[2], inner[3]]))]
+}
+
+/// The list of one signed timestamp for a certificate, as an extension has it.
+fn logged(folder: &Path, tbs: &[u8]) -> Vec<u8> {
+    let length = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap().to_be_bytes();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let now = u64::try_from(now).unwrap().to_be_bytes();
+    let issuer = Sha256::digest(public(folder, "ec -in ca.key -pubout"));
+    let log = Sha256::digest(public(folder, "ec -in ct.key -pubout"));
+    // v1, certificate_timestamp; precert_entry; no extensions.
+    let signed = [&[0, 0], &now[..], &[0, 1], &issuer, &[0], &length(tbs), tbs, &[0, 0]].concat();
+    fs::write(folder.join("logged"), signed).unwrap();
+    openssl(folder, "dgst -sha256 -sign ct.key -out logged.sig logged");
+    let signature = fs::read(folder.join("logged.sig")).unwrap();
+    // v1; SHA-256 and ECDSA.
+    let stamp = [&[0], &log[..], &now, &[0, 0], &[4, 3], &length(&signature), &signature].concat();
+    let item = [&length(&stamp), &stamp[..]].concat();
+    let list = [&length(&item), &item[..]].concat();
+    [&[0x04, u8::try_from(list.len()).ok().filter(|length| *length < 0x80).unwrap()], &list[..]].concat()
+}
+
+/// A public key as DER.
+fn public(folder: &Path, how: &str) -> Vec<u8> {
+    openssl(folder, &format!("{how} -outform DER -out public.der"));
+    fs::read(folder.join("public.der")).unwrap()
 }
 
 /// An identity token of the form that issuers give, which the authority believes.

@@ -9,4 +9,5 @@ pub mod model;
 pub mod npm;
 pub mod outcome;
 pub mod program;
+pub mod pypi;
 pub mod trixie;

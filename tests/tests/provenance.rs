@@ -346,6 +346,11 @@ fn who_has_no_key_signs_by_a_token_of_its_identity() {
     *authorities.fulcio.lock().unwrap() = Fulcio::Other;
     publish().refused(1, &["for another key"]);
     nothing();
+    // The trust root names a log of certificates: who is in none is nobody.
+    *authorities.fulcio.lock().unwrap() = Fulcio::Unlogged;
+    publish().refused(1, &["would be refused", "SCT"]);
+    assert!(!lab.path("out/provenance.sigstore.json").exists());
+    fs::remove_file(lab.path("out/provenance.dsse.json")).unwrap();
     *authorities.fulcio.lock().unwrap() = Fulcio::Certifies;
     let good = fs::read_to_string(&secret).unwrap();
     write(&good, 0o644);

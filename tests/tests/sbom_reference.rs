@@ -8,7 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // all of it is a test
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,8 +19,8 @@ use rootfs::content::Sha256Digest;
 use rootfs::erofs::{FileType, Reader};
 use serde_json::Value;
 use system_tests::inputs::{self, Inputs};
-use system_tests::npm::skipped;
 use system_tests::outcome::Outcome;
+use system_tests::pypi;
 use tempfile::TempDir;
 
 /// What is installed, each of a version that is known to do what is asked of it.
@@ -58,35 +58,7 @@ print(count)
 
 /// The folder of the tools' programs; `None` when they cannot be had.
 fn tools() -> Option<PathBuf> {
-    let kept = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    fs::create_dir_all(kept).unwrap();
-    let guard = File::create(kept.join("sbom-tools.lock")).unwrap();
-    guard.lock().unwrap();
-    let folder =
-        kept.join(format!("sbom-tools-{}", &Sha256Digest::of(TOOLS.concat().as_bytes()).to_string()[..8]));
-    let programs = folder.join("bin");
-    if folder.join("done").is_file() {
-        return Some(programs);
-    }
-    let run = |command: &mut Command| match command.output() {
-        Ok(output) if output.status.success() => true,
-        Ok(output) => {
-            eprintln!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-            false
-        }
-        Err(error) => {
-            eprintln!("{command:?}: {error}");
-            false
-        }
-    };
-    let made = run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))
-        && run(Command::new(programs.join("pip")).args(["install", "--quiet"]).args(TOOLS));
-    if !made {
-        skipped("the validators cannot be fetched from PyPI");
-        return None;
-    }
-    fs::write(folder.join("done"), "").unwrap();
-    Some(programs)
+    pypi::programs("sbom-tools", &TOOLS, Path::new(env!("CARGO_TARGET_TMPDIR")))
 }
 
 /// The image of the recipe `minimal`, and others that the environment names.

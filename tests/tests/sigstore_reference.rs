@@ -1,15 +1,15 @@
 //! Other people's verifiers judge what is published beside an image, and forgeries of it.
 //!
 //! # Shape
-//! `@sigstore/verify` from npm is installed into a folder of the tests. `cosign` and `sigstore-go-verification` are run
+//! `@sigstore/verify` from npm and `sigstore` from PyPI are installed into folders of the tests. `cosign` and `sigstore-go-verification` are run
 //! when this machine has them, or the folder that `PROOFMARK_SIGSTORE_TOOLS` names; Debian packages both.
 //!
-//! | verifier | a key's bundle in a log like Rekor v2 | a certificate's, with a time stamp |
+//! | verifier | a key's bundle in a log like Rekor v2 | a logged certificate's, with a time stamp |
 //! | --- | --- | --- |
 //! | `@sigstore/verify` 4.1.3 | accepted, forgeries refused | accepted, forgeries refused |
 //! | `cosign` 3.1.1 | accepted, forgeries refused | accepted, forgeries refused |
 //! | `sigstore-go` 1.3.0 | wants a time, which such a log does not give | accepted, forgeries refused |
-//! | `sigstore` (PyPI) 4.5.1 | knows no managed keys: not run | wants a log of certificates too: not run |
+//! | `sigstore` (PyPI) 4.5.1 | knows no managed keys: not run | accepted, forgeries refused |
 //! | `rekor-cli` 1.5.3 | asks servers of the first generation: not run | the same |
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
@@ -33,9 +33,23 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use system_tests::authorities::{Authorities, ISSUER, NAME, token};
 use system_tests::npm::skipped;
+use system_tests::pypi;
 
 /// What npm is asked for; the one that is bundled with npm 11 does not know envelopes in logs of the second generation.
 const NPM: &str = "@sigstore/verify@4.1.3";
+
+/// What pip is asked for.
+const PYPI: &str = "sigstore==4.5.1";
+
+const PYTHON: &str = r#"
+import sys
+from sigstore.models import Bundle, TrustedRoot
+from sigstore.verify import Verifier
+from sigstore.verify.policy import Identity
+bundle, root, name, issuer = sys.argv[1:]
+verifier = Verifier(trusted_root=TrustedRoot.from_file(root))
+verifier.verify_dsse(Bundle.from_json(open(bundle).read()), Identity(identity=name, issuer=issuer))
+"#;
 
 const SCRIPT: &str = r#"
 const { readFileSync } = require('node:fs');
@@ -48,7 +62,7 @@ const read = (path) => readFileSync(path, 'utf8');
 const known = () => ({ publicKey: createPublicKey(read(key)), validFor: () => true });
 const trust = toTrustMaterial(TrustedRoot.fromJSON(JSON.parse(read(root))), known);
 const who = issuer ? { subjectAlternativeName, extensions: { issuer } } : undefined;
-const verifier = new Verifier(trust, { tlogThreshold: 1, ctlogThreshold: 0, timestampThreshold: who ? 1 : 0 });
+const verifier = new Verifier(trust, { tlogThreshold: 1, ctlogThreshold: who ? 1 : 0, timestampThreshold: who ? 1 : 0 });
 verifier.verify(toSignedEntity(bundleFromJSON(JSON.parse(read(bundle)))), who);
 "#;
 
@@ -224,6 +238,28 @@ fn npms_verifier_accepts_what_is_published_and_refuses_forgeries() {
     }
 }
 
+#[test]
+fn the_verifier_of_pypi_accepts_what_a_certificate_signs_and_refuses_forgeries() {
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let Some(programs) = pypi::programs("sigstore-python", &[PYPI], kept) else { return };
+    let published = Published::keyless();
+    let run = |bundle: &Path, name: &str, issuer: &str| {
+        Command::new(programs.join("python3"))
+            .args(["-c", PYTHON])
+            .arg(bundle)
+            .arg(published.path("trusted_root.json"))
+            .args([name, issuer])
+            .env("HOME", published.root.path())
+            .output()
+            .unwrap()
+    };
+    published.judged("sigstore", Body::Read, &|bundle| run(bundle, NAME, ISSUER));
+    let good = published.path("provenance.sigstore.json");
+    for (name, issuer) in OTHERS {
+        assert!(!run(&good, name, issuer).status.success(), "{name} of {issuer}");
+    }
+}
+
 /// A program of Debian's, on this machine or in the folder that was named.
 fn tool(name: &str) -> Option<PathBuf> {
     let named = std::env::var_os("PROOFMARK_SIGSTORE_TOOLS");
@@ -257,7 +293,7 @@ fn cosign_accepts_what_is_published_and_refuses_forgeries() {
     let published = Published::keyless();
     let run = |bundle: &Path, name: &str, issuer: &str| {
         Command::new(&cosign)
-            .args(["verify-blob-attestation", "--type", "slsaprovenance1", "--insecure-ignore-sct"])
+            .args(["verify-blob-attestation", "--type", "slsaprovenance1"])
             .args(["--use-signed-timestamps", "--certificate-identity", name])
             .args(["--certificate-oidc-issuer", issuer, "--bundle"])
             .arg(bundle)
@@ -284,7 +320,6 @@ fn sigstore_go_accepts_what_has_a_time_and_refuses_forgeries() {
     let published = Published::new();
     let run = |published: &Published, bundle: &Path, who: &[&str]| {
         Command::new(&program)
-            .arg("-requireCTlog=false")
             .args(who)
             .arg("-trustedrootJSONpath")
             .arg(published.path("trusted_root.json"))
@@ -295,7 +330,7 @@ fn sigstore_go_accepts_what_has_a_time_and_refuses_forgeries() {
             .unwrap()
     };
     let (bundle, key) = (published.path("provenance.sigstore.json"), published.path("signer.pub"));
-    let output = run(&published, &bundle, &["-publicKey", key.to_str().unwrap()]);
+    let output = run(&published, &bundle, &["-requireCTlog=false", "-publicKey", key.to_str().unwrap()]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("timestamp"), "{said}");
 
