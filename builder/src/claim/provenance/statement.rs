@@ -98,7 +98,7 @@ fn subject(name: &str, sha256: &str) -> Subject {
     Subject { digest: BTreeMap::from([("sha256".to_owned(), sha256.to_owned())]), name: name.to_owned() }
 }
 
-/// The subjects of an image's statements: disk and file::UKI.
+/// The subjects of an image's statements: disk and UKI.
 fn subjects(manifest: &Manifest) -> Vec<Subject> {
     let named =
         [file::DISK, file::UKI].into_iter().filter_map(|name| Some((name, manifest.outputs.get(name)?)));
