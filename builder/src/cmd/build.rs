@@ -182,11 +182,11 @@ pub fn make(arguments: &Arguments, session: &Session) -> anyhow::Result<Done> {
     stage.done(&format!("{}; {}", size(bytes), beside.took()));
 
     let mut manifest = image.manifest.clone();
-    let mut tell = |name: &str, size, sha256: Sha256Digest| {
+    let mut list = |name: &str, size, sha256: Sha256Digest| {
         manifest.outputs.insert(name.to_owned(), Output { size, sha256: sha256.to_string() });
     };
-    tell(file::DISK, bytes, sha256);
-    written.iter().for_each(|file| tell(file.name, file.size, file.sha256));
+    list(file::DISK, bytes, sha256);
+    written.iter().for_each(|file| list(file.name, file.size, file.sha256));
     let uki = written.iter().find(|file| file.name == file::UKI).context("the UKI was not written")?;
     let files = reference::Files {
         uki: Digest::Sha256(uki.sha256.0),
@@ -197,7 +197,7 @@ pub fn make(arguments: &Arguments, session: &Session) -> anyhow::Result<Done> {
     let values = values.as_ref().map(reference::to_text);
     let mut last = Vec::new();
     if let Some(text) = &values {
-        tell(file::VALUES, text.len() as u64, Sha256Digest::of(text.as_bytes()));
+        list(file::VALUES, text.len() as u64, Sha256Digest::of(text.as_bytes()));
         last.push((file::VALUES, text.as_bytes()));
     }
     let text = manifest.to_text();
