@@ -63,7 +63,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     let disk = Some(Digest::Sha256(pass.sha256.0));
     let computed = hashed.document(values::Files { uki, disk, disk_bytes: opened.disk.bytes() })?;
     let mut mismatches = of_root(&pass, &boot);
-    if let Some(folder) = &opened.folder
+    if let Some(folder) = &place.folder
         && let Ok(beside) = std::fs::read(folder.join(file::UKI))
         && beside != opened.uki
     {

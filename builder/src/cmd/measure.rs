@@ -15,7 +15,7 @@ use ovmf_measure::shape::{self, Name, Shape, Start};
 use ovmf_measure::stub::Uki;
 use proofmark::claim::file;
 use proofmark::claim::manifest::Manifest;
-use proofmark::claim::reference::{self as claim, Detail, Firmware, Hashed};
+use proofmark::claim::reference::{self as values, Detail, Firmware, Hashed};
 use proofmark::host::fetch::Fetcher;
 use proofmark::host::firmware::{self, Derived};
 use proofmark::host::output;
@@ -105,8 +105,6 @@ pub struct Place {
 
 /// An image, as measuring and auditing need it.
 pub struct Opened {
-    /// Its folder; none for a raw disk.
-    pub folder: Option<PathBuf>,
     /// The disk.
     pub disk: RawDisk,
     /// The program that firmware starts.
@@ -152,7 +150,7 @@ pub fn open(place: &Place) -> anyhow::Result<Opened> {
             _ => reference::Profile::Debug,
         },
     };
-    Ok(Opened { folder: place.folder.clone(), disk, uki, image })
+    Ok(Opened { disk, uki, image })
 }
 
 impl Place {
@@ -185,9 +183,7 @@ impl Place {
         Fetcher::new(&session.store, &session.mirrors, session.network).ensure(&[blob], session.progress)?;
         Ok(Some(firmware::locked(&session.store, &parsed, Derived::Taken)?))
     }
-}
 
-impl Opened {
     /// The digest of the disk that its manifest names; none where there is no manifest.
     pub fn disk_digest(&self) -> anyhow::Result<Option<Digest>> {
         if let Some(folder) = &self.folder
@@ -199,11 +195,13 @@ impl Opened {
         }
         Ok(None)
     }
+}
 
+impl Opened {
     /// What its reference values are computed from.
-    pub fn inputs<'a>(&'a self, machines: &'a [(Name, Shape)], orders: &'a [Order]) -> claim::Inputs<'a> {
+    pub fn inputs<'a>(&'a self, machines: &'a [(Name, Shape)], orders: &'a [Order]) -> values::Inputs<'a> {
         let (image, disk_head) = (self.image.clone(), self.disk.head());
-        claim::Inputs { image, uki: &self.uki, disk_head, machines, orders }
+        values::Inputs { image, uki: &self.uki, disk_head, machines, orders }
     }
 }
 
@@ -220,7 +218,7 @@ pub fn hashed<T>(
         let firmware = scope.spawn(firmware);
         let firmware = || firmware.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let opened = open(place)?;
-        then(&opened, &claim::hash(&opened.inputs(machines, orders), firmware)?)
+        then(&opened, &values::hash(&opened.inputs(machines, orders), firmware)?)
     })
 }
 
@@ -285,7 +283,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     let detail = if arguments.explain { Detail::Explained } else { Detail::Values };
     match session.format {
         Format::Text => {
-            let texts: Vec<String> = all.iter().map(|platform| claim::text(platform, detail)).collect();
+            let texts: Vec<String> = all.iter().map(|platform| values::text(platform, detail)).collect();
             output::print(&texts.join("\n"))?;
         }
         Format::Json => {
@@ -297,8 +295,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
                     "algorithm": platform.algorithm,
                     "shape": words,
                     "mrtd": platform.mrtd,
-                    "registers": claim::registers_json(platform),
-                    "events": claim::events_json(platform),
+                    "registers": values::registers_json(platform),
+                    "events": values::events_json(platform),
                 })
             };
             let document = match (arguments.platform, all.as_slice()) {

@@ -115,7 +115,7 @@ impl FromImage<'_> {
         let document = |opened: &Opened, hashed: &Hashed<'_>| {
             Ok(hashed.document(Files {
                 uki: Algorithm::Sha256.of(&opened.uki),
-                disk: opened.disk_digest()?,
+                disk: place.disk_digest()?,
                 disk_bytes: opened.disk.bytes(),
             })?)
         };
