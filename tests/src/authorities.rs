@@ -111,7 +111,7 @@ impl Authorities {
                 "uri": "https://authority.example.org", "certChain": {"certificates": chain},
                 "validFor": {"start": "2020-01-01T00:00:00Z"}}])
         };
-        let spki = public(&folder, "ec -in ct.key -pubout");
+        let spki = public(&folder, "ct");
         let root = json!({
             "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
             "certificateAuthorities": authority(&["ca"]),
@@ -217,8 +217,8 @@ fn logged(folder: &Path, tbs: &[u8]) -> Vec<u8> {
     let length = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap().to_be_bytes();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
     let now = u64::try_from(now).unwrap().to_be_bytes();
-    let issuer = Sha256::digest(public(folder, "ec -in ca.key -pubout"));
-    let log = Sha256::digest(public(folder, "ec -in ct.key -pubout"));
+    let issuer = Sha256::digest(public(folder, "ca"));
+    let log = Sha256::digest(public(folder, "ct"));
     // v1, certificate_timestamp; precert_entry; no extensions.
     let signed = [&[0, 0], &now[..], &[0, 1], &issuer, &[0], &length(tbs), tbs, &[0, 0]].concat();
     fs::write(folder.join("logged"), signed).unwrap();
@@ -231,9 +231,9 @@ fn logged(folder: &Path, tbs: &[u8]) -> Vec<u8> {
     [&[0x04, u8::try_from(list.len()).ok().filter(|length| *length < 0x80).unwrap()], &list[..]].concat()
 }
 
-/// A public key as DER.
-fn public(folder: &Path, how: &str) -> Vec<u8> {
-    openssl(folder, &format!("{how} -outform DER -out public.der"));
+/// The public half of a key, as DER.
+fn public(folder: &Path, key: &str) -> Vec<u8> {
+    openssl(folder, &format!("pkey -in {key}.key -pubout -outform DER -out public.der"));
     fs::read(folder.join("public.der")).unwrap()
 }
 

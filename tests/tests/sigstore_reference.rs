@@ -70,7 +70,8 @@ verifier.verify(toSignedEntity(bundleFromJSON(JSON.parse(read(bundle)))), who);
 const OTHERS: [(&str, &str); 2] =
     [("https://ci.example.org/other", ISSUER), (NAME, "https://id.example.com")];
 
-/// Where a bundle has its time stamp.
+/// Where a bundle has its time stamps, and the only one.
+const STAMPS: &str = "/verificationMaterial/timestampVerificationData/rfc3161Timestamps";
 const STAMP: &str = "/verificationMaterial/timestampVerificationData/rfc3161Timestamps/0/signedTimestamp";
 
 /// What a verifier does with the log's entry that a bundle has.
@@ -174,11 +175,12 @@ impl Published {
                 *bytes.iter_mut().rev().nth(7).unwrap() ^= 1;
                 json!(STANDARD.encode(bytes))
             });
-            // A stamp that is right, on another signature, and none at all.
+            // A stamp that is right, on another signature; and none at all.
             let other = Published::keyless();
             let other: Value =
                 serde_json::from_slice(&fs::read(other.path("provenance.sigstore.json")).unwrap()).unwrap();
             forge("stamp of another", STAMP, &|_| other.pointer(STAMP).unwrap().clone());
+            forge("stamp that is not there", STAMPS, &|_| json!([]));
             forge("certificate", "/verificationMaterial/certificate/rawBytes", &flip);
         }
         forge("checkpoint", &format!("{proof}/checkpoint/envelope"), &|value| {
@@ -196,6 +198,15 @@ impl Published {
                 continue;
             }
             assert!(!run(&path).status.success(), "{name} accepts a forged {forgery}");
+        }
+    }
+
+    /// The same of a bundle with a certificate; `run` takes whom it has to name, and who has to have vouched for it.
+    fn judged_by_name(&self, name: &str, body: Body, run: &dyn Fn(&Path, &str, &str) -> Output) {
+        self.judged(name, body, &|bundle| run(bundle, NAME, ISSUER));
+        let good = self.path("provenance.sigstore.json");
+        for (other, issuer) in OTHERS {
+            assert!(!run(&good, other, issuer).status.success(), "{name} takes {other} of {issuer}");
         }
     }
 }
@@ -231,11 +242,7 @@ fn npms_verifier_accepts_what_is_published_and_refuses_forgeries() {
         let root = published.path("trusted_root.json");
         Command::new("node").arg(&script).arg(bundle).arg(root).args(["none", name, issuer]).output().unwrap()
     };
-    published.judged("@sigstore/verify", Body::Read, &|bundle| run(bundle, NAME, ISSUER));
-    let good = published.path("provenance.sigstore.json");
-    for (name, issuer) in OTHERS {
-        assert!(!run(&good, name, issuer).status.success(), "{name} of {issuer}");
-    }
+    published.judged_by_name("@sigstore/verify", Body::Read, &run);
 }
 
 #[test]
@@ -253,11 +260,7 @@ fn the_verifier_of_pypi_accepts_what_a_certificate_signs_and_refuses_forgeries()
             .output()
             .unwrap()
     };
-    published.judged("sigstore", Body::Read, &|bundle| run(bundle, NAME, ISSUER));
-    let good = published.path("provenance.sigstore.json");
-    for (name, issuer) in OTHERS {
-        assert!(!run(&good, name, issuer).status.success(), "{name} of {issuer}");
-    }
+    published.judged_by_name("sigstore", Body::Read, &run);
 }
 
 /// A program of Debian's, on this machine or in the folder that was named.
@@ -276,27 +279,11 @@ fn cosign_accepts_what_is_published_and_refuses_forgeries() {
         eprintln!("SKIPPED: no cosign of version 3; set PROOFMARK_SIGSTORE_TOOLS");
         return;
     };
-    let published = Published::new();
-    published.judged("cosign", Body::MadeAnew, &|bundle| {
+    let run = |published: &Published, bundle: &Path, who: &[&str]| {
         Command::new(&cosign)
             .args(["verify-blob-attestation", "--type", "slsaprovenance1", "--bundle"])
             .arg(bundle)
-            .arg("--key")
-            .arg(published.path("signer.pub"))
-            .arg("--trusted-root")
-            .arg(published.path("trusted_root.json"))
-            .arg(published.path("disk.raw"))
-            .env("HOME", published.root.path())
-            .output()
-            .unwrap()
-    });
-    let published = Published::keyless();
-    let run = |bundle: &Path, name: &str, issuer: &str| {
-        Command::new(&cosign)
-            .args(["verify-blob-attestation", "--type", "slsaprovenance1"])
-            .args(["--use-signed-timestamps", "--certificate-identity", name])
-            .args(["--certificate-oidc-issuer", issuer, "--bundle"])
-            .arg(bundle)
+            .args(who)
             .arg("--trusted-root")
             .arg(published.path("trusted_root.json"))
             .arg(published.path("disk.raw"))
@@ -304,11 +291,15 @@ fn cosign_accepts_what_is_published_and_refuses_forgeries() {
             .output()
             .unwrap()
     };
-    published.judged("cosign", Body::MadeAnew, &|bundle| run(bundle, NAME, ISSUER));
-    let good = published.path("provenance.sigstore.json");
-    for (name, issuer) in OTHERS {
-        assert!(!run(&good, name, issuer).status.success(), "{name} of {issuer}");
-    }
+    let published = Published::new();
+    let key = published.path("signer.pub");
+    let who = ["--key", key.to_str().unwrap()];
+    published.judged("cosign", Body::MadeAnew, &|bundle| run(&published, bundle, &who));
+    let published = Published::keyless();
+    published.judged_by_name("cosign", Body::MadeAnew, &|bundle, name, issuer| {
+        let who = ["--certificate-identity", name, "--certificate-oidc-issuer", issuer];
+        run(&published, bundle, &[&["--use-signed-timestamps"], &who[..]].concat())
+    });
 }
 
 #[test]
@@ -335,10 +326,7 @@ fn sigstore_go_accepts_what_has_a_time_and_refuses_forgeries() {
     assert!(!output.status.success() && said.contains("timestamp"), "{said}");
 
     let published = Published::keyless();
-    let who = |name, issuer| ["-expectedSAN", name, "-expectedIssuer", issuer];
-    published.judged("sigstore-go", Body::MadeAnew, &|bundle| run(&published, bundle, &who(NAME, ISSUER)));
-    let good = published.path("provenance.sigstore.json");
-    for (name, issuer) in OTHERS {
-        assert!(!run(&published, &good, &who(name, issuer)).status.success(), "{name} of {issuer}");
-    }
+    published.judged_by_name("sigstore-go", Body::MadeAnew, &|bundle, name, issuer| {
+        run(&published, bundle, &["-expectedSAN", name, "-expectedIssuer", issuer])
+    });
 }
