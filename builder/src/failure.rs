@@ -13,6 +13,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use proofmark::claim::attestation;
 use proofmark::host::{built, fetch, fulcio, locking, log, osv, publish, signer, store};
 use proofmark::{assemble, lock, recipe};
 
@@ -163,7 +164,12 @@ fn advice(error: &anyhow::Error) -> (Option<String>, u8) {
         }
         if let Some(locking::Error::LostProvenance { .. }) = cause.downcast_ref() {
             let hint = "the lock stays as it was: find out why before you take it, for a stolen account publishes without \
-                        attestations; then say --accept-lost-provenance NAME";
+                        attestations, or from a repository of its own; then say --accept-lost-provenance NAME";
+            return (Some(hint.to_owned()), 1);
+        }
+        if let Some(attestation::Error::UnknownKey { .. }) = cause.downcast_ref() {
+            let hint = "the lock stays as it was: if the registry has a new key, give its keys of today by --npm-keys FILE, \
+                        as Sigstore's TUF repository has them";
             return (Some(hint.to_owned()), 1);
         }
         if let Some(locking::Error::UnknownProvenance { .. }) = cause.downcast_ref() {

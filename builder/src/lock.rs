@@ -230,6 +230,9 @@ pub struct Npm {
     /// Size of that in bytes.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub attestations_size: u64,
+    /// The repository whose build made it, as an authority certified it; empty where nobody did.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source: String,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -603,6 +606,7 @@ pub(crate) mod tests {
                 engines: String::new(),
                 attestations: String::new(),
                 attestations_size: 0,
+                source: String::new(),
             }],
             validated: vec![],
         }

@@ -1,4 +1,5 @@
-//! What is said of a whole image: known vulnerabilities, exports, and the chain from Debian's keys to its packages.
+//! What is said of a whole image: known vulnerabilities, exports, and the chains from Debian's keys and npm's to its
+//! packages.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // all of it is a test
 
@@ -6,7 +7,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use proofmark::claim::envelope::{IN_TOTO, SigningKey};
+use proofmark::claim::provenance::policy::{add_authorities, log_in_root, trust_root};
+use proofmark::claim::transparency::entry::Verifier;
+use proofmark::claim::transparency::note;
+use proofmark::claim::transparency::policy::Policy;
+use proofmark::host::log::directory::{Unwitnessed, Writer};
+use proofmark::host::log::{Folder, Submission, TransparencyLog};
+use proofmark::host::signer::Signer;
+use proofmark::host::stamp::stamp;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256, Sha512};
+use system_tests::authorities::Authorities;
 use system_tests::inputs::{self, Inputs};
 use system_tests::outcome::Outcome;
 use tempfile::TempDir;
@@ -185,6 +199,24 @@ fn reference_values_of_another_image_are_not_exported() {
     );
 }
 
+/// The recipe `minimal` with a lock whose releases can be had: mirrors keep the newest only, and the lock may be older.
+fn with_releases(folder: &Path) -> Inputs {
+    let inputs = Inputs::minimal();
+    let vendored = inputs.vendored();
+    let lock = fs::read_to_string(inputs.lock()).unwrap().parse::<toml::Table>().unwrap();
+    let there = |archive: &toml::Value| {
+        ["debian", "debian-security"].iter().any(|kind| {
+            let at = |key: &str| vendored.join(kind).join(archive[key].as_str().unwrap());
+            at("path").is_file() && at("index-path").is_file()
+        })
+    };
+    if lock["archive"].as_array().unwrap().iter().all(there) {
+        return inputs;
+    }
+    eprintln!("NO MIRROR HAS THE RELEASES OF THE LOCK ANY MORE; A LOCK OF TODAY IS USED.");
+    inputs.locked_now(&folder.join("today")).unwrap_or_else(|why| panic!("{why}"))
+}
+
 #[test]
 fn the_chain_from_debians_keys_to_every_package_is_whole_without_a_network() {
     let folder = TempDir::new().unwrap();
@@ -198,18 +230,9 @@ fn the_chain_from_debians_keys_to_every_package_is_whole_without_a_network() {
                 .arg(vendored),
         )
     };
-    let mut inputs = Inputs::minimal();
-    let mut first = check(&inputs.recipe(), &inputs.vendored());
-    if first.code == Some(3) {
-        // Mirrors keep the newest release only, and the lock may be older.
-        eprintln!(
-            "NO MIRROR HAS THE RELEASES OF THE LOCK ANY MORE; A LOCK OF TODAY IS USED.\n{}",
-            first.stderr
-        );
-        inputs = inputs.locked_now(&folder.path().join("today")).unwrap_or_else(|why| panic!("{why}"));
-        first = check(&inputs.recipe(), &inputs.vendored());
-    }
+    let inputs = with_releases(folder.path());
     let vendored = inputs.vendored();
+    let first = check(&inputs.recipe(), &vendored);
     let findings: Value = serde_json::from_str(&first.succeeded().stdout).unwrap();
     assert_eq!(findings["suites"].as_array().unwrap().len(), 3, "{findings}");
     assert!(findings["debs"].as_u64().unwrap() > 60, "{findings}");
@@ -241,4 +264,118 @@ fn the_chain_from_debians_keys_to_every_package_is_whole_without_a_network() {
         assert_eq!(outcome.code, Some(4), "{said}: {}", outcome.stderr);
         assert!(outcome.stdout.contains(said), "{said}: {}", outcome.stdout);
     }
+}
+
+/// A registry with one package, its key, and the log and the authority of time stamps that its attestations go to.
+struct Registry {
+    folder: TempDir,
+    document: Value,
+}
+
+impl Registry {
+    const TARBALL: &[u8] = b"what the package holds does not matter here";
+
+    fn new() -> Registry {
+        let folder = TempDir::new().unwrap();
+        let authorities = Authorities::new(folder.path().join("authorities"));
+        let key = SigningKey::from_seed(&[7; 32]).unwrap();
+        let public = key.public().der().unwrap();
+        let kind = "https://github.com/npm/attestation/tree/main/specs/publish/v0.1";
+        let sha512 = hex::encode(Sha512::digest(Registry::TARBALL));
+        let statement = json!({"_type": "https://in-toto.io/Statement/v0.1", "predicateType": kind,
+            "subject": [{"name": "pkg:npm/%40s/tiny@1.0.0", "digest": {"sha512": sha512}}],
+            "predicate": {"name": "@s/tiny", "version": "1.0.0", "registry": "https://registry.example.org"}});
+        let envelope = Signer::Key(key).envelope(IN_TOTO, statement.to_string().into_bytes()).unwrap();
+        let own = note::SigningKey::new("log.example.org", note::Role::Log, &[8; 32]).unwrap();
+        let writer = Writer::init(&folder.path().join("log"), own).unwrap();
+        let logs = log_in_root(writer.key(), None);
+        let policy = Policy::parse(&format!("log {}\nquorum none\n", writer.key())).unwrap();
+        let verifier = Verifier::Key(public.clone());
+        let mut log = Folder { writer, cosigners: Unwitnessed, policy: &policy };
+        let entry = log.submit(Submission { envelope: &envelope, verifier: &verifier }).unwrap().entry;
+        let patience = std::time::Duration::from_secs(20);
+        let time = stamp(&format!("{}/stamp", authorities.address), &envelope.signature, patience).unwrap();
+        let mut bundle: Value = serde_json::from_str(&envelope.bundle(&verifier, &[entry], &[time])).unwrap();
+        bundle["verificationMaterial"]["publicKey"]["hint"] = json!("the registry's");
+        let mut root = trust_root(&[logs]);
+        let given = fs::read(authorities.folder.join("root.json")).unwrap();
+        add_authorities(&mut root, &serde_json::from_slice(&given).unwrap());
+        fs::write(folder.path().join("root.json"), root.to_string()).unwrap();
+        let keys = json!({"keys": [{"keyId": "the registry's", "keyUsage": "npm:attestations", "publicKey": {
+            "rawBytes": STANDARD.encode(public), "keyDetails": "PKIX_ECDSA_P256_SHA_256",
+            "validFor": {"start": "2020-01-01T00:00:00Z"}}}]});
+        fs::write(folder.path().join("keys.json"), keys.to_string()).unwrap();
+        let document = json!({"attestations": [{"predicateType": kind, "bundle": bundle}]});
+        Registry { folder, document }
+    }
+
+    /// Serves the package from a vendored folder; gives how a lock names it.
+    fn serve(&self, document: &Value) -> String {
+        let write = |path: &str, bytes: &[u8]| {
+            let path = self.folder.path().join("vendor/npm").join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        };
+        let document = document.to_string();
+        write("@s/tiny/-/tiny-1.0.0.tgz", Registry::TARBALL);
+        write("-/npm/v1/attestations/@s%2ftiny@1.0.0", document.as_bytes());
+        format!(
+            "\n[[npm]]\nrole = \"application\"\napplication = \"tiny\"\nlocation = \"node_modules/@s/tiny\"\n\
+             name = \"@s/tiny\"\nversion = \"1.0.0\"\npath = \"@s/tiny/-/tiny-1.0.0.tgz\"\nsize = {}\n\
+             sha256 = \"{}\"\nintegrity = \"sha512-{}\"\nattestations = \"{}\"\nattestations-size = {}\n",
+            Registry::TARBALL.len(),
+            hex::encode(Sha256::digest(Registry::TARBALL)),
+            STANDARD.encode(Sha512::digest(Registry::TARBALL)),
+            hex::encode(Sha256::digest(&document)),
+            document.len(),
+        )
+    }
+}
+
+#[test]
+fn what_a_registry_attests_is_judged_without_a_network() {
+    let registry = Registry::new();
+    let inputs = with_releases(registry.folder.path());
+    let recipes = registry.folder.path().join("recipes");
+    inputs::copy(&inputs.recipes, &recipes).unwrap();
+    let lock = recipes.join("minimal/recipe.lock");
+    let text = fs::read_to_string(&lock).unwrap();
+    let (npm, rest) = ("npm = []\n", text.replacen("npm = []\n", "", 1));
+    assert!(text.contains(npm));
+    let at = |name: &str| registry.folder.path().join(name);
+    let check = |entry: &str, trust: &[(&str, &str)]| {
+        fs::write(&lock, format!("{rest}{entry}")).unwrap();
+        let mut command = inputs::proofmark(&inputs.store);
+        command.args(["--offline", "--json", "inputs"]).arg(recipes.join("minimal"));
+        command.arg("--vendor").arg(inputs.vendored()).arg("--vendor").arg(at("vendor"));
+        for (flag, name) in trust {
+            command.arg(flag).arg(at(name));
+        }
+        Outcome::of(&mut command)
+    };
+    let trust = [("--npm-keys", "keys.json"), ("--npm-trusted-root", "root.json")];
+    let right = registry.serve(&registry.document);
+    let findings: Value = serde_json::from_str(&check(&right, &trust).succeeded().stdout).unwrap();
+    assert_eq!((&findings["npm"], &findings["attested"]), (&json!(1), &json!(1)), "{findings}");
+    assert_eq!((&findings["unattested"], &findings["sources"]), (&json!(0), &json!({})), "{findings}");
+
+    let refused = |entry: &str, trust: &[(&str, &str)], said: &str| {
+        let outcome = check(entry, trust);
+        assert_eq!(outcome.code, Some(4), "{said}: {}", outcome.stderr);
+        assert!(outcome.stdout.contains(said), "{said}: {}", outcome.stdout);
+    };
+    // Nobody but the test knows its registry.
+    refused(&right, &[], "names a key of the registry that is not known");
+    refused(&right, &trust[..1], "attestation 1 cannot be believed");
+    // The lock says that a build made it, of which nothing is attested.
+    let built = format!("{right}source = \"https://code.example.org/tiny\"\n");
+    refused(&built, &trust, "the lock says \\\"https://code.example.org/tiny");
+    let mut forged = registry.document.clone();
+    forged["attestations"][0]["bundle"]["dsseEnvelope"]["signatures"][0]["sig"] = json!("MAYCAQECAQE=");
+    refused(&registry.serve(&forged), &trust, "attestation 1 cannot be believed");
+
+    fs::write(at("keys.json"), "{}").unwrap();
+    let outcome = check(&right, &trust);
+    assert_eq!(outcome.code, Some(1), "{}", outcome.stdout);
+    assert!(outcome.stderr.contains("not a list of a registry's keys"), "{}", outcome.stderr);
 }

@@ -1,10 +1,13 @@
 //! `proofmark inputs`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use base64::Engine;
-use proofmark::claim::attestation;
+use proofmark::claim::attestation::Registry;
+use proofmark::claim::bundle::Sigstore;
 use proofmark::host::fetch::Fetcher;
 use proofmark::host::{chain, output};
 use proofmark::lock::{Blob, Lock};
@@ -26,6 +29,36 @@ pub struct Arguments {
     /// Folder of the recipe.
     #[arg(default_value = ".")]
     recipe: PathBuf,
+    #[command(flatten)]
+    registry: RegistryTrust,
+}
+
+/// Who is believed about npm packages.
+#[derive(Debug, clap::Args)]
+pub struct RegistryTrust {
+    /// Keys by which the npm registry signs that it published a package, as in Sigstore's TUF repository [default: npm's,
+    /// as built in].
+    #[arg(long, value_name = "FILE")]
+    npm_keys: Option<PathBuf>,
+    /// Keys of the logs and authorities that npm packages are attested with [default: Sigstore's public instance, as built
+    /// in].
+    #[arg(long, value_name = "FILE")]
+    npm_trusted_root: Option<PathBuf>,
+}
+
+impl RegistryTrust {
+    /// Reads the files that were named.
+    pub fn registry(&self) -> anyhow::Result<Registry> {
+        let trusted = |path: &PathBuf| format!("cannot trust {}", path.display());
+        let verifier = match &self.npm_trusted_root {
+            Some(path) => Sigstore::new(&super::verify::read(path)?).with_context(|| trusted(path))?,
+            None => Sigstore::public()?,
+        };
+        match &self.npm_keys {
+            Some(path) => Registry::new(&super::verify::read(path)?, verifier).with_context(|| trusted(path)),
+            None => Ok(Registry::npm(verifier)?),
+        }
+    }
 }
 
 /// What was checked, and what does not fit.
@@ -37,8 +70,10 @@ struct Findings {
     debs: usize,
     /// npm packages whose tarball has the digest that the registry names.
     npm: usize,
-    /// npm packages of which something is attested, and to which it is bound.
+    /// npm packages of which something is attested, rightly signed.
     attested: usize,
+    /// Repositories whose builds made them, as authorities certified it, and how many packages each made.
+    sources: BTreeMap<String, usize>,
     /// npm packages of which nothing is attested.
     unattested: usize,
     /// What does not fit.
@@ -55,7 +90,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     fetcher.ensure(&lock.blobs_of_attestations(), session.progress)?;
     let mut findings = Findings::default();
     debian_part(&lock, session, &mut findings)?;
-    npm_part(&lock, session, &mut findings)?;
+    npm_part(&lock, &arguments.registry.registry()?, session, &mut findings)?;
     match session.format {
         Format::Json => output::print(&format!("{}\n", serde_json::to_string_pretty(&findings)?))?,
         Format::Text => {
@@ -70,6 +105,9 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
                 "attested   {} npm packages, of {} nothing is\n",
                 findings.attested, findings.unattested
             ));
+            for (source, packages) in &findings.sources {
+                text.push_str(&format!("built in   {source}: {packages}\n"));
+            }
             output::print(&text)?;
         }
     }
@@ -96,7 +134,12 @@ fn debian_part(lock: &Lock, session: &Session, findings: &mut Findings) -> anyho
     Ok(())
 }
 
-fn npm_part(lock: &Lock, session: &Session, findings: &mut Findings) -> anyhow::Result<()> {
+fn npm_part(
+    lock: &Lock,
+    registry: &Registry,
+    session: &Session,
+    findings: &mut Findings,
+) -> anyhow::Result<()> {
     for npm in &lock.npm {
         let Some(blob) = npm.blob() else { continue };
         let bytes = session.store.read(&blob.sha256, &blob.label)?;
@@ -112,8 +155,18 @@ fn npm_part(lock: &Lock, session: &Session, findings: &mut Findings) -> anyhow::
             continue;
         };
         let document = session.store.read(&sha256, &label)?;
-        match attestation::read(&document, &npm.name, &npm.version, &hex::encode(sha512)) {
-            Ok(_) => findings.attested += 1,
+        match registry.judge(&document, &npm.name, &npm.version, &sha512.into()) {
+            Ok(attested) if attested.source() != npm.source => {
+                let (found, locked) = (attested.source(), &npm.source);
+                let problem = format!("{label}: built in {found:?}, the lock says {locked:?}");
+                findings.problems.push(problem);
+            }
+            Ok(attested) => {
+                findings.attested += 1;
+                for source in attested.sources {
+                    *findings.sources.entry(source).or_default() += 1;
+                }
+            }
             Err(error) => findings.problems.push(format!("{label}: {}", chain(&error))),
         }
     }

@@ -28,10 +28,13 @@ pub struct Arguments {
     provenance: Provenance,
 }
 
-/// What may be lost from one lock to the next.
+/// Who is believed about packages, and what may be lost from one lock to the next.
 #[derive(Debug, clap::Args)]
 pub struct Provenance {
-    /// An npm package that had attestations and may have none now; may be given several times.
+    #[command(flatten)]
+    registry: super::inputs::RegistryTrust,
+    /// An npm package that had attestations and may have none now, or may come from another repository than before; may
+    /// be given several times.
     #[arg(long, value_name = "NAME")]
     accept_lost_provenance: Vec<String>,
 }
@@ -62,7 +65,9 @@ pub fn make(
     session: &Session,
 ) -> anyhow::Result<Locked> {
     let fetcher = Fetcher::new(&session.store, &session.mirrors, session.network);
+    let registry = provenance.registry.registry()?;
     let locking = Locking {
+        registry: &registry,
         fetcher: &fetcher,
         progress: session.progress,
         now: super::now(),

@@ -141,13 +141,13 @@ pub enum Error {
         /// Each registry, and what is wrong.
         attempts: Vec<(String, String)>,
     },
-    /// Packages had attestations in the lock before, and have none now.
-    #[error("the registry has no attestations any more of what it had some of:{}", lines(.packages))]
+    /// Packages had attestations in the lock before, or came from another repository, and have none now.
+    #[error("packages have lost what was attested of them:{}", lines(.packages))]
     LostProvenance {
-        /// Name, versions before and now.
+        /// Name, version, and what is lost.
         packages: Vec<String>,
     },
-    /// A package's attestations are about something else.
+    /// A package's attestations are about something else, or are not rightly signed.
     #[error("what the registry attests of {label} does not fit it")]
     Attestation {
         /// Name and version.
@@ -193,7 +193,6 @@ pub struct Locked {
 }
 
 /// What a lock is made with.
-#[derive(Debug)]
 pub struct Locking<'a> {
     /// Fetches, and holds what was fetched.
     pub fetcher: &'a Fetcher<'a>,
@@ -201,7 +200,9 @@ pub struct Locking<'a> {
     pub progress: Progress,
     /// Seconds since 1970: what expires and what lies in the future is judged by it.
     pub now: u64,
-    /// Names of npm packages that may lose their attestations.
+    /// Judges what a registry attests of npm packages.
+    pub registry: &'a attestation::Registry,
+    /// Names of npm packages that may lose their attestations, or come from another repository.
     pub accept_lost_provenance: &'a [String],
 }
 
@@ -581,11 +582,7 @@ impl Locking<'_> {
             return Ok(());
         }
         let stage = self.progress.stage("ask for attestations", 0);
-        let before: BTreeMap<(&str, &str), bool> = previous
-            .iter()
-            .flat_map(|lock| &lock.npm)
-            .map(|npm| ((npm.name.as_str(), npm.version.as_str()), !npm.attestations.is_empty()))
-            .collect();
+        let before = Before::of(previous);
         let mut paths: BTreeMap<(String, String), String> = BTreeMap::new();
         for one in npm.iter() {
             paths.insert((one.name.clone(), one.version.clone()), one.attestations_path());
@@ -610,15 +607,17 @@ impl Locking<'_> {
             match answers.get(&(one.name.clone(), one.version.clone())) {
                 Some(Optional::Found((sha256, size))) => {
                     let bytes = self.fetcher.store().read(sha256, &label)?;
-                    let sha512 = one.integrity.strip_prefix("sha512-").unwrap_or_default();
-                    let sha512 = base64::engine::general_purpose::STANDARD.decode(sha512).unwrap_or_default();
-                    attestation::read(&bytes, &one.name, &one.version, &hex::encode(sha512))
-                        .map_err(|source| Error::Attestation { label, source })?;
+                    let sha512 = sha512_of(&one.integrity).unwrap_or([0; 64]);
+                    let judged = self.registry.judge(&bytes, &one.name, &one.version, &sha512);
+                    let attested = judged.map_err(|source| Error::Attestation { label, source })?;
+                    one.source = attested.source();
                     one.attestations = sha256.to_string();
                     one.attestations_size = *size;
                     found += 1;
                 }
-                Some(Optional::Unknown(attempts)) if had(&before, one) && !self.accepts_loss(&one.name) => {
+                Some(Optional::Unknown(attempts))
+                    if before.lost(one).is_some() && !self.accepts_loss(&one.name) =>
+                {
                     return Err(Error::UnknownProvenance { label, attempts: attempts.clone() });
                 }
                 Some(Optional::Unknown(_)) => unknown += 1,
@@ -627,8 +626,8 @@ impl Locking<'_> {
         }
         let mut lost: Vec<String> = npm
             .iter()
-            .filter(|one| one.attestations.is_empty() && had(&before, one) && !self.accepts_loss(&one.name))
-            .map(|one| format!("{}@{}", one.name, one.version))
+            .filter(|one| !self.accepts_loss(&one.name))
+            .filter_map(|one| Some(format!("{}@{} {}", one.name, one.version, before.lost(one)?)))
             .collect();
         lost.sort();
         lost.dedup();
@@ -695,6 +694,7 @@ impl Locking<'_> {
                         engines: String::new(),
                         attestations: String::new(),
                         attestations_size: 0,
+                        source: String::new(),
                     });
                 }
                 Err(error) => attempts.push((place, error)),
@@ -704,11 +704,34 @@ impl Locking<'_> {
     }
 }
 
-/// Whether a package had attestations in the lock before: this version of it, or, when it is new, any.
-fn had(before: &BTreeMap<(&str, &str), bool>, npm: &Npm) -> bool {
-    match before.get(&(npm.name.as_str(), npm.version.as_str())) {
-        Some(had) => *had,
-        None => before.iter().any(|((name, _), had)| *name == npm.name && *had),
+/// What was attested of packages in the lock before, by name and version.
+struct Before<'a>(BTreeMap<(&'a str, &'a str), &'a Npm>);
+
+impl<'a> Before<'a> {
+    fn of(previous: Option<&'a Lock>) -> Self {
+        let all = previous.iter().flat_map(|lock| &lock.npm);
+        Before(all.map(|npm| ((npm.name.as_str(), npm.version.as_str()), npm)).collect())
+    }
+
+    /// What a package has lost against this version of it, or, when the version is new, against all that there were.
+    fn lost(&self, npm: &Npm) -> Option<String> {
+        let earlier: Vec<&Npm> = match self.0.get(&(npm.name.as_str(), npm.version.as_str())) {
+            Some(same) => vec![same],
+            None => self.0.values().filter(|earlier| earlier.name == npm.name).copied().collect(),
+        };
+        if npm.attestations.is_empty() && earlier.iter().any(|earlier| !earlier.attestations.is_empty()) {
+            return Some("has no attestations any more".to_owned());
+        }
+        let sources: BTreeSet<&str> = earlier
+            .iter()
+            .map(|earlier| earlier.source.as_str())
+            .filter(|source| !source.is_empty())
+            .collect();
+        if sources.is_empty() || sources.contains(npm.source.as_str()) {
+            return None;
+        }
+        let now = if npm.source.is_empty() { "nothing says where" } else { &npm.source };
+        Some(format!("was built in {}, now {now}", sources.into_iter().collect::<Vec<_>>().join(" or ")))
     }
 }
 
@@ -716,8 +739,13 @@ fn integrity_of(document: &[u8]) -> Option<(String, [u8; 64])> {
     let document: serde_json::Value = serde_json::from_slice(document).ok()?;
     let sri = document.get("dist")?.get("integrity")?.as_str()?;
     let sri = sri.split_whitespace().find(|part| part.starts_with("sha512-"))?;
+    Some((sri.to_owned(), sha512_of(sri)?))
+}
+
+/// The digest in a subresource integrity value.
+fn sha512_of(sri: &str) -> Option<[u8; 64]> {
     let digest = base64::engine::general_purpose::STANDARD.decode(sri.strip_prefix("sha512-")?).ok()?;
-    Some((sri.to_owned(), digest.try_into().ok()?))
+    digest.try_into().ok()
 }
 
 #[cfg(test)]
@@ -725,20 +753,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_package_that_had_attestations_is_known_by_its_version_or_else_by_its_name() {
-        let before = BTreeMap::from([(("a", "1"), false), (("a", "2"), true), (("b", "1"), false)]);
-        let mut npm = crate::lock::tests::sample().npm.remove(0);
-        for (name, version, expected) in [
-            ("a", "1", false),
-            ("a", "2", true),
-            ("a", "3", true),
-            ("b", "1", false),
-            ("b", "2", false),
-            ("c", "1", false),
+    fn what_a_package_has_lost_is_told_against_its_version_or_else_all_that_there_were() {
+        let npm = |name: &str, version: &str, attested: bool, source: &str| {
+            let attestations = if attested { "00".repeat(32) } else { String::new() };
+            Npm { attestations, source: source.into(), ..package(name, version) }
+        };
+        let earlier = [
+            npm("a", "1", false, ""),
+            npm("a", "2", true, ""),
+            npm("b", "1", false, ""),
+            npm("c", "1", true, "here"),
+            npm("c", "2", true, "there"),
+        ];
+        let lock = Lock { npm: earlier.to_vec(), ..crate::lock::tests::sample() };
+        let before = Before::of(Some(&lock));
+        let none = "has no attestations any more";
+        for (now, expected) in [
+            (npm("a", "1", false, ""), None),
+            (npm("a", "2", false, ""), Some(none)),
+            (npm("a", "3", false, ""), Some(none)),
+            (npm("a", "3", true, ""), None),
+            (npm("a", "3", true, "anywhere"), None),
+            (npm("b", "2", false, ""), None),
+            (npm("d", "1", false, ""), None),
+            (npm("c", "1", true, "here"), None),
+            (npm("c", "1", true, "there"), Some("was built in here, now there")),
+            (npm("c", "3", true, "there"), None),
+            (npm("c", "3", true, ""), Some("was built in here or there, now nothing says where")),
+            (npm("c", "3", true, "else"), Some("was built in here or there, now else")),
+            (npm("c", "3", false, ""), Some(none)),
         ] {
-            (npm.name, npm.version) = (name.into(), version.into());
-            assert_eq!(had(&before, &npm), expected, "{name}@{version}");
+            assert_eq!(before.lost(&now).as_deref(), expected, "{}@{} {}", now.name, now.version, now.source);
         }
+        assert_eq!(Before::of(None).lost(&npm("a", "2", false, "")), None);
     }
 
     #[test]
@@ -781,21 +828,11 @@ mod tests {
         url
     }
 
-    fn attested(name: &str, version: &str) -> String {
-        let digest = hex::encode([7u8; 64]);
-        let purl = crate::claim::sbom::npm_purl(name, version);
-        let statement = format!(r#"{{"subject":[{{"name":"{purl}","digest":{{"sha512":"{digest}"}}}}]}}"#);
-        let payload = base64::engine::general_purpose::STANDARD.encode(statement);
-        format!(
-            r#"{{"attestations":[{{"predicateType":"x","bundle":{{"dsseEnvelope":{{"payload":"{payload}"}}}}}}]}}"#
-        )
-    }
-
     fn package(name: &str, version: &str) -> Npm {
-        let sha512 = base64::engine::general_purpose::STANDARD.encode([7u8; 64]);
+        let sha512 = hex::decode(attestation::tests::SHA512).unwrap();
+        let sha512 = base64::engine::general_purpose::STANDARD.encode(sha512);
         let mut npm = crate::lock::tests::sample().npm.remove(0);
         (npm.name, npm.version, npm.integrity) = (name.into(), version.into(), format!("sha512-{sha512}"));
-        (npm.attestations, npm.attestations_size) = (String::new(), 0);
         npm
     }
 
@@ -812,8 +849,10 @@ mod tests {
         let mirrors = super::super::mirror::Mirrors::new(vec![given], Box::new(|| None));
         let fetcher = Fetcher::new(&store, &mirrors, fetch::Network::Allowed);
         let accepted: Vec<String> = accepted.iter().map(|name| (*name).to_owned()).collect();
+        let registry = attestation::tests::npm();
         let locking = Locking {
             fetcher: &fetcher,
+            registry: &registry,
             progress: Progress::Silent,
             now: 0,
             accept_lost_provenance: &accepted,
@@ -823,24 +862,48 @@ mod tests {
     }
 
     #[test]
-    fn what_a_registry_attests_is_locked_and_its_loss_is_an_alarm() {
+    fn what_a_registry_attests_is_judged_and_locked_and_its_loss_is_an_alarm() {
+        use attestation::tests::{DOCUMENT, SOURCE};
         let path = |name: &str| format!("/-/npm/v1/attestations/{name}");
+        let document = std::str::from_utf8(DOCUMENT).unwrap().to_owned();
+        // One letter of the second log entry's promise is another.
+        let forged = document.replacen("MEUCIQCC4erdG64H", "MEUCIQCC4erdG64I", 1);
+        assert_ne!(forged, document);
         let url = registry(vec![
-            (path("@s%2fd@1.0.0"), 200, attested("@s/d", "1.0.0")),
-            (path("other@1.0.0"), 200, attested("another", "1.0.0")),
+            (path("gundam-visor@1.0.1"), 200, document.clone()),
+            (path("@s%2fother@1.0.1"), 200, document),
         ]);
-        let npm = asked(&url, vec![package("@s/d", "1.0.0"), package("plain", "1.0.0")], None, &[]).unwrap();
-        assert_eq!(npm[0].attestations, Sha256Digest::of(attested("@s/d", "1.0.0").as_bytes()).to_string());
-        assert_eq!(npm[1].attestations, "");
-        let before = Lock { npm, ..crate::lock::tests::sample() };
+        let gundam = |version| package("gundam-visor", version);
+        let npm = asked(&url, vec![gundam("1.0.1"), package("plain", "1.0.0")], None, &[]).unwrap();
+        assert_eq!(npm[0].attestations, Sha256Digest::of(DOCUMENT).to_string());
+        assert_eq!(npm[0].source, SOURCE);
+        assert_eq!((npm[1].attestations.as_str(), npm[1].source.as_str()), ("", ""));
+        let before = |source: &str| {
+            let mut npm = npm.clone();
+            npm[0].source = source.into();
+            Lock { npm, ..crate::lock::tests::sample() }
+        };
         // A newer version has none, the package that never had any may stay as it is.
-        let newer = || vec![package("@s/d", "1.0.1"), package("plain", "1.0.1")];
-        let lost = asked(&url, newer(), Some(&before), &[]).unwrap_err();
+        let newer = || vec![gundam("1.0.2"), package("plain", "1.0.1")];
+        let lost = asked(&url, newer(), Some(&before(SOURCE)), &[]).unwrap_err();
         let Error::LostProvenance { packages } = &lost else { panic!("{lost}") };
-        assert_eq!(*packages, ["@s/d@1.0.1"]);
-        assert!(asked(&url, newer(), Some(&before), &["@s/d"]).is_ok());
-        let wrong = asked(&url, vec![package("other", "1.0.0")], None, &[]).unwrap_err();
-        assert!(matches!(wrong, Error::Attestation { .. }), "{wrong}");
+        assert_eq!(*packages, ["gundam-visor@1.0.2 has no attestations any more"]);
+        assert!(asked(&url, newer(), Some(&before(SOURCE)), &["gundam-visor"]).is_ok());
+        // It came from another repository before.
+        let before = before("https://github.com/another/gundam-visor");
+        let lost = asked(&url, vec![gundam("1.0.1")], Some(&before), &[]).unwrap_err();
+        let Error::LostProvenance { packages } = &lost else { panic!("{lost}") };
+        assert!(packages[0].ends_with(&format!("another/gundam-visor, now {SOURCE}")), "{packages:?}");
+        assert!(asked(&url, vec![gundam("1.0.1")], Some(&before), &["gundam-visor"]).is_ok());
+        let wrong = asked(&url, vec![package("@s/other", "1.0.1")], None, &[]).unwrap_err();
+        let Error::Attestation { source: attestation::Error::OtherSubject { .. }, .. } = wrong else {
+            panic!("{wrong}")
+        };
+        let url = registry(vec![(path("gundam-visor@1.0.1"), 200, forged)]);
+        let wrong = asked(&url, vec![gundam("1.0.1")], None, &[]).unwrap_err();
+        let Error::Attestation { source: attestation::Error::Signature { number: 2, .. }, .. } = wrong else {
+            panic!("{wrong}")
+        };
     }
 
     #[test]

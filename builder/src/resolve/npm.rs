@@ -139,6 +139,7 @@ pub fn locked(entry: &Entry, application: &str, size: u64, sha256: Sha256Digest)
         engines: text(&entry.engines),
         attestations: String::new(),
         attestations_size: 0,
+        source: String::new(),
     }
 }
 

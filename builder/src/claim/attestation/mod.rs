@@ -5,23 +5,42 @@
 //! {"attestations": [{"predicateType", "bundle"}, …]}
 //! bundle.dsseEnvelope.payload (base64) = in-toto statement: subject [{name: pkg:npm/NAME@VERSION, digest: {sha512}}]
 //! ```
-//! Every attestation must be about the package: its name, its version, the digest of its tarball. What is read here is
-//! bound to the package, and not yet believed: the signatures are judged by whoever has the keys.
+//! Every attestation must be about the package: its name, its version, the digest of its tarball. Two kinds are known,
+//! and each must be signed as its kind is:
+//!
+//! | kind | signed by | what it says |
+//! | --- | --- | --- |
+//! | publish | a key of the registry, valid when it was logged | the registry took this tarball as this version |
+//! | provenance | a key that an authority certified for a build | which repository the build ran in: the certificate says it |
+//!
+//! One of another kind must be signed by either, and counts for nothing.
 //!
 //! # Source
-//! npm registry, `GET /-/npm/v1/attestations/NAME@VERSION`; in-toto Statement v0.1 and v1; Sigstore bundle v0.1 to v0.3.
+//! npm registry, `GET /-/npm/v1/attestations/NAME@VERSION`; in-toto Statement v0.1 and v1; Sigstore bundle v0.1 to v0.3;
+//! Fulcio, `docs/oid-info.md`. `keys/npm/README.md` says where the registry's keys are from.
 //!
 //! # Not here
-//! Signatures and logs: `claim::bundle`.
+//! Signatures and logs: `claim::bundle`. What the provenance says itself: the build wrote it, the authority did not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::bundle::{self, Artifact, Certificate, DatedKey, Signer, Sigstore, Verify};
+
 /// The longest document that is read, in bytes; real ones have 20 to 60 KiB.
 pub const MOST_BYTES: u64 = 8 << 20;
+
+/// The predicate by which a registry says that it published a package.
+const PUBLISH: &str = "https://github.com/npm/attestation/tree/main/specs/publish/";
+/// The predicate by which a build says how it made a package.
+const PROVENANCE: &str = "https://slsa.dev/provenance/";
+/// The keys of npm's registry: `keys/npm/README.md`.
+const NPM_KEYS: &[u8] = include_bytes!("../../../keys/npm/registry.npmjs.org.json");
+/// What a registry uses a key for that signs attestations.
+const USAGE: &str = "npm:attestations";
 
 /// Why a document does not attest a package.
 #[derive(Debug, thiserror::Error)]
@@ -50,15 +69,80 @@ pub enum Error {
         /// What it names.
         found: String,
     },
+    /// The document says one kind, the statement another.
+    #[error("attestation {number} is of the kind {found}, the document says {stated}")]
+    OtherKind {
+        /// The attestation, from 1.
+        number: usize,
+        /// What the document says.
+        stated: String,
+        /// What is signed.
+        found: String,
+    },
+    /// It is not signed as its kind is.
+    #[error("attestation {number} ({kind}) is not signed by {expected}")]
+    OtherSigner {
+        /// The attestation, from 1.
+        number: usize,
+        /// Its kind.
+        kind: String,
+        /// Who should have signed.
+        expected: &'static str,
+    },
+    /// It is signed by a key that is not known.
+    #[error("attestation {number} names a key of the registry that is not known: {key}")]
+    UnknownKey {
+        /// The attestation, from 1.
+        number: usize,
+        /// The key's identifier.
+        key: String,
+    },
+    /// It was logged when the key did not count.
+    #[error("attestation {number} was not logged while the key {key} was valid")]
+    Outdated {
+        /// The attestation, from 1.
+        number: usize,
+        /// The key's identifier.
+        key: String,
+    },
+    /// The certificate names no repository: it was not given to a build.
+    #[error("attestation {number} is certified for {signer}, which is no build of a repository")]
+    NoBuild {
+        /// The attestation, from 1.
+        number: usize,
+        /// Whom the certificate names.
+        signer: String,
+    },
+    /// The signature, or what is logged of it, is not right.
+    #[error("attestation {number} cannot be believed")]
+    Signature {
+        /// The attestation, from 1.
+        number: usize,
+        /// Why.
+        source: bundle::Error,
+    },
+    /// The keys of a registry cannot be read.
+    #[error("not a list of a registry's keys")]
+    Keys(#[source] serde_json::Error),
+    /// A key or a root of trust cannot be used.
+    #[error("cannot trust what is to judge attestations")]
+    Trust(#[source] bundle::Error),
 }
 
-/// One attestation of a package.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attestation {
-    /// What is attested, as `https://slsa.dev/provenance/v1`.
-    pub predicate_type: String,
-    /// The Sigstore bundle: the JSON that was served, its fields in the order of their names.
-    pub bundle: String,
+/// What is believed of a package.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Attested {
+    /// The registry's key that signed that it published the package, by its identifier.
+    pub published: Option<String>,
+    /// The repositories whose builds made the package, as an authority certified them: URLs. More than one is unusual.
+    pub sources: BTreeSet<String>,
+}
+
+impl Attested {
+    /// The repositories, beside each other.
+    pub fn source(&self) -> String {
+        self.sources.iter().map(String::as_str).collect::<Vec<_>>().join(" ")
+    }
 }
 
 #[derive(Deserialize)]
@@ -76,7 +160,33 @@ struct Entry {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Bundle {
+    #[serde(default)]
+    verification_material: Material,
     dsse_envelope: Envelope,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Material {
+    public_key: Option<Hint>,
+    x509_certificate_chain: Option<Chain>,
+    certificate: Option<Raw>,
+}
+
+#[derive(Deserialize)]
+struct Hint {
+    hint: String,
+}
+
+#[derive(Deserialize)]
+struct Chain {
+    certificates: Vec<Raw>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Raw {
+    raw_bytes: String,
 }
 
 #[derive(Deserialize)]
@@ -85,9 +195,12 @@ struct Envelope {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Statement {
     #[serde(default)]
     subject: Vec<Subject>,
+    #[serde(default)]
+    predicate_type: String,
 }
 
 #[derive(Deserialize)]
@@ -98,89 +211,166 @@ struct Subject {
     digest: BTreeMap<String, String>,
 }
 
-/// Reads what is attested of a package; `sha512` is the digest of its tarball, in hexadecimal.
-///
-/// # Errors
-/// [`Error`] when a part cannot be read, or is about something else.
-pub fn read(document: &[u8], name: &str, version: &str, sha512: &str) -> Result<Vec<Attestation>, Error> {
-    let document: Document = serde_json::from_slice(document).map_err(Error::Json)?;
-    if document.attestations.is_empty() {
-        return Err(Error::Empty);
+#[derive(Deserialize)]
+struct Keys {
+    keys: Vec<RegistryKey>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RegistryKey {
+    key_id: String,
+    key_usage: String,
+    public_key: Value,
+}
+
+/// Judges what is attested of a registry's packages.
+pub struct Registry {
+    verifier: Sigstore,
+    keys: Vec<(String, DatedKey)>,
+}
+
+/// Who must have signed an attestation.
+enum Voucher<'a> {
+    Registry { id: &'a str, key: &'a DatedKey },
+    Build { signer: Signer, source: String },
+}
+
+impl Registry {
+    /// One that trusts the keys of npm's registry, as they were when they were pinned.
+    ///
+    /// # Errors
+    /// [`Error::Keys`], [`Error::Trust`]; never with what is pinned.
+    pub fn npm(verifier: Sigstore) -> Result<Self, Error> {
+        Self::new(NPM_KEYS, verifier)
     }
-    let purl = crate::claim::sbom::npm_purl(name, version);
-    let mut all = Vec::new();
-    for (number, entry) in (1..).zip(document.attestations) {
-        let wrong = |what| Error::Payload { number, what };
-        let bundle = Bundle::deserialize(&entry.bundle).map_err(|_| wrong("the bundle"))?;
-        let payload = base64::engine::general_purpose::STANDARD
-            .decode(&bundle.dsse_envelope.payload)
-            .map_err(|_| wrong("the payload's base64"))?;
-        let statement: Statement = serde_json::from_slice(&payload).map_err(|_| wrong("the statement"))?;
-        let fits = |subject: &Subject| {
-            let digest = subject.digest.get("sha512");
-            subject.name == purl && digest.is_some_and(|digest| digest.eq_ignore_ascii_case(sha512))
+
+    /// One that trusts the keys of another registry, and the authorities and logs of `verifier`.
+    ///
+    /// `keys` is JSON: `{"keys": [{"keyId", "keyUsage", "publicKey": {"rawBytes", "keyDetails", "validFor"}}, …]}`, of which
+    /// those count whose usage is `npm:attestations`.
+    ///
+    /// # Errors
+    /// [`Error::Keys`], [`Error::Trust`].
+    pub fn new(keys: &[u8], verifier: Sigstore) -> Result<Self, Error> {
+        let keys: Keys = serde_json::from_slice(keys).map_err(Error::Keys)?;
+        let counts = keys.keys.into_iter().filter(|key| key.key_usage == USAGE);
+        let read = |key: RegistryKey| {
+            let dated = DatedKey::from_json(key.public_key).map_err(Error::Trust)?;
+            Ok((key.key_id, dated))
         };
-        if !statement.subject.iter().any(fits) {
-            let named = |subject: &Subject| {
-                let digest = subject.digest.get("sha512").map_or("no SHA-512", String::as_str);
-                format!("{} ({digest})", subject.name)
-            };
-            let found: Vec<String> = statement.subject.iter().map(named).collect();
-            let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
-            return Err(Error::OtherSubject { number, expected: format!("{purl} ({sha512})"), found });
-        }
-        all.push(Attestation { predicate_type: entry.predicate_type, bundle: entry.bundle.to_string() });
+        Ok(Registry { verifier, keys: counts.map(read).collect::<Result<_, Error>>()? })
     }
-    Ok(all)
+
+    /// Judges what is attested of a package; `sha512` is the digest of its tarball.
+    ///
+    /// # Errors
+    /// [`Error`] when a part cannot be read, is about something else, or is not signed by whom it should be.
+    pub fn judge(
+        &self,
+        document: &[u8],
+        name: &str,
+        version: &str,
+        sha512: &[u8; 64],
+    ) -> Result<Attested, Error> {
+        let document: Document = serde_json::from_slice(document).map_err(Error::Json)?;
+        if document.attestations.is_empty() {
+            return Err(Error::Empty);
+        }
+        let purl = crate::claim::sbom::npm_purl(name, version);
+        let mut attested = Attested::default();
+        for (number, Entry { predicate_type: kind, bundle }) in (1..).zip(document.attestations) {
+            let material = bound(number, &kind, &bundle, &purl, &hex::encode(sha512))?;
+            let text = bundle.to_string();
+            let verify = |signer: &Signer| {
+                let artifact = Artifact::Sha512(*sha512);
+                let checked = self.verifier.verify(text.as_bytes(), artifact, signer);
+                checked.map_err(|source| Error::Signature { number, source })
+            };
+            match self.voucher(number, &kind, &material)? {
+                Voucher::Registry { id, key } => {
+                    let checked = verify(&Signer::Key(key.key().clone()))?;
+                    let times = checked.times();
+                    if times.is_empty() || !times.iter().all(|time| key.is_valid_at(*time)) {
+                        return Err(Error::Outdated { number, key: id.to_owned() });
+                    }
+                    if kind.starts_with(PUBLISH) {
+                        attested.published = Some(id.to_owned());
+                    }
+                }
+                Voucher::Build { signer, source } => {
+                    verify(&signer)?;
+                    if kind.starts_with(PROVENANCE) {
+                        attested.sources.insert(source);
+                    }
+                }
+            }
+        }
+        Ok(attested)
+    }
+
+    /// Who must have signed, by what the bundle names.
+    fn voucher(&self, number: usize, kind: &str, material: &Material) -> Result<Voucher<'_>, Error> {
+        let other = |expected| Error::OtherSigner { number, kind: kind.to_owned(), expected };
+        let certificate = match (&material.certificate, &material.x509_certificate_chain) {
+            (Some(certificate), _) => Some(certificate),
+            (None, Some(chain)) => chain.certificates.first(),
+            (None, None) => None,
+        };
+        match (&material.public_key, certificate) {
+            (Some(_), None) if kind.starts_with(PROVENANCE) => Err(other("a certified build")),
+            (None, Some(_)) if kind.starts_with(PUBLISH) => Err(other("a key of the registry")),
+            (Some(Hint { hint }), None) => match self.keys.iter().find(|(id, _)| id == hint) {
+                Some((id, key)) => Ok(Voucher::Registry { id, key }),
+                None => Err(Error::UnknownKey { number, key: hint.clone() }),
+            },
+            (None, Some(Raw { raw_bytes })) => {
+                let der = base64::engine::general_purpose::STANDARD
+                    .decode(raw_bytes)
+                    .map_err(|_| Error::Payload { number, what: "the certificate's base64" })?;
+                let certificate = Certificate::from_der(&der);
+                let unusable = |source| Error::Signature { number, source };
+                let signer = certificate.signer().map_err(unusable)?;
+                match (certificate.source().map_err(unusable)?, &signer) {
+                    (Some(source), _) => Ok(Voucher::Build { signer, source }),
+                    (None, Signer::Identity { name, .. }) => {
+                        Err(Error::NoBuild { number, signer: name.clone() })
+                    }
+                    (None, Signer::Key(_)) => Err(other("a certified build")),
+                }
+            }
+            _ => Err(other("one key or one certificate")),
+        }
+    }
+}
+
+/// What a bundle names as its signer, when its statement is of the kind and about the package that it should be.
+fn bound(number: usize, kind: &str, bundle: &Value, purl: &str, sha512: &str) -> Result<Material, Error> {
+    let wrong = |what| Error::Payload { number, what };
+    let bundle = Bundle::deserialize(bundle).map_err(|_| wrong("the bundle"))?;
+    let payload = base64::engine::general_purpose::STANDARD
+        .decode(&bundle.dsse_envelope.payload)
+        .map_err(|_| wrong("the payload's base64"))?;
+    let statement: Statement = serde_json::from_slice(&payload).map_err(|_| wrong("the statement"))?;
+    if statement.predicate_type != kind {
+        let (stated, found) = (kind.to_owned(), statement.predicate_type);
+        return Err(Error::OtherKind { number, stated, found });
+    }
+    let fits = |subject: &Subject| {
+        let digest = subject.digest.get("sha512");
+        subject.name == purl && digest.is_some_and(|digest| digest.eq_ignore_ascii_case(sha512))
+    };
+    if !statement.subject.iter().any(fits) {
+        let named = |subject: &Subject| {
+            let digest = subject.digest.get("sha512").map_or("no SHA-512", String::as_str);
+            format!("{} ({digest})", subject.name)
+        };
+        let found: Vec<String> = statement.subject.iter().map(named).collect();
+        let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
+        return Err(Error::OtherSubject { number, expected: format!("{purl} ({sha512})"), found });
+    }
+    Ok(bundle.verification_material)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn document(name: &str, sha512: &str) -> String {
-        let statement = format!(
-            r#"{{"_type":"https://in-toto.io/Statement/v1","subject":[{{"name":"{name}","digest":{{"sha512":"{sha512}"}}}}]}}"#
-        );
-        let payload = base64::engine::general_purpose::STANDARD.encode(statement);
-        format!(
-            r#"{{"attestations":[{{"predicateType":"https://slsa.dev/provenance/v1",
-               "bundle":{{"mediaType":"x","dsseEnvelope":{{"payload":"{payload}","signatures":[]}}}}}}]}}"#
-        )
-    }
-
-    #[test]
-    fn what_is_attested_is_bound_to_name_version_and_digest() {
-        let text = document("pkg:npm/%40s/d@1.0.0", "ABCD");
-        let read_as = |name, version, digest| read(text.as_bytes(), name, version, digest);
-        let all = read_as("@s/d", "1.0.0", "abcd").unwrap();
-        assert_eq!(all[0].predicate_type, "https://slsa.dev/provenance/v1");
-        assert!(all[0].bundle.ends_with(r#""mediaType":"x"}"#));
-        for (name, version, digest) in
-            [("@s/e", "1.0.0", "abcd"), ("@s/d", "1.0.1", "abcd"), ("@s/d", "1.0.0", "abce")]
-        {
-            assert!(matches!(read_as(name, version, digest), Err(Error::OtherSubject { number: 1, .. })));
-        }
-    }
-
-    #[test]
-    fn what_is_no_document_is_refused() {
-        let refused = |text: &str| read(text.as_bytes(), "a", "1", "00").unwrap_err();
-        assert!(matches!(refused(""), Error::Json(_)));
-        assert!(matches!(refused("{}"), Error::Json(_)));
-        assert!(matches!(refused(r#"{"attestations":[]}"#), Error::Empty));
-        let with = |bundle: &str| {
-            refused(&format!(r#"{{"attestations":[{{"predicateType":"x","bundle":{bundle}}}]}}"#))
-        };
-        assert!(matches!(with("{}"), Error::Payload { what: "the bundle", .. }));
-        assert!(matches!(
-            with(r#"{"dsseEnvelope":{"payload":"!"}}"#),
-            Error::Payload { what: "the payload's base64", .. }
-        ));
-        assert!(matches!(
-            with(r#"{"dsseEnvelope":{"payload":"AAAA"}}"#),
-            Error::Payload { what: "the statement", .. }
-        ));
-        assert!(matches!(with(r#"{"dsseEnvelope":{"payload":"e30="}}"#), Error::OtherSubject { .. }));
-    }
-}
+pub(crate) mod tests;

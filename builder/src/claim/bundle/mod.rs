@@ -78,6 +78,8 @@ pub enum Artifact<'a> {
     Stream(&'a mut dyn Read),
     /// Its SHA-256.
     Sha256([u8; 32]),
+    /// Its SHA-512: for envelopes alone, whose statement names it.
+    Sha512([u8; 64]),
 }
 
 /// Who must have signed.
@@ -138,6 +140,15 @@ impl Certificate {
         read.map_err(|error| Error::Key { reason: error.to_string() })
     }
 
+    /// The repository that a build was of to which it was given: URL, extension 1.3.6.1.4.1.57264.1.12; `None` when it was
+    /// given to somebody else.
+    ///
+    /// # Errors
+    /// [`Error::Key`] when it is malformed.
+    pub fn source(&self) -> Result<Option<String>, Error> {
+        Ok(self.read()?.ci_claims.source_repository_uri)
+    }
+
     /// The identity that it names.
     ///
     /// # Errors
@@ -182,6 +193,43 @@ impl PublicKey {
     /// DER `SubjectPublicKeyInfo`.
     pub fn der(&self) -> &[u8] {
         &self.0
+    }
+}
+
+/// A public key that counts for a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatedKey {
+    key: PublicKey,
+    /// Seconds since 1970, both included.
+    from: i64,
+    until: Option<i64>,
+}
+
+impl DatedKey {
+    /// Reads a `PublicKey` of sigstore's `protobuf-specs`, which must say from when it counts.
+    ///
+    /// # Errors
+    /// [`Error::Key`].
+    pub fn from_json(value: serde_json::Value) -> Result<Self, Error> {
+        let wrong = |reason: String| Error::Key { reason };
+        let key: sigstore_trust_root::trusted_root::PublicKey =
+            serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
+        let valid = key.valid_for.ok_or_else(|| wrong("it does not say from when it counts".to_owned()))?;
+        Ok(DatedKey {
+            key: PublicKey::from_der(key.raw_bytes.as_bytes())?,
+            from: valid.start.as_second(),
+            until: valid.end.map(|end| end.as_second()),
+        })
+    }
+
+    /// The key.
+    pub fn key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    /// Whether it counts at a time, in seconds since 1970.
+    pub fn is_valid_at(&self, time: i64) -> bool {
+        self.from <= time && self.until.is_none_or(|until| time <= until)
     }
 }
 

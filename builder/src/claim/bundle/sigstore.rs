@@ -1,10 +1,13 @@
-//! Yields judgements on bundles by the crates `sigstore-*`; nothing else in this program knows them.
+//! Yields judgements on bundles by the crates `sigstore-*`; beside this folder nothing in this program knows them.
 //!
 //! # Not here
 //! The algorithms: `algorithms`.
 
 use sigstore_trust_root::{SIGSTORE_PRODUCTION_TRUSTED_ROOT, TrustedRoot};
-use sigstore_types::{Bundle, DerPublicKey, KindVersion, Sha256Hash, SignatureContent};
+use sigstore_types::{
+    ArtifactDigest, Bundle, DerPublicKey, HashAlgorithm, KindVersion, Sha256Hash, Sha512Hash,
+    SignatureContent,
+};
 use sigstore_verify::{PublicKeyVerificationPolicy, VerificationPolicy, VerificationResult, Verifier};
 
 use super::{Artifact, Checked, Error, LogEntry, MOST_BYTES, Payload, Signer, Verify, algorithms};
@@ -63,6 +66,10 @@ impl Sigstore {
             Artifact::Bytes(bytes) => self.verifier.verify(bytes, bundle, policy),
             Artifact::Stream(stream) => self.verifier.verify_reader(stream, bundle, policy),
             Artifact::Sha256(digest) => self.verifier.verify(Sha256Hash::new(digest), bundle, policy),
+            Artifact::Sha512(digest) => {
+                let digest = ArtifactDigest::new(HashAlgorithm::Sha2512, Sha512Hash::new(digest))?;
+                self.verifier.verify(digest, bundle, policy)
+            }
         }
     }
 }

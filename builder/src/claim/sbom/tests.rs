@@ -87,6 +87,7 @@ fn npm(role: NpmRole, location: &str, name: &str, version: &str) -> Npm {
         engines: String::new(),
         attestations: String::new(),
         attestations_size: 0,
+        source: String::new(),
     }
 }
 
