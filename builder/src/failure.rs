@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use proofmark::claim::attestation;
-use proofmark::host::{built, fetch, fulcio, locking, log, osv, publish, signer, store};
+use proofmark::host::{built, carried, fetch, fulcio, locking, log, osv, publish, signer, store};
 use proofmark::{assemble, lock, recipe};
 
 /// The answer to a check is no.
@@ -155,6 +155,11 @@ fn advice(error: &anyhow::Error) -> (Option<String>, u8) {
         if cause.downcast_ref::<lock::Error>().is_some() {
             let hint =
                 "take back what was edited by hand, or run `proofmark lock` on the recipe for a new one";
+            return (Some(hint.to_owned()), 1);
+        }
+        if let Some(carried::Error::Other { .. } | carried::Error::Unnamed { .. }) = cause.downcast_ref() {
+            let hint = "the folder beside the lock is a part of it: take back what was changed there, or run `proofmark lock` \
+                        on the recipe for a new lock";
             return (Some(hint.to_owned()), 1);
         }
         if let Some(locking::Error::InRelease { .. }) = cause.downcast_ref() {

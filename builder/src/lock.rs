@@ -239,6 +239,29 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+impl Archive {
+    /// The signed release.
+    pub fn blob(&self) -> Option<Blob> {
+        self.file(&self.path, self.size, &self.sha256)
+    }
+
+    /// The package index that the release names.
+    pub fn index_blob(&self) -> Option<Blob> {
+        self.file(&self.index_path, self.index_size, &self.index_sha256)
+    }
+
+    fn file(&self, path: &str, size: u64, sha256: &str) -> Option<Blob> {
+        Some(Blob {
+            sha256: Sha256Digest::parse(sha256)?,
+            size,
+            archive: ArchiveKind::named(&self.name)?,
+            path: path.to_owned(),
+            snapshot: self.snapshot.clone(),
+            label: format!("{} {}", self.suite, path.rsplit('/').next().unwrap_or(path)),
+        })
+    }
+}
+
 /// One file to fetch.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Blob {
@@ -368,6 +391,7 @@ impl Lock {
             }
             if !npm.attestations.is_empty() {
                 digest(&name, &npm.attestations)?;
+                relative(&name, &npm.attestations_path())?;
             }
             if !places.insert(format!("npm {} {} {}", npm.role as u8, npm.application, npm.location)) {
                 return Err(wrong("location", &name, "is there twice"));
@@ -440,32 +464,19 @@ impl Lock {
         })
     }
 
-    /// The files of the archives' signed releases and package indices: what an auditor resolves again from.
-    pub fn blobs_of_archives(&self) -> Vec<Blob> {
-        let of = |archive: &Archive, path: &str, size, sha256: &str| {
-            Some(Blob {
-                sha256: Sha256Digest::parse(sha256)?,
-                size,
-                archive: ArchiveKind::named(&archive.name)?,
-                path: path.to_owned(),
-                snapshot: archive.snapshot.clone(),
-                label: format!("{} {}", archive.suite, path.rsplit('/').next().unwrap_or(path)),
-            })
-        };
-        self.archives
-            .iter()
-            .flat_map(|archive| {
-                [
-                    of(archive, &archive.path, archive.size, &archive.sha256),
-                    of(archive, &archive.index_path, archive.index_size, &archive.index_sha256),
-                ]
-            })
-            .flatten()
-            .collect()
+    /// The package indices of the archives: what an auditor resolves again from.
+    pub fn blobs_of_indices(&self) -> Vec<Blob> {
+        self.archives.iter().filter_map(Archive::index_blob).collect()
     }
 
-    /// What registries attested of npm packages: what an auditor verifies again.
-    pub fn blobs_of_attestations(&self) -> Vec<Blob> {
+    /// What others signed about the inputs, which the lock carries beside it: the signed releases, and what registries
+    /// attest.
+    pub fn blobs_to_carry(&self) -> Vec<Blob> {
+        let releases = self.archives.iter().filter_map(Archive::blob);
+        releases.chain(self.blobs_of_attestations()).collect()
+    }
+
+    fn blobs_of_attestations(&self) -> Vec<Blob> {
         let mut all: Vec<Blob> = self.npm.iter().filter_map(Npm::attestations_blob).collect();
         all.sort_by(|a, b| a.path.cmp(&b.path));
         all.dedup();
@@ -642,6 +653,11 @@ pub(crate) mod tests {
             let error = Lock::parse(&bad, Path::new("recipe.lock")).unwrap_err().to_string();
             assert!(error.contains(what), "{from} -> {to}: {error}");
         }
+        // What is attested lies at a path that name and version make.
+        let mut lock = sample();
+        (lock.npm[0].attestations, lock.npm[0].version) = (digest, "1/../../../x".into());
+        let error = Lock::parse(&lock.to_text(), Path::new("recipe.lock")).unwrap_err().to_string();
+        assert!(error.contains("path"), "{error}");
     }
 
     #[test]

@@ -100,13 +100,23 @@ impl Inputs {
         fresh
     }
 
-    /// A copy of the recipes in `folder`, with a lock of this moment.
+    /// A copy of the recipes in `folder`, with a lock of this moment. What the old lock carried is not copied; a document
+    /// that no lock names takes its place, which the new lock is to remove.
     ///
     /// # Errors
     /// What the program said, for instance when there is no network.
     pub fn locked_now(&self, folder: &Path) -> Result<Inputs, String> {
         copy(&self.recipes, folder).map_err(|error| error.to_string())?;
         let inputs = Inputs { recipes: folder.to_owned(), store: self.store.clone() };
+        let stale = inputs.carried().join("debian/dists/older/InRelease");
+        let replace = || -> io::Result<()> {
+            if inputs.carried().exists() {
+                fs::remove_dir_all(inputs.carried())?;
+            }
+            fs::create_dir_all(stale.parent().unwrap_or(folder))?;
+            fs::write(&stale, "of no lock")
+        };
+        replace().map_err(|error| error.to_string())?;
         let locked = Outcome::of(online(&self.store).arg("lock").arg(inputs.recipe()));
         if locked.code == Some(0) { Ok(inputs) } else { Err(locked.stderr) }
     }
@@ -119,6 +129,11 @@ impl Inputs {
     /// The recipe's lock.
     pub fn lock(&self) -> PathBuf {
         self.recipe().join("recipe.lock")
+    }
+
+    /// The folder of what the lock carries.
+    pub fn carried(&self) -> PathBuf {
+        self.recipe().join("recipe.lock.d")
     }
 
     fn lock_digest(&self) -> String {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // all of it is a test
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -237,10 +238,38 @@ fn the_chain_from_debians_keys_to_every_package_is_whole_without_a_network() {
     assert_eq!(findings["suites"].as_array().unwrap().len(), 3, "{findings}");
     assert!(findings["debs"].as_u64().unwrap() > 60, "{findings}");
 
-    // One word of the lock is another: the signed index does not say so.
+    // Without the releases: the lock carries them.
     let recipes = folder.path().join("recipes");
     inputs::copy(&inputs.recipes, &recipes).unwrap();
+    let (bare, empty) = (folder.path().join("bare"), folder.path().join("empty"));
     let lock = recipes.join("minimal/recipe.lock");
+    let named = fs::read_to_string(&lock).unwrap().parse::<toml::Table>().unwrap();
+    for archive in named["archive"].as_array().unwrap() {
+        let suite =
+            format!("{}/dists/{}", archive["name"].as_str().unwrap(), archive["suite"].as_str().unwrap());
+        fs::create_dir_all(bare.join(&suite)).unwrap();
+        symlink(vendored.join(&suite).join("main"), bare.join(&suite).join("main")).unwrap();
+    }
+    for archive in ["debian", "debian-security"] {
+        let pool = format!("{archive}/pool");
+        if vendored.join(&pool).is_dir() {
+            symlink(vendored.join(&pool), bare.join(&pool)).unwrap();
+        }
+    }
+    let from_bare = || {
+        if empty.exists() {
+            fs::remove_dir_all(&empty).unwrap();
+        }
+        let mut command = inputs::proofmark(&empty);
+        command.args(["--offline", "--json", "inputs"]).arg(recipes.join("minimal"));
+        Outcome::of(command.arg("--vendor").arg(&bare))
+    };
+    let again: Value = serde_json::from_str(&from_bare().succeeded().stdout).unwrap();
+    assert_eq!(again, findings);
+    fs::remove_dir_all(recipes.join("minimal/recipe.lock.d")).unwrap();
+    from_bare().refused(3, &["trixie InRelease", "--vendor DIR"]);
+
+    // One word of the lock is another: the signed index does not say so.
     let text = fs::read_to_string(&lock).unwrap();
     let parsed: toml::Table = text.parse().unwrap();
     let deb = &parsed["deb"].as_array().unwrap()[0];

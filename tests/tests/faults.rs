@@ -368,6 +368,9 @@ fn a_tampered_unsigned_old_or_swapped_index_is_refused() {
             return skipped(&format!("no lock of today can be had, so no index is tampered with: {why}"));
         }
     };
+    // The lock carries what was signed, and nothing that another lock carried.
+    let mut command = inputs::proofmark(&today.store);
+    Outcome::of(command.args(["--offline", "lock", "--check"]).arg(today.recipe())).succeeded();
     let vendor = root.path().join("vendor");
     let mut command = inputs::proofmark(&today.store);
     Outcome::of(command.args(["--offline", "vendor"]).arg(&vendor).arg(today.recipe())).succeeded();
@@ -428,7 +431,7 @@ fn a_tampered_unsigned_old_or_swapped_index_is_refused() {
     let (outcome, _) = lock(|_, _| Answer::Whole);
     outcome.succeeded();
     assert_eq!(fs::read_to_string(today.lock()).unwrap(), text);
-    assert_eq!(names(&today.recipe()), ["files", "recipe.lock", "recipe.toml"]);
+    assert_eq!(names(&today.recipe()), ["files", "recipe.lock", "recipe.lock.d", "recipe.toml"]);
 }
 
 /// Runs the program where a disk of 20 MiB is mounted; gives the outcome and what the disk holds afterwards.
@@ -552,6 +555,20 @@ fn a_lock_that_does_not_fit_the_recipe_is_refused_and_the_check_says_no() {
         .refused(1, &parts);
     check(&stale).refused(4, &parts);
 
+    // What the lock carries is a part of it.
+    let release = "debian/dists/trixie/InRelease";
+    let of = format!("recipe.lock.d/{release}");
+    let tampered = edited(&inputs, root.path(), &of, "Codename: trixie", "Codename: Trixie");
+    check(&tampered)
+        .refused(4, &["trixie/InRelease is missing, or not what the lock names", "`proofmark lock`"]);
+    fs::remove_file(tampered.carried().join(release)).unwrap();
+    check(&tampered).refused(4, &["trixie/InRelease is missing, or not what the lock names"]);
+    fs::copy(inputs.carried().join(release), tampered.carried().join(release)).unwrap();
+    check(&tampered).succeeded();
+    fs::write(tampered.carried().join("more"), "").unwrap();
+    check(&tampered).refused(4, &["more is not named by the lock"]);
+
+    let stale = edited(&inputs, root.path(), "recipe.toml", "[systemd]", more);
     fs::remove_file(stale.lock()).unwrap();
     let outcome = Outcome::of(build(&stale, &stale.store, &[], &out).arg("--offline"));
     outcome.refused(1, &["recipe.lock is not there", "`proofmark lock`"]);

@@ -8,7 +8,6 @@ use anyhow::Context;
 use base64::Engine;
 use proofmark::claim::attestation::Registry;
 use proofmark::claim::bundle::Sigstore;
-use proofmark::host::fetch::Fetcher;
 use proofmark::host::{chain, output};
 use proofmark::lock::{Blob, Lock};
 use proofmark::recipe::Profile;
@@ -84,10 +83,10 @@ struct Findings {
 pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
     let loaded = super::load(&arguments.recipe)?;
     let (_, lock) = loaded.lock()?;
-    let fetcher = Fetcher::new(&session.store, &session.mirrors, session.network);
+    let fetcher = loaded.fetcher(session);
     fetcher.ensure(&lock.blobs(&Profile::ALL), session.progress)?;
-    fetcher.ensure(&lock.blobs_of_archives(), session.progress)?;
-    fetcher.ensure(&lock.blobs_of_attestations(), session.progress)?;
+    fetcher.ensure(&lock.blobs_to_carry(), session.progress)?;
+    fetcher.ensure(&lock.blobs_of_indices(), session.progress)?;
     let mut findings = Findings::default();
     debian_part(&lock, session, &mut findings)?;
     npm_part(&lock, &arguments.registry.registry()?, session, &mut findings)?;

@@ -1,14 +1,13 @@
-//! `proofmark lock`: resolves a recipe's packages and writes `recipe.lock` beside it.
+//! `proofmark lock`: resolves a recipe's packages and writes `recipe.lock` beside it, and what that carries.
 
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use proofmark::host::fetch::Fetcher;
 use proofmark::host::locking::{Locked, Locking};
 use proofmark::host::output;
-use proofmark::host::{files, progress};
+use proofmark::host::{carried, progress};
 use proofmark::lock::Lock;
 
 use super::Loaded;
@@ -21,7 +20,8 @@ pub struct Arguments {
     /// Folder of the recipe.
     #[arg(default_value = ".")]
     recipe: PathBuf,
-    /// Only check that the lock fits the recipe and this program; exit 4 when it does not.
+    /// Only check that the lock fits the recipe and this program, and has what it carries beside it; exit 4 when it does
+    /// not.
     #[arg(long)]
     check: bool,
     #[command(flatten)]
@@ -47,9 +47,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     }
     let previous = loaded.lock_if_any()?.map(|(_, lock)| lock);
     let locked = make(&loaded, previous.as_ref(), &arguments.provenance, session)?;
-    let text = locked.lock.to_text();
-    files::write(&loaded.lock_path, text.as_bytes())
-        .with_context(|| format!("cannot write {}", loaded.lock_path.display()))?;
+    loaded.write_lock(&locked.lock, &session.store)?;
     for remark in &locked.remarks {
         session.progress.note(&format!("remark: {remark}"));
     }
@@ -85,12 +83,24 @@ pub fn make(
 }
 
 fn check(loaded: &Loaded, session: &Session) -> anyhow::Result<ExitCode> {
-    match loaded.lock() {
-        Ok((_, lock)) => {
+    let whole = || {
+        let (_, lock) = loaded.lock()?;
+        carried::check(&lock, &carried::folder(&loaded.lock_path))?;
+        anyhow::Ok(lock)
+    };
+    let stale = |error: &anyhow::Error| {
+        let differs = matches!(
+            error.downcast_ref(),
+            Some(carried::Error::Other { .. } | carried::Error::Unnamed { .. })
+        );
+        differs || error.downcast_ref::<proofmark::lock::Error>().is_some()
+    };
+    match whole() {
+        Ok(lock) => {
             say(&lock, loaded, session)?;
             Ok(ExitCode::SUCCESS)
         }
-        Err(error) if error.downcast_ref::<proofmark::lock::Error>().is_some() => {
+        Err(error) if stale(&error) => {
             failure::report(&error);
             Ok(ExitCode::from(failure::NO))
         }

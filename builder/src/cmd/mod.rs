@@ -30,10 +30,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use proofmark::host::tool;
+use proofmark::host::fetch::Fetcher;
+use proofmark::host::store::Store;
+use proofmark::host::{carried, files, tool};
 use proofmark::lock::Lock;
 use proofmark::recipe::{self, Profile, Recipe};
 
+use crate::cli::Session;
 use crate::failure;
 
 /// How long this machine's npm may take to say which registry it uses.
@@ -81,6 +84,22 @@ pub fn load(argument: &Path) -> anyhow::Result<Loaded> {
 }
 
 impl Loaded {
+    /// A fetcher of what the lock names, which the folder beside it may have.
+    pub fn fetcher<'a>(&self, session: &'a Session) -> Fetcher<'a> {
+        let fetcher = Fetcher::new(&session.store, &session.mirrors, session.network);
+        fetcher.carrying(carried::folder(&self.lock_path))
+    }
+
+    /// Writes a lock, and beside it what it carries: the lock itself last, for it is what counts.
+    pub fn write_lock(&self, lock: &Lock, store: &Store) -> anyhow::Result<()> {
+        let folder = carried::folder(&self.lock_path);
+        carried::write(lock, &folder, store)?;
+        files::write(&self.lock_path, lock.to_text().as_bytes())
+            .with_context(|| format!("cannot write {}", self.lock_path.display()))?;
+        carried::sweep(lock, &folder)?;
+        Ok(())
+    }
+
     /// The recipe of one profile.
     pub fn recipe(&self, profile: Profile) -> anyhow::Result<&Recipe> {
         self.recipes.iter().find(|recipe| recipe.profile == profile).context("the recipe has no such profile")

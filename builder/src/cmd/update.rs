@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
-use proofmark::host::files;
 use proofmark::host::output;
 use proofmark::lock::Lock;
 
@@ -57,8 +55,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
         }
     }
     if arguments.write {
-        files::write(&loaded.lock_path, locked.lock.to_text().as_bytes())
-            .with_context(|| format!("cannot write {}", loaded.lock_path.display()))?;
+        loaded.write_lock(&locked.lock, &session.store)?;
         session.progress.note(&format!("wrote {}", loaded.lock_path.display()));
     } else if !changes.is_empty() {
         session.progress.note("nothing is written; `proofmark update --write` writes the new lock");

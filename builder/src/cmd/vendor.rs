@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use proofmark::host::fetch::Fetcher;
 use proofmark::host::output;
 use proofmark::host::{files, progress};
 use proofmark::recipe::Profile;
@@ -27,9 +26,9 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     let (text, lock) = loaded.lock()?;
     let mut blobs = lock.blobs(&Profile::ALL);
     // The signed releases and the indices too, for an auditor who resolves again. A mirror may have replaced them.
-    let fetcher = Fetcher::new(&session.store, &session.mirrors, session.network);
+    let fetcher = loaded.fetcher(session);
     fetcher.ensure(&blobs, session.progress)?;
-    for blob in lock.blobs_of_archives().into_iter().chain(lock.blobs_of_attestations()) {
+    for blob in lock.blobs_to_carry().into_iter().chain(lock.blobs_of_indices()) {
         match fetcher.ensure(std::slice::from_ref(&blob), session.progress) {
             Ok(_) => blobs.push(blob),
             Err(error) => session.progress.note(&format!("left out: {} ({error})", blob.label)),

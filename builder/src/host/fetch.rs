@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -84,6 +84,8 @@ pub enum Network {
 pub struct Fetcher<'a> {
     store: &'a Store,
     mirrors: &'a Mirrors,
+    /// A folder as a vendored one, of which what is there is taken first.
+    carried: Option<PathBuf>,
     network: Network,
     agent: ureq::Agent,
 }
@@ -99,7 +101,19 @@ impl<'a> Fetcher<'a> {
             .user_agent(concat!("proofmark/", env!("CARGO_PKG_VERSION")))
             .build()
             .into();
-        Fetcher { store, mirrors, network, agent }
+        Fetcher { store, mirrors, carried: None, network, agent }
+    }
+
+    /// Takes what a lock carries from the folder beside it, before any mirror is asked.
+    pub fn carrying(self, folder: PathBuf) -> Self {
+        Fetcher { carried: Some(folder), ..self }
+    }
+
+    /// Every place that may have a file.
+    fn places(&self, blob: &Blob) -> Vec<String> {
+        let carried = self.carried.iter().map(|folder| super::carried::place(folder, blob));
+        let carried = carried.filter(|path| path.is_file()).map(|path| path.display().to_string());
+        carried.chain(self.mirrors.places(blob)).collect()
     }
 
     /// The store that is filled.
@@ -123,7 +137,7 @@ impl<'a> Fetcher<'a> {
         missing.dedup_by_key(|blob| blob.sha256);
         missing.sort_by_key(|blob| std::cmp::Reverse(blob.size));
         let Some(first) = missing.first() else { return Ok((0, 0)) };
-        let local = self.mirrors.places(first).iter().any(|place| is_local(place));
+        let local = self.places(first).iter().any(|place| is_local(place));
         if self.network == Network::Offline && !local {
             return Err(Error::Offline { label: first.label.clone(), more: missing.len() - 1 });
         }
@@ -140,7 +154,7 @@ impl<'a> Fetcher<'a> {
             for _ in 0..AT_ONCE.min(count) {
                 scope.spawn(|| {
                     while let Some(blob) = take() {
-                        let places = self.mirrors.places(blob);
+                        let places = self.places(blob);
                         let expected = Expected::Sha256(blob.sha256, blob.size);
                         let got =
                             self.try_all(&places, &expected, &blob.label, &|bytes| stage.advance(bytes));

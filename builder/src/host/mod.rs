@@ -1,6 +1,7 @@
 //! Every effect on the world, one file per power.
 
 pub mod built;
+pub mod carried;
 pub mod disk_file;
 pub mod fetch;
 pub mod files;
