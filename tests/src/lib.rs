@@ -10,4 +10,5 @@ pub mod npm;
 pub mod outcome;
 pub mod program;
 pub mod pypi;
+pub mod rekor_v1;
 pub mod trixie;

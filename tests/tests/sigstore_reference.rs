@@ -1,16 +1,18 @@
 //! Other people's verifiers judge what is published beside an image, and forgeries of it.
 //!
 //! # Shape
-//! `@sigstore/verify` from npm and `sigstore` from PyPI are installed into folders of the tests. `cosign` and `sigstore-go-verification` are run
-//! when this machine has them, or the folder that `PROOFMARK_SIGSTORE_TOOLS` names; Debian packages both.
+//! `@sigstore/verify` from npm and `sigstore` from PyPI are installed into folders of the tests. `cosign`, `sigstore-go-verification` and
+//! `rekor-cli` are run when this machine has them, or the folder that `PROOFMARK_SIGSTORE_TOOLS` names; Debian packages all three.
 //!
-//! | verifier | a key's bundle in a log like Rekor v2 | a logged certificate's, with a time stamp |
-//! | --- | --- | --- |
-//! | `@sigstore/verify` 4.1.3 | accepted, forgeries refused | accepted, forgeries refused |
-//! | `cosign` 3.1.1 | accepted, forgeries refused | accepted, forgeries refused |
-//! | `sigstore-go` 1.3.0 | wants a time, which such a log does not give | accepted, forgeries refused |
-//! | `sigstore` (PyPI) 4.5.1 | knows no managed keys: not run | accepted, forgeries refused |
-//! | `rekor-cli` 1.5.3 | asks servers of the first generation: not run | the same |
+//! | verifier | a key's bundle in a log like Rekor v2 | in one like Rekor v1 | a logged certificate's, with a time stamp |
+//! | --- | --- | --- | --- |
+//! | `@sigstore/verify` 4.1.3 | accepted | accepted | accepted |
+//! | `cosign` 3.1.1 | accepted | accepted | accepted |
+//! | `sigstore-go` 1.3.0 | wants a time, which such a log does not give | accepted | accepted |
+//! | `sigstore` (PyPI) 4.5.1 | knows no managed keys: not run | the same | accepted |
+//! | `rekor-cli` 1.5.3 | asks servers of the first generation alone: not run | accepted | as the first |
+//!
+//! Whoever accepts, refuses the forgeries.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -25,8 +27,8 @@ use proofmark::claim::envelope::SigningKey;
 use proofmark::claim::provenance::statement::Statement;
 use proofmark::claim::transparency::note::{self, Role};
 use proofmark::claim::transparency::policy::Policy;
-use proofmark::host::log::Folder;
 use proofmark::host::log::directory::{Unwitnessed, Writer};
+use proofmark::host::log::{self, Folder, TransparencyLog};
 use proofmark::host::publish::{Keyless, Publisher, Token, Who};
 use proofmark::host::signer::Signer;
 use serde_json::{Value, json};
@@ -34,6 +36,7 @@ use sha2::{Digest, Sha256};
 use system_tests::authorities::{Authorities, ISSUER, NAME, token};
 use system_tests::npm::skipped;
 use system_tests::pypi;
+use system_tests::rekor_v1::RekorV1;
 
 /// What npm is asked for; the one that is bundled with npm 11 does not know envelopes in logs of the second generation.
 const NPM: &str = "@sigstore/verify@4.1.3";
@@ -74,6 +77,12 @@ const OTHERS: [(&str, &str); 2] =
 const STAMPS: &str = "/verificationMaterial/timestampVerificationData/rfc3161Timestamps";
 const STAMP: &str = "/verificationMaterial/timestampVerificationData/rfc3161Timestamps/0/signedTimestamp";
 
+/// Where it has a log's promise, which says when.
+const PROMISE: &str = "/verificationMaterial/tlogEntries/0/inclusionPromise/signedEntryTimestamp";
+
+/// How many entries of others are in a log.
+const OTHER_ENTRIES: u32 = 300;
+
 /// What a verifier does with the log's entry that a bundle has.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Body {
@@ -107,8 +116,40 @@ impl Published {
     }
 
     fn by(root: tempfile::TempDir, who: &Who, stamps: Option<&str>, authorities: Option<&Value>) -> Self {
+        // `cosign` and `sigstore-go` take the host of a log's address for its name.
+        let key = note::SigningKey::new("log.example", Role::Log, &[1; 32]).unwrap();
+        let text = format!("log {}\nquorum none\n", key.public());
+        let policy = Policy::parse(&text).unwrap();
+        let mut writer = Writer::init(&root.path().join("log"), key).unwrap();
+        // In company, so that there is something to prove.
+        let others: Vec<Vec<u8>> = (0..OTHER_ENTRIES).map(|number| number.to_be_bytes().to_vec()).collect();
+        writer.append(&others, &Unwitnessed).unwrap();
+        let log = Folder { writer, cosigners: Unwitnessed, policy: &policy };
+        Self::publish(root.path(), who, Box::new(log), stamps, authorities, (&policy, &text));
+        Published { root }
+    }
+
+    /// Signed by a key, in a log of the first generation, which says when.
+    fn in_rekor_v1(rekor: &RekorV1) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let who = Who::Key(Signer::Key(SigningKey::from_seed(&[2; 32]).unwrap()));
+        let text = format!("log {}\nquorum none\n", rekor.key);
+        let policy = Policy::parse(&text).unwrap();
+        let log = log::rekor_v1::RekorV1::new(&rekor.address, &policy, None);
+        Self::publish(root.path(), &who, Box::new(log), None, None, (&policy, &text));
+        Published { root }
+    }
+
+    fn publish(
+        folder: &Path,
+        who: &Who,
+        log: Box<dyn TransparencyLog + '_>,
+        stamps: Option<&str>,
+        authorities: Option<&Value>,
+        (policy, policy_text): (&Policy, &str),
+    ) {
         let disk = b"a disk".repeat(1000);
-        fs::write(root.path().join("disk.raw"), &disk).unwrap();
+        fs::write(folder.join("disk.raw"), &disk).unwrap();
         let statement = json!({
             "_type": "https://in-toto.io/Statement/v1",
             "subject": [{"name": "disk.raw", "digest": {"sha256": hex::encode(Sha256::digest(&disk))}}],
@@ -117,27 +158,9 @@ impl Published {
                 "runDetails": {"builder": {"id": "https://example.org/builder"}}},
         });
         let statement = Statement::parse(statement.to_string().as_bytes()).unwrap();
-        // `cosign` and `sigstore-go` take the host of a log's address for its name.
-        let key = note::SigningKey::new("log.example", Role::Log, &[1; 32]).unwrap();
-        let text = format!("log {}\nquorum none\n", key.public());
-        let policy = Policy::parse(&text).unwrap();
-        let mut writer = Writer::init(&root.path().join("log"), key).unwrap();
-        // In company, so that there is something to prove.
-        let others: Vec<Vec<u8>> = (0..300u32).map(|number| number.to_be_bytes().to_vec()).collect();
-        writer.append(&others, &Unwitnessed).unwrap();
-        let log = Folder { writer, cosigners: Unwitnessed, policy: &policy };
-        let mut publisher = Publisher {
-            folder: root.path(),
-            who,
-            logs: vec![Box::new(log)],
-            stamps,
-            authorities,
-            policy: &policy,
-            policy_text: &text,
-        };
+        let mut publisher =
+            Publisher { folder, who, logs: vec![log], stamps, authorities, policy, policy_text };
         publisher.publish("provenance", &statement).unwrap();
-        drop(publisher);
-        Published { root }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -168,6 +191,12 @@ impl Published {
         forge("payload", "/dsseEnvelope/payload", &flip);
         forge("hash", &format!("{proof}/hashes/0"), &flip);
         forge("body", "/verificationMaterial/tlogEntries/0/canonicalizedBody", &flip);
+        if good.pointer(PROMISE).is_some() {
+            forge("promise", PROMISE, &flip);
+            forge("time", "/verificationMaterial/tlogEntries/0/integratedTime", &|value| {
+                json!((value.as_str().unwrap().parse::<u64>().unwrap() - 1).to_string())
+            });
+        }
         if good.pointer(STAMP).is_some() {
             // At its end, where the signature is: the certificates in it are read by nobody who has his own.
             forge("stamp", STAMP, &|value| {
@@ -228,15 +257,17 @@ fn npms_verifier_accepts_what_is_published_and_refuses_forgeries() {
     }
     let script = folder.join("verify.js");
     fs::write(&script, SCRIPT).unwrap();
-    let published = Published::new();
-    published.judged("@sigstore/verify", Body::Read, &|bundle| {
-        Command::new("node")
-            .arg(&script)
-            .arg(bundle)
-            .args([published.path("trusted_root.json"), published.path("signer.pub")])
-            .output()
-            .unwrap()
-    });
+    let rekor = RekorV1::new(OTHER_ENTRIES);
+    for published in [Published::new(), Published::in_rekor_v1(&rekor)] {
+        published.judged("@sigstore/verify", Body::Read, &|bundle| {
+            Command::new("node")
+                .arg(&script)
+                .arg(bundle)
+                .args([published.path("trusted_root.json"), published.path("signer.pub")])
+                .output()
+                .unwrap()
+        });
+    }
     let published = Published::keyless();
     let run = |bundle: &Path, name: &str, issuer: &str| {
         let root = published.path("trusted_root.json");
@@ -291,10 +322,12 @@ fn cosign_accepts_what_is_published_and_refuses_forgeries() {
             .output()
             .unwrap()
     };
-    let published = Published::new();
-    let key = published.path("signer.pub");
-    let who = ["--key", key.to_str().unwrap()];
-    published.judged("cosign", Body::MadeAnew, &|bundle| run(&published, bundle, &who));
+    let rekor = RekorV1::new(OTHER_ENTRIES);
+    for published in [Published::new(), Published::in_rekor_v1(&rekor)] {
+        let key = published.path("signer.pub");
+        let who = ["--key", key.to_str().unwrap()];
+        published.judged("cosign", Body::MadeAnew, &|bundle| run(&published, bundle, &who));
+    }
     let published = Published::keyless();
     published.judged_by_name("cosign", Body::MadeAnew, &|bundle, name, issuer| {
         let who = ["--certificate-identity", name, "--certificate-oidc-issuer", issuer];
@@ -325,8 +358,66 @@ fn sigstore_go_accepts_what_has_a_time_and_refuses_forgeries() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("timestamp"), "{said}");
 
+    let published = Published::in_rekor_v1(&RekorV1::new(OTHER_ENTRIES));
+    let key = published.path("signer.pub");
+    published.judged("sigstore-go", Body::MadeAnew, &|bundle| {
+        run(&published, bundle, &["-requireCTlog=false", "-publicKey", key.to_str().unwrap()])
+    });
     let published = Published::keyless();
     published.judged_by_name("sigstore-go", Body::MadeAnew, &|bundle, name, issuer| {
         run(&published, bundle, &["-expectedSAN", name, "-expectedIssuer", issuer])
     });
+}
+
+#[test]
+fn rekors_own_client_finds_what_is_published_and_refuses_forgeries() {
+    let Some(program) = tool("rekor-cli") else {
+        eprintln!("SKIPPED: no rekor-cli; set PROOFMARK_SIGSTORE_TOOLS");
+        return;
+    };
+    let rekor = RekorV1::new(OTHER_ENTRIES);
+    let published = Published::in_rekor_v1(&rekor);
+    let run = |verb: &str, envelope: &Path, key: &Path| {
+        Command::new(&program)
+            .args([verb, "--rekor_server", &rekor.address, "--type", "dsse", "--pki-format", "x509"])
+            .arg("--artifact")
+            .arg(envelope)
+            .arg("--public-key")
+            .arg(key)
+            .env("HOME", published.root.path())
+            .output()
+            .unwrap()
+    };
+    let (envelope, key) = (published.path("provenance.dsse.json"), published.path("signer.pub"));
+    let output = run("verify", &envelope, &key);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success() && said.contains(&format!("Entry Index in Current Tree: {OTHER_ENTRIES}\n")),
+        "{output:?}"
+    );
+    // What it would log itself is the entry that is there.
+    let size = rekor.size();
+    let output = run("upload", &envelope, &key);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains(&format!("index {OTHER_ENTRIES}")), "{output:?}");
+    assert_eq!(rekor.size(), size);
+
+    let good: Value = serde_json::from_slice(&fs::read(&envelope).unwrap()).unwrap();
+    let other = published.path("other.pub");
+    fs::write(&other, SigningKey::from_seed(&[3; 32]).unwrap().public().pem().unwrap()).unwrap();
+    assert!(!run("verify", &envelope, &other).status.success(), "rekor-cli takes another key");
+    for member in ["/signatures/0/sig", "/payload"] {
+        let mut forged = good.clone();
+        let value = forged.pointer_mut(member).unwrap();
+        let mut bytes = STANDARD.decode(value.as_str().unwrap()).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        *value = json!(STANDARD.encode(bytes));
+        let path = published.path("forged.json");
+        fs::write(&path, forged.to_string()).unwrap();
+        for verb in ["verify", "upload"] {
+            assert!(!run(verb, &path, &key).status.success(), "rekor-cli takes a forged {member}");
+        }
+    }
+    assert_eq!(rekor.size(), size);
 }
