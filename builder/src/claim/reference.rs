@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::sync::{Mutex, PoisonError};
 
 use ovmf_measure::boot::{self, Code, Image, Plan};
 use ovmf_measure::digest::{Algorithm, Digest};
@@ -22,6 +23,7 @@ use ovmf_measure::firmware;
 use ovmf_measure::known::PLATFORMS;
 use ovmf_measure::mrtd::{Order, mrtd};
 use ovmf_measure::platform::PlatformFile;
+use ovmf_measure::preimage::Pass;
 use ovmf_measure::reference::{self, Format1, Platform, Reference, RegisterKind, Subject};
 use ovmf_measure::shape::{self, Before, Name, Shape};
 use ovmf_measure::volume::Profile;
@@ -89,6 +91,9 @@ pub struct Inputs<'a> {
     /// In which orders a VMM may have added the pages of a TD: an MRTD for each.
     pub orders: &'a [Order],
 }
+
+/// How many bytes a thread hashes of one thing before it looks for another.
+const TURN: usize = 512 << 10;
 
 /// Both orders.
 pub const ORDERS: [Order; 2] = [Order::SinglePass, Order::TwoPass];
@@ -160,6 +165,49 @@ impl Inputs<'_> {
     }
 }
 
+/// Passes that are waiting, and the digests of those that are finished.
+struct Passes<'p> {
+    waiting: Mutex<Vec<(usize, Pass<'p>)>>,
+    finished: Mutex<Vec<Vec<Digest>>>,
+}
+
+impl<'p> Passes<'p> {
+    /// Finishes passes on all threads. Each is a chain that only one thread can be at: whoever is free takes the one of
+    /// which most is left, for a turn, so that nobody is left alone with a long one at the end.
+    fn finish(passes: Vec<Pass<'p>>) -> Vec<Vec<Digest>> {
+        let finished = Mutex::new(vec![Vec::new(); passes.len()]);
+        let all = Passes { waiting: Mutex::new(passes.into_iter().enumerate().collect()), finished };
+        rayon::scope(|scope| {
+            for _ in 0..rayon::current_num_threads() {
+                scope.spawn(|scope| all.turn(scope));
+            }
+        });
+        all.finished.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a turn, and asks for another: between them a thread may do what else is waited for.
+    fn turn<'s>(&'s self, scope: &rayon::Scope<'s>) {
+        let taken = self.waiting.lock().ok().and_then(|mut waiting| {
+            let most = waiting.iter().enumerate().max_by_key(|(_, (_, pass))| pass.left());
+            let at = most.map(|(at, _)| at)?;
+            Some(waiting.swap_remove(at))
+        });
+        // Who finds none leaves: whoever is at one goes on with it.
+        let Some((index, mut pass)) = taken else { return };
+        pass.advance(TURN);
+        if pass.left() > 0 {
+            if let Ok(mut waiting) = self.waiting.lock() {
+                waiting.push((index, pass));
+            }
+        } else if let Ok(mut finished) = self.finished.lock()
+            && let Some(place) = finished.get_mut(index)
+        {
+            *place = pass.finish();
+        }
+        scope.spawn(|scope| self.turn(scope));
+    }
+}
+
 /// Hashes what reference values are computed from, each piece by itself, in parallel; meanwhile `firmware` gets the firmware.
 ///
 /// # Errors
@@ -173,12 +221,15 @@ pub fn hash<'a, E: From<Error> + Send>(
         true => &[Algorithm::Sha384, Algorithm::Sha256],
         false => &[Algorithm::Sha384],
     };
-    let image = |bank: &Algorithm| {
-        let all = plan.preimages().par_iter().with_max_len(1);
-        let digests: Vec<_> = all.map(|preimage| preimage.digests(*bank)).collect();
-        Ok((*bank, plan.hashed(*bank, &digests)?))
+    let images = || {
+        let passes =
+            |bank: &Algorithm| plan.preimages().iter().map(|preimage| preimage.pass(*bank)).collect();
+        let passes: Vec<Vec<Pass<'_>>> = banks.iter().map(passes).collect();
+        let digests = Passes::finish(passes.into_iter().flatten().collect());
+        let of_banks = digests.chunks(plan.preimages().len().max(1));
+        let image = |(bank, digests): (&Algorithm, &[Vec<Digest>])| Ok((*bank, plan.hashed(*bank, digests)?));
+        banks.iter().zip(of_banks).map(image).collect::<Result<BTreeMap<_, _>, Error>>()
     };
-    let images = || banks.par_iter().map(image).collect::<Result<BTreeMap<_, _>, Error>>();
     let firmware = || -> Result<Option<HashedFirmware>, E> {
         Ok(firmware()?.map(|given| HashedFirmware::new(given, inputs, banks)).transpose()?)
     };
