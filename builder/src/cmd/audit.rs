@@ -65,7 +65,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     let mut mismatches = of_root(&pass, &boot);
     if let Some(folder) = &place.folder
         && let Ok(beside) = std::fs::read(folder.join(file::UKI))
-        && beside != opened.uki
+        && beside != *opened.uki
     {
         mismatches.push(mismatch(
             "uki",

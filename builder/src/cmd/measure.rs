@@ -19,6 +19,7 @@ use proofmark::claim::reference::{self as values, Detail, Firmware, Hashed};
 use proofmark::host::fetch::Fetcher;
 use proofmark::host::firmware::{self, Derived};
 use proofmark::host::output;
+use proofmark::host::pages::Pages;
 use proofmark::host::raw_disk::RawDisk;
 use proofmark::lock::Lock;
 
@@ -108,7 +109,7 @@ pub struct Opened {
     /// The disk.
     pub disk: RawDisk,
     /// The program that firmware starts.
-    pub uki: Vec<u8>,
+    pub uki: Pages,
     /// What it is called, as its os-release says.
     pub image: reference::Image,
 }

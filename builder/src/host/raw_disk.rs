@@ -13,17 +13,23 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use dm_verity_tool::{BlockSize, HashOffset, Hasher, Parameters, Salt};
 use ovmf_measure::esp::{self, Sectors};
 use ovmf_measure::gpt::{self, ESP, Gpt, Partition, SECTOR, TABLE};
 use proofmark_guest::init::cmdline::Boot;
+use rayon::prelude::*;
 use rootfs::content::Sha256Digest;
 use sha2::{Digest, Sha256};
 
+use super::pages::Pages;
+
 /// How much is read at once.
 const PIECE: usize = 8 << 20;
+/// How much of a program is read at once, by one thread.
+const PART: usize = 1 << 20;
 /// The largest system partition that is read: a UKI is far below.
 const MOST_ESP: u64 = 4 << 30;
 
@@ -173,7 +179,7 @@ impl RawDisk {
     ///
     /// # Errors
     /// [`Error`].
-    pub fn boot_program(&self) -> Result<Vec<u8>, Error> {
+    pub fn boot_program(&self) -> Result<Pages, Error> {
         let (start, end) = self.place("the EFI system partition", |partition| partition.kind == ESP)?;
         let failed = |source| Error::Read { path: self.path.clone(), source };
         if end - start > MOST_ESP {
@@ -183,11 +189,27 @@ impl RawDisk {
         }
         let file = File::open(&self.path).map_err(failed)?;
         let partition = Part { file, start, length: end - start, failure: RefCell::default() };
-        let found = esp::read_boot_program(&partition);
+        let found = esp::boot_program(&partition);
         if let Some(source) = partition.failure.take() {
             return Err(failed(source));
         }
-        found.map_err(|source| Error::Program { path: self.path.clone(), source })
+        let pieces = found.map_err(|source| Error::Program { path: self.path.clone(), source })?;
+        // No longer than the directory says, whose file lies in the partition.
+        let length: u64 = pieces.iter().map(|(_, length)| length).sum();
+        let mut program = Pages::zeroed(usize::try_from(length).unwrap_or(usize::MAX)).map_err(failed)?;
+        let mut rest = &mut *program;
+        let mut parts = Vec::new();
+        for (mut offset, length) in pieces {
+            let piece = rest.split_off_mut(..usize::try_from(length).unwrap_or(usize::MAX));
+            for part in piece.unwrap_or_default().chunks_mut(PART) {
+                let length = part.len() as u64;
+                parts.push((start.saturating_add(offset), part));
+                offset = offset.saturating_add(length);
+            }
+        }
+        let read = parts.into_par_iter().try_for_each(|(at, part)| partition.file.read_exact_at(part, at));
+        read.map_err(failed)?;
+        Ok(program)
     }
 
     /// Reads the whole disk once; `told` hears of each piece.
@@ -216,8 +238,8 @@ impl RawDisk {
         let mut whole = Sha256::new();
         let mut stored = Vec::new();
         let mut file = File::open(&self.path).map_err(failed)?;
-        let mut piece = vec![0; PIECE];
-        let mut next = vec![0; PIECE];
+        let mut piece = Pages::zeroed(PIECE).map_err(failed)?;
+        let mut next = Pages::zeroed(PIECE).map_err(failed)?;
         let mut at = 0u64;
         let mut length = fill(&mut file, &mut piece).map_err(failed)?;
         while length > 0 {
