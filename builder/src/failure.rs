@@ -20,6 +20,10 @@ use proofmark::{assemble, lock, recipe};
 /// The answer to a check is no.
 pub const NO: u8 = 4;
 
+/// What to do when an attestation is not believed that may be right.
+pub const NEWER_KEYS: &str = "if npm's registry or Sigstore has keys that this program does not know yet, give them by \
+                              --npm-keys FILE and --npm-trusted-root FILE, as Sigstore's TUF repository has them";
+
 /// A failure whose next step is known where it happens.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -172,10 +176,22 @@ fn advice(error: &anyhow::Error) -> (Option<String>, u8) {
                         attestations, or from a repository of its own; then say --accept-lost-provenance NAME";
             return (Some(hint.to_owned()), 1);
         }
-        if let Some(attestation::Error::UnknownKey { .. }) = cause.downcast_ref() {
-            let hint = "the lock stays as it was: if the registry has a new key, give its keys of today by --npm-keys FILE, \
-                        as Sigstore's TUF repository has them";
-            return (Some(hint.to_owned()), 1);
+        use attestation::Error as Attested;
+        match cause.downcast_ref() {
+            Some(Attested::UnknownKey { .. } | Attested::Outdated { .. } | Attested::Signature { .. }) => {
+                return (Some(format!("the lock stays as it was; {NEWER_KEYS}")), 1);
+            }
+            Some(Attested::Keys(_) | Attested::Trust(_)) => {
+                let hint = "name files as Sigstore's TUF repository has them: registry.npmjs.org/keys.json by --npm-keys, \
+                            trusted_root.json by --npm-trusted-root";
+                return (Some(hint.to_owned()), 1);
+            }
+            Some(_) => {
+                let hint = "the lock stays as it was: take another version of the package in the recipe, and ask those who \
+                            publish it";
+                return (Some(hint.to_owned()), 1);
+            }
+            None => {}
         }
         if let Some(locking::Error::UnknownProvenance { .. }) = cause.downcast_ref() {
             let hint = "try again later; or say --accept-lost-provenance NAME";

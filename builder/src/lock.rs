@@ -389,6 +389,9 @@ impl Lock {
             if npm.role == NpmRole::Application {
                 relative(&name, &npm.location)?;
             }
+            if npm.attestations.is_empty() && !npm.source.is_empty() {
+                return Err(wrong("source", &name, &npm.source));
+            }
             if !npm.attestations.is_empty() {
                 digest(&name, &npm.attestations)?;
                 relative(&name, &npm.attestations_path())?;
@@ -658,6 +661,11 @@ pub(crate) mod tests {
         (lock.npm[0].attestations, lock.npm[0].version) = (digest, "1/../../../x".into());
         let error = Lock::parse(&lock.to_text(), Path::new("recipe.lock")).unwrap_err().to_string();
         assert!(error.contains("path"), "{error}");
+        // Where it comes from, of which nothing is attested.
+        let mut lock = sample();
+        lock.npm[0].source = "https://code.example.org/x".into();
+        let error = Lock::parse(&lock.to_text(), Path::new("recipe.lock")).unwrap_err().to_string();
+        assert!(error.contains("source"), "{error}");
     }
 
     #[test]

@@ -85,6 +85,7 @@ fn middle(leaves: usize) -> usize {
 
 fn root(leaves: &[[u8; 32]]) -> [u8; 32] {
     match leaves {
+        [] => Sha256::digest([]).into(),
         [leaf] => *leaf,
         _ => {
             let (left, right) = leaves.split_at(middle(leaves.len()));

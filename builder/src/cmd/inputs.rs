@@ -83,13 +83,14 @@ struct Findings {
 pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
     let loaded = super::load(&arguments.recipe)?;
     let (_, lock) = loaded.lock()?;
+    let registry = arguments.registry.registry()?;
     let fetcher = loaded.fetcher(session);
     fetcher.ensure(&lock.blobs(&Profile::ALL), session.progress)?;
     fetcher.ensure(&lock.blobs_to_carry(), session.progress)?;
     fetcher.ensure(&lock.blobs_of_indices(), session.progress)?;
     let mut findings = Findings::default();
     debian_part(&lock, session, &mut findings)?;
-    npm_part(&lock, &arguments.registry.registry()?, session, &mut findings)?;
+    npm_part(&lock, &registry, session, &mut findings)?;
     match session.format {
         Format::Json => output::print(&format!("{}\n", serde_json::to_string_pretty(&findings)?))?,
         Format::Text => {
@@ -166,7 +167,12 @@ fn npm_part(
                     *findings.sources.entry(source).or_default() += 1;
                 }
             }
-            Err(error) => findings.problems.push(format!("{label}: {}", chain(&error))),
+            Err(error) => {
+                if findings.problems.is_empty() {
+                    session.progress.note(failure::NEWER_KEYS);
+                }
+                findings.problems.push(format!("{label}: {}", chain(&error)));
+            }
         }
     }
     Ok(())

@@ -87,17 +87,19 @@ impl Loaded {
     /// A fetcher of what the lock names, which the folder beside it may have.
     pub fn fetcher<'a>(&self, session: &'a Session) -> Fetcher<'a> {
         let fetcher = Fetcher::new(&session.store, &session.mirrors, session.network);
-        fetcher.carrying(carried::folder(&self.lock_path))
+        let folder = carried::folder(&self.lock_path);
+        // As folders that were given: what is not whole is taken for a mirror's address.
+        fetcher.carrying(std::path::absolute(&folder).unwrap_or(folder))
     }
 
-    /// Writes a lock, and beside it what it carries: the lock itself last, for it is what counts.
+    /// Writes a lock, and beside it what it carries. Two renames: who is killed between them has the new lock with the old
+    /// documents, which the next `lock` replaces.
     pub fn write_lock(&self, lock: &Lock, store: &Store) -> anyhow::Result<()> {
         let folder = carried::folder(&self.lock_path);
-        carried::write(lock, &folder, store)?;
+        let documents = carried::prepare(lock, &folder, store)?;
         files::write(&self.lock_path, lock.to_text().as_bytes())
             .with_context(|| format!("cannot write {}", self.lock_path.display()))?;
-        carried::sweep(lock, &folder)?;
-        Ok(())
+        documents.finish().with_context(|| format!("cannot write {}", folder.display()))
     }
 
     /// The recipe of one profile.

@@ -10,13 +10,14 @@
 //! # Not here
 //! Whether the documents are right: `resolve::inrelease`, `claim::attestation`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::fs::FileType;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use rootfs::content::Sha256Digest;
 
-use super::files;
+use super::files::{self, NewFolder};
 use super::store::{self, Store};
 use crate::lock::{Blob, Lock};
 
@@ -62,87 +63,59 @@ pub fn place(folder: &Path, blob: &Blob) -> PathBuf {
     folder.join(blob.archive.name()).join(&blob.path)
 }
 
-/// Writes the documents that a lock names from the store to its folder.
+/// Writes the documents that a lock names from the store to a folder that is to take its folder's place, once the lock is
+/// written: whoever was there, were it a link to somewhere else, is replaced and not looked into.
 ///
 /// # Errors
 /// [`Error::Store`], [`Error::Io`].
-pub fn write(lock: &Lock, folder: &Path, store: &Store) -> Result<(), Error> {
+pub fn prepare(lock: &Lock, folder: &Path, store: &Store) -> Result<NewFolder, Error> {
+    let write = |path: &Path, source| Error::Io { deed: "write", path: path.to_owned(), source };
+    let new = NewFolder::begin(folder).map_err(|source| write(folder, source))?;
     for blob in lock.blobs_to_carry() {
-        let path = place(folder, &blob);
-        if !fits(&path, &blob)? {
-            let bytes = store.read(&blob.sha256, &blob.label)?;
-            files::write(&path, &bytes).map_err(|source| Error::Io { deed: "write", path, source })?;
-        }
+        let path = place(new.path(), &blob);
+        files::write(&path, &store.read(&blob.sha256, &blob.label)?)
+            .map_err(|source| write(&path, source))?;
     }
-    Ok(())
+    Ok(new)
 }
 
-/// Removes from the folder what a lock does not name: to be done once the lock is written.
-///
-/// # Errors
-/// [`Error::Io`].
-pub fn sweep(lock: &Lock, folder: &Path) -> Result<(), Error> {
-    let named = named(lock, folder);
-    walk(folder, &mut |path| {
-        if named.contains(path) {
-            return Ok(());
-        }
-        let removed = std::fs::remove_file(path);
-        removed.map_err(|source| Error::Io { deed: "remove", path: path.to_owned(), source })
-    })
-}
-
-/// Checks that the folder has all documents that a lock names, and nothing else.
+/// Checks that the folder has all documents that a lock names, and nothing else. Links are something else.
 ///
 /// # Errors
 /// [`Error::Other`], [`Error::Unnamed`], [`Error::Io`].
 pub fn check(lock: &Lock, folder: &Path) -> Result<(), Error> {
-    for blob in lock.blobs_to_carry() {
-        let path = place(folder, &blob);
-        if !fits(&path, &blob)? {
-            return Err(Error::Other { path });
-        }
-    }
-    let named = named(lock, folder);
-    walk(folder, &mut |path| match named.contains(path) {
-        true => Ok(()),
-        false => Err(Error::Unnamed { path: path.to_owned() }),
-    })
-}
-
-fn named(lock: &Lock, folder: &Path) -> BTreeSet<PathBuf> {
-    lock.blobs_to_carry().iter().map(|blob| place(folder, blob)).collect()
-}
-
-/// Whether a file has the bytes that it should.
-fn fits(path: &Path, blob: &Blob) -> Result<bool, Error> {
-    match std::fs::metadata(path) {
-        Ok(metadata) if metadata.len() != blob.size => return Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        _ => {}
-    }
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Sha256Digest::of(&bytes) == blob.sha256),
-        Err(source) => Err(Error::Io { deed: "read", path: path.to_owned(), source }),
-    }
-}
-
-/// Visits every file below a folder, which need not be there.
-fn walk(folder: &Path, visit: &mut dyn FnMut(&Path) -> Result<(), Error>) -> Result<(), Error> {
-    let wrong = |source| Error::Io { deed: "read", path: folder.to_owned(), source };
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(wrong(error)),
+    let mut named: BTreeMap<PathBuf, Blob> =
+        lock.blobs_to_carry().into_iter().map(|blob| (place(folder, &blob), blob)).collect();
+    let kind = match std::fs::symlink_metadata(folder) {
+        Ok(metadata) => Some(metadata.file_type()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(source) => return Err(Error::Io { deed: "read", path: folder.to_owned(), source }),
     };
-    for entry in entries {
-        let entry = entry.map_err(wrong)?;
-        let path = entry.path();
-        if entry.file_type().map_err(wrong)?.is_dir() {
-            walk(&path, visit)?;
-        } else {
-            visit(&path)?;
+    if let Some(kind) = kind {
+        look(folder, kind, &mut named)?;
+    }
+    match named.into_keys().next() {
+        Some(path) => Err(Error::Other { path }),
+        None => Ok(()),
+    }
+}
+
+/// Takes what is at a path and below from what is named.
+fn look(path: &Path, kind: FileType, named: &mut BTreeMap<PathBuf, Blob>) -> Result<(), Error> {
+    let wrong = |source| Error::Io { deed: "read", path: path.to_owned(), source };
+    if kind.is_dir() {
+        for entry in std::fs::read_dir(path).map_err(wrong)? {
+            let entry = entry.map_err(wrong)?;
+            look(&entry.path(), entry.file_type().map_err(wrong)?, named)?;
         }
+        return Ok(());
+    }
+    let Some(blob) = named.remove(path).filter(|_| kind.is_file()) else {
+        return Err(Error::Unnamed { path: path.to_owned() });
+    };
+    let length = std::fs::metadata(path).map_err(wrong)?.len();
+    if length != blob.size || Sha256Digest::of(&std::fs::read(path).map_err(wrong)?) != blob.sha256 {
+        return Err(Error::Other { path: path.to_owned() });
     }
     Ok(())
 }
@@ -169,44 +142,75 @@ mod tests {
     }
 
     #[test]
-    fn what_a_lock_names_is_written_and_what_it_does_not_is_removed() {
+    fn what_a_lock_names_takes_the_place_of_what_was_there() {
         let (lock, store, folder) = world();
         let beside = self::folder(&folder.path().join("recipe.lock"));
         assert!(beside.ends_with("recipe.lock.d"));
-        assert!(matches!(check(&lock, &beside), Err(Error::Other { .. })));
-        write(&lock, &beside, &store).unwrap();
+        let write = || prepare(&lock, &beside, &store).unwrap().finish().unwrap();
+        let refused = || check(&lock, &beside).unwrap_err();
+        assert!(matches!(refused(), Error::Other { .. }));
+        write();
         check(&lock, &beside).unwrap();
         let release = beside.join("debian").join(&lock.archives[0].path);
         assert_eq!(std::fs::read(&release).unwrap(), b"release");
         let attested = beside.join("npm").join(lock.npm[0].attestations_path());
         assert_eq!(std::fs::read(&attested).unwrap(), b"attested");
 
-        // Of the same size, of another, and one too many.
-        std::fs::write(&release, b"Release").unwrap();
-        let error = check(&lock, &beside).unwrap_err();
-        assert!(matches!(&error, Error::Other { path } if *path == release), "{error}");
-        std::fs::write(&attested, b"").unwrap();
-        write(&lock, &beside, &store).unwrap();
-        check(&lock, &beside).unwrap();
+        // Of the same size, of another, none, and one too many.
+        for bytes in [&b"Release"[..], b""] {
+            std::fs::write(&release, bytes).unwrap();
+            assert!(matches!(refused(), Error::Other { path } if path == release));
+        }
+        std::fs::remove_file(&release).unwrap();
+        assert!(matches!(refused(), Error::Other { path } if path == release));
+        write();
         let stale = beside.join("debian/dists/older/InRelease");
         std::fs::create_dir_all(stale.parent().unwrap()).unwrap();
         std::fs::write(&stale, b"older").unwrap();
-        let error = check(&lock, &beside).unwrap_err();
-        assert!(matches!(&error, Error::Unnamed { path } if *path == stale), "{error}");
-        sweep(&lock, &beside).unwrap();
+        assert!(matches!(refused(), Error::Unnamed { path } if path == stale));
+        write();
         assert!(!stale.exists());
         check(&lock, &beside).unwrap();
     }
 
     #[test]
-    fn what_the_store_lacks_cannot_be_written() {
+    fn a_link_is_no_document_and_nobody_writes_through_it() {
+        use std::os::unix::fs::symlink;
+        let (lock, store, folder) = world();
+        let beside = self::folder(&folder.path().join("recipe.lock"));
+        let write = || prepare(&lock, &beside, &store).unwrap().finish().unwrap();
+        let elsewhere = folder.path().join("elsewhere");
+        write();
+        std::fs::rename(&beside, &elsewhere).unwrap();
+        std::fs::write(elsewhere.join("mine"), b"mine").unwrap();
+        symlink(&elsewhere, &beside).unwrap();
+        assert!(matches!(check(&lock, &beside), Err(Error::Unnamed { path }) if path == beside));
+        write();
+        check(&lock, &beside).unwrap();
+        assert!(!beside.is_symlink() && elsewhere.join("mine").is_file());
+
+        let release = beside.join("debian").join(&lock.archives[0].path);
+        std::fs::remove_file(&release).unwrap();
+        symlink(elsewhere.join("debian").join(&lock.archives[0].path), &release).unwrap();
+        assert!(matches!(check(&lock, &beside), Err(Error::Unnamed { path }) if path == release));
+        write();
+        std::fs::remove_dir_all(beside.join("debian")).unwrap();
+        std::fs::write(beside.join("debian"), b"no folder").unwrap();
+        assert!(matches!(check(&lock, &beside), Err(Error::Unnamed { .. })));
+    }
+
+    #[test]
+    fn what_the_store_lacks_leaves_all_as_it_was() {
         let (mut lock, store, folder) = world();
+        let beside = folder.path().join("recipe.lock.d");
+        prepare(&lock, &beside, &store).unwrap().finish().unwrap();
+        let before = lock.clone();
         lock.archives[0].sha256 = "00".repeat(32);
-        let error = write(&lock, folder.path(), &store).unwrap_err();
+        let error = prepare(&lock, &beside, &store).unwrap_err();
         assert!(matches!(error, Error::Store(_)), "{error}");
-        std::fs::write(folder.path().join("debian"), b"no folder").unwrap();
-        let (lock, ..) = world();
-        let error = write(&lock, folder.path(), &store).unwrap_err();
+        check(&before, &beside).unwrap();
+        std::fs::write(folder.path().join("file"), b"no folder").unwrap();
+        let error = prepare(&before, &folder.path().join("file/recipe.lock.d"), &store).unwrap_err();
         assert!(matches!(error, Error::Io { .. }), "{error}");
     }
 }

@@ -13,7 +13,8 @@
 //! | publish | a key of the registry, valid when it was logged | the registry took this tarball as this version |
 //! | provenance | a key that an authority certified for a build | which repository the build ran in: the certificate says it |
 //!
-//! One of another kind must be signed by either, and counts for nothing.
+//! One of another kind must be signed by either, and counts for nothing. A document without the first is refused: anybody
+//! can have a build of his own attest another's tarball.
 //!
 //! # Source
 //! npm registry, `GET /-/npm/v1/attestations/NAME@VERSION`; in-toto Statement v0.1 and v1; Sigstore bundle v0.1 to v0.3;
@@ -121,6 +122,9 @@ pub enum Error {
         /// Why.
         source: bundle::Error,
     },
+    /// The registry does not say that it published the package.
+    #[error("the document does not say, signed by the registry, that it published the package")]
+    Unpublished,
     /// The keys of a registry cannot be read.
     #[error("not a list of a registry's keys")]
     Keys(#[source] serde_json::Error),
@@ -132,7 +136,7 @@ pub enum Error {
 /// What is believed of a package.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Attested {
-    /// The registry's key that signed that it published the package, by its identifier.
+    /// The registry's key that signed that it published the package, by its identifier; always there.
     pub published: Option<String>,
     /// The repositories whose builds made the package, as an authority certified them: URLs. More than one is unusual.
     pub sources: BTreeSet<String>,
@@ -163,6 +167,8 @@ struct Bundle {
     #[serde(default)]
     verification_material: Material,
     dsse_envelope: Envelope,
+    /// What a bundle has that has no envelope: with both, nobody could say which of them is judged.
+    message_signature: Option<Value>,
 }
 
 #[derive(Deserialize, Default)]
@@ -306,14 +312,16 @@ impl Registry {
                 }
             }
         }
-        Ok(attested)
+        // The registry says it beside everything else that it serves; without its word anybody may have said the rest.
+        if attested.published.is_none() { Err(Error::Unpublished) } else { Ok(attested) }
     }
 
     /// Who must have signed, by what the bundle names.
     fn voucher(&self, number: usize, kind: &str, material: &Material) -> Result<Voucher<'_>, Error> {
         let other = |expected| Error::OtherSigner { number, kind: kind.to_owned(), expected };
         let certificate = match (&material.certificate, &material.x509_certificate_chain) {
-            (Some(certificate), _) => Some(certificate),
+            (Some(_), Some(_)) => return Err(other("one key or one certificate")),
+            (Some(certificate), None) => Some(certificate),
             (None, Some(chain)) => chain.certificates.first(),
             (None, None) => None,
         };
@@ -348,6 +356,9 @@ impl Registry {
 fn bound(number: usize, kind: &str, bundle: &Value, purl: &str, sha512: &str) -> Result<Material, Error> {
     let wrong = |what| Error::Payload { number, what };
     let bundle = Bundle::deserialize(bundle).map_err(|_| wrong("the bundle"))?;
+    if bundle.message_signature.is_some() {
+        return Err(wrong("which of two things is signed"));
+    }
     let payload = base64::engine::general_purpose::STANDARD
         .decode(&bundle.dsse_envelope.payload)
         .map_err(|_| wrong("the payload's base64"))?;

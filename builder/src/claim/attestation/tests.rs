@@ -34,12 +34,14 @@ fn what_npms_registry_serves_is_believed() {
     let attested = judge(DOCUMENT).unwrap();
     assert_eq!(attested.published.as_deref(), Some(KEY));
     assert_eq!(attested.sources, BTreeSet::from([SOURCE.to_owned()]));
-    // One of the two alone says only its part.
-    for (index, published, sources) in [(0, true, 0), (1, false, 1)] {
-        let alone = json!({"attestations": [real()["attestations"][index]]});
-        let attested = judge(alone.to_string().as_bytes()).unwrap();
-        assert_eq!((attested.published.is_some(), attested.sources.len()), (published, sources));
-    }
+    // The registry's word alone says no source; without it the rest is nobody's.
+    let alone = |index: usize| {
+        let document = json!({"attestations": [real()["attestations"][index]]});
+        judge(document.to_string().as_bytes())
+    };
+    let attested = alone(0).unwrap();
+    assert_eq!((attested.published.as_deref(), attested.sources.len()), (Some(KEY), 0));
+    assert!(matches!(alone(1), Err(Error::Unpublished)));
 }
 
 #[test]
@@ -97,10 +99,25 @@ fn every_forgery_of_either_attestation_is_refused() {
             assert!(right, "{name} of attestation {number}: {error}");
         }
     }
+    let refused = |document: &Value| {
+        let error = judge(document.to_string().as_bytes()).unwrap_err();
+        assert!(matches!(error, Error::Signature { .. }), "{error}");
+    };
     let mut document = real();
     let chain = &mut document["attestations"][1]["bundle"]["verificationMaterial"]["x509CertificateChain"];
     flip(&mut chain["certificates"][0]["rawBytes"]);
-    judge(document.to_string().as_bytes()).unwrap_err();
+    refused(&document);
+    // Each has the other's entry in the log.
+    let mut document = real();
+    let original = real();
+    let entries = |document: &Value, index: usize| {
+        document["attestations"][index]["bundle"]["verificationMaterial"]["tlogEntries"].clone()
+    };
+    for (index, other) in [(0, 1), (1, 0)] {
+        let material = &mut document["attestations"][index]["bundle"]["verificationMaterial"];
+        material["tlogEntries"] = entries(&original, other);
+    }
+    refused(&document);
 }
 
 /// A document of one attestation that nobody signed.
@@ -128,6 +145,7 @@ fn each_kind_is_signed_by_whom_it_should_be() {
         (&provenance, json!({"x509CertificateChain": {"certificates": []}})),
         (&publish, both.clone()),
         (&provenance, both),
+        (&provenance, json!({"certificate": build["certificates"][0], "x509CertificateChain": build})),
     ] {
         let error = unsigned(kind, kind, material);
         assert!(matches!(error, Error::OtherSigner { number: 1, .. }), "{error}");
@@ -212,6 +230,8 @@ fn what_is_no_document_is_refused() {
     let with =
         |bundle: &str| refused(&format!(r#"{{"attestations":[{{"predicateType":"","bundle":{bundle}}}]}}"#));
     assert!(matches!(with("{}"), Error::Payload { what: "the bundle", .. }));
+    let two = r#"{"dsseEnvelope":{"payload":"e30="},"messageSignature":{}}"#;
+    assert!(matches!(with(two), Error::Payload { what: "which of two things is signed", .. }));
     let payload = |text: &str| with(&format!(r#"{{"dsseEnvelope":{{"payload":"{text}"}}}}"#));
     assert!(matches!(payload("!"), Error::Payload { what: "the payload's base64", .. }));
     assert!(matches!(payload("AAAA"), Error::Payload { what: "the statement", .. }));
