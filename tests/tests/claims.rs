@@ -206,10 +206,8 @@ fn with_releases(folder: &Path) -> Inputs {
     let vendored = inputs.vendored();
     let lock = fs::read_to_string(inputs.lock()).unwrap().parse::<toml::Table>().unwrap();
     let there = |archive: &toml::Value| {
-        ["debian", "debian-security"].iter().any(|kind| {
-            let at = |key: &str| vendored.join(kind).join(archive[key].as_str().unwrap());
-            at("path").is_file() && at("index-path").is_file()
-        })
+        let word = |key: &str| archive[key].as_str().unwrap();
+        ["path", "index-path"].iter().all(|key| vendored.join(word("name")).join(word(key)).is_file())
     };
     if lock["archive"].as_array().unwrap().iter().all(there) {
         return inputs;

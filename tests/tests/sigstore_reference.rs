@@ -92,6 +92,14 @@ enum Body {
     MadeAnew,
 }
 
+/// Base64 text with one bit changed.
+fn flip(value: &Value) -> Value {
+    let mut bytes = STANDARD.decode(value.as_str().unwrap()).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    json!(STANDARD.encode(bytes))
+}
+
 /// A published statement about a file.
 struct Published {
     root: tempfile::TempDir,
@@ -180,12 +188,6 @@ impl Published {
             let path = self.path(&format!("forged-{name}.json"));
             fs::write(&path, bundle.to_string()).unwrap();
             forgeries.push((name, path));
-        };
-        let flip = |value: &Value| {
-            let mut bytes = STANDARD.decode(value.as_str().unwrap()).unwrap();
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 1;
-            json!(STANDARD.encode(bytes))
         };
         forge("signature", "/dsseEnvelope/signatures/0/sig", &flip);
         forge("payload", "/dsseEnvelope/payload", &flip);
@@ -409,10 +411,7 @@ fn rekors_own_client_finds_what_is_published_and_refuses_forgeries() {
     for member in ["/signatures/0/sig", "/payload"] {
         let mut forged = good.clone();
         let value = forged.pointer_mut(member).unwrap();
-        let mut bytes = STANDARD.decode(value.as_str().unwrap()).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        *value = json!(STANDARD.encode(bytes));
+        *value = flip(value);
         let path = published.path("forged.json");
         fs::write(&path, forged.to_string()).unwrap();
         for verb in ["verify", "upload"] {

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use base64::Engine;
 use proofmark::claim::attestation::Registry;
 use proofmark::claim::bundle::Sigstore;
 use proofmark::host::{chain, output};
@@ -14,8 +13,8 @@ use proofmark::recipe::Profile;
 use proofmark::resolve::chain as debian;
 use proofmark::resolve::keys::Keyring;
 use rootfs::content::Sha256Digest;
+use rootfs::npm::integrity::Integrity;
 use serde::Serialize;
-use sha2::{Digest, Sha512};
 
 use crate::cli::{Format, Session};
 use crate::failure;
@@ -140,12 +139,12 @@ fn npm_part(
     session: &Session,
     findings: &mut Findings,
 ) -> anyhow::Result<()> {
+    let mut refused = 0;
     for npm in &lock.npm {
         let Some(blob) = npm.blob() else { continue };
         let bytes = session.store.read(&blob.sha256, &blob.label)?;
-        let sha512 = Sha512::digest(&*bytes);
-        let stated = npm.integrity.strip_prefix("sha512-").unwrap_or_default();
-        if base64::engine::general_purpose::STANDARD.encode(sha512) != stated {
+        let found = Integrity::of(&bytes);
+        if found.to_string() != npm.integrity {
             findings.problems.push(format!("{} is not the tarball of {}", blob.label, npm.integrity));
             continue;
         }
@@ -155,7 +154,7 @@ fn npm_part(
             continue;
         };
         let document = session.store.read(&sha256, &label)?;
-        match registry.judge(&document, &npm.name, &npm.version, &sha512.into()) {
+        match registry.judge(&document, &npm.name, &npm.version, &found.0) {
             Ok(attested) if attested.source() != npm.source => {
                 let (found, locked) = (attested.source(), &npm.source);
                 let problem = format!("{label}: built in {found:?}, the lock says {locked:?}");
@@ -168,12 +167,13 @@ fn npm_part(
                 }
             }
             Err(error) => {
-                if findings.problems.is_empty() {
-                    session.progress.note(failure::NEWER_KEYS);
-                }
+                refused += 1;
                 findings.problems.push(format!("{label}: {}", chain(&error)));
             }
         }
+    }
+    if refused > 0 {
+        session.progress.note(failure::NEWER_KEYS);
     }
     Ok(())
 }

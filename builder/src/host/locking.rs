@@ -15,9 +15,9 @@ use std::io::{self, Read};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use base64::Engine;
 use rootfs::content::{self, Sha256Digest};
 use rootfs::deb;
+use rootfs::npm::integrity::{self, Integrity};
 use rootfs::npm::lock::tarball_path;
 use rootfs::tree::Tree;
 
@@ -146,6 +146,14 @@ pub enum Error {
     LostProvenance {
         /// Name, version, and what is lost.
         packages: Vec<String>,
+    },
+    /// The digest of a package's tarball is none.
+    #[error("the integrity of {label} cannot be read")]
+    Integrity {
+        /// Name and version.
+        label: String,
+        /// Why.
+        source: integrity::Error,
     },
     /// A package's attestations are about something else, or are not rightly signed.
     #[error("what the registry attests of {label} does not fit it")]
@@ -607,8 +615,11 @@ impl Locking<'_> {
             match answers.get(&(one.name.clone(), one.version.clone())) {
                 Some(Optional::Found((sha256, size))) => {
                     let bytes = self.fetcher.store().read(sha256, &label)?;
-                    let sha512 = sha512_of(&one.integrity).unwrap_or([0; 64]);
-                    let judged = self.registry.judge(&bytes, &one.name, &one.version, &sha512);
+                    let integrity: Integrity = one
+                        .integrity
+                        .parse()
+                        .map_err(|error| Error::Integrity { label: label.clone(), source: error })?;
+                    let judged = self.registry.judge(&bytes, &one.name, &one.version, &integrity.0);
                     let attested = judged.map_err(|source| Error::Attestation { label, source })?;
                     one.source = attested.source();
                     one.attestations = sha256.to_string();
@@ -739,17 +750,14 @@ fn integrity_of(document: &[u8]) -> Option<(String, [u8; 64])> {
     let document: serde_json::Value = serde_json::from_slice(document).ok()?;
     let sri = document.get("dist")?.get("integrity")?.as_str()?;
     let sri = sri.split_whitespace().find(|part| part.starts_with("sha512-"))?;
-    Some((sri.to_owned(), sha512_of(sri)?))
-}
-
-/// The digest in a subresource integrity value.
-fn sha512_of(sri: &str) -> Option<[u8; 64]> {
-    let digest = base64::engine::general_purpose::STANDARD.decode(sri.strip_prefix("sha512-")?).ok()?;
-    digest.try_into().ok()
+    let integrity: Integrity = sri.parse().ok()?;
+    (integrity.to_string() == sri).then(|| (sri.to_owned(), integrity.0))
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+
     use super::*;
 
     #[test]
@@ -899,6 +907,9 @@ mod tests {
         let Error::Attestation { source: attestation::Error::OtherSubject { .. }, .. } = wrong else {
             panic!("{wrong}")
         };
+        let nameless = Npm { integrity: "sha512-AA==".into(), ..gundam("1.0.1") };
+        let wrong = asked(&url, vec![nameless], None, &[]).unwrap_err();
+        assert!(matches!(wrong, Error::Integrity { .. }), "{wrong}");
         let url = registry(vec![(path("gundam-visor@1.0.1"), 200, forged)]);
         let wrong = asked(&url, vec![gundam("1.0.1")], None, &[]).unwrap_err();
         let Error::Attestation { source: attestation::Error::Signature { number: 2, .. }, .. } = wrong else {

@@ -134,10 +134,10 @@ pub enum Error {
 }
 
 /// What is believed of a package.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attested {
-    /// The registry's key that signed that it published the package, by its identifier; always there.
-    pub published: Option<String>,
+    /// The registry's key that signed that it published the package, by its identifier.
+    pub published: String,
     /// The repositories whose builds made the package, as an authority certified them: URLs. More than one is unusual.
     pub sources: BTreeSet<String>,
 }
@@ -284,9 +284,10 @@ impl Registry {
             return Err(Error::Empty);
         }
         let purl = crate::claim::sbom::npm_purl(name, version);
-        let mut attested = Attested::default();
+        let sha512_hex = hex::encode(sha512);
+        let (mut published, mut sources) = (None, BTreeSet::new());
         for (number, Entry { predicate_type: kind, bundle }) in (1..).zip(document.attestations) {
-            let material = bound(number, &kind, &bundle, &purl, &hex::encode(sha512))?;
+            let material = bound(number, &kind, &bundle, &purl, &sha512_hex)?;
             let text = bundle.to_string();
             let verify = |signer: &Signer| {
                 let artifact = Artifact::Sha512(*sha512);
@@ -301,19 +302,19 @@ impl Registry {
                         return Err(Error::Outdated { number, key: id.to_owned() });
                     }
                     if kind.starts_with(PUBLISH) {
-                        attested.published = Some(id.to_owned());
+                        published = Some(id.to_owned());
                     }
                 }
                 Voucher::Build { signer, source } => {
                     verify(&signer)?;
                     if kind.starts_with(PROVENANCE) {
-                        attested.sources.insert(source);
+                        sources.insert(source);
                     }
                 }
             }
         }
         // The registry says it beside everything else that it serves; without its word anybody may have said the rest.
-        if attested.published.is_none() { Err(Error::Unpublished) } else { Ok(attested) }
+        Ok(Attested { published: published.ok_or(Error::Unpublished)?, sources })
     }
 
     /// Who must have signed, by what the bundle names.

@@ -303,4 +303,4 @@ pub trait Verify {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -123,7 +123,7 @@ fn an_identity_of_a_given_authority_is_accepted_and_another_refused() {
 }
 
 /// Changes one bit of base64 text.
-fn flip(value: &mut Value) {
+pub fn flip(value: &mut Value) {
     let mut bytes = STANDARD.decode(value.as_str().unwrap()).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
