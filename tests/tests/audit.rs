@@ -149,6 +149,24 @@ fn an_audit_names_the_first_event_that_differs_and_the_input_that_it_points_to()
     fs::write(&lie, "{}").unwrap();
     let unreadable = built.audit(&built.at(""), &lie);
     assert_eq!(unreadable.code, Some(1), "{unreadable:?}");
+
+    // The program beside the disk: another one, a shorter one, one that cannot be read, none.
+    let beside = built.at("image.efi");
+    let good = fs::read(&beside).unwrap();
+    let mut other = good.clone();
+    *other.last_mut().unwrap() ^= 1;
+    for other in [&other[..], &good[..good.len() - 1]] {
+        fs::write(&beside, other).unwrap();
+        let refused = built.audit(&built.at(""), &reference);
+        assert_eq!(refused.code, Some(4), "{refused:?}");
+        assert!(refused.stdout.contains("DIFFERS the image: uki, image.efi"), "{refused:?}");
+    }
+    fs::remove_file(&beside).unwrap();
+    built.audit(&built.at(""), &reference).succeeded();
+    std::os::unix::fs::symlink("image.efi", &beside).unwrap();
+    let unreadable = built.audit(&built.at(""), &reference);
+    assert_eq!(unreadable.code, Some(1), "{unreadable:?}");
+    assert!(unreadable.stderr.contains("image.efi"), "{unreadable:?}");
 }
 
 #[test]

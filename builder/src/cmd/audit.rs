@@ -1,6 +1,8 @@
 //! `proofmark audit`.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -54,19 +56,17 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     // The values need nothing of the root file system, and of the whole disk no more than its name.
     let inputs = opened.inputs(&machines, &values::ORDERS);
     let firmware = || place.firmware(&machines, &arguments.firmware, session);
-    let (pass, (hashed, uki)) = rayon::join(
+    let program = || (Algorithm::Sha256.of(&opened.uki), is_beside(&opened.uki, place.folder.as_deref()));
+    let (pass, (hashed, (uki, beside))) = rayon::join(
         || opened.disk.pass(&boot, &|bytes| stage.advance(bytes)),
-        || rayon::join(|| values::hash(&inputs, firmware), || Algorithm::Sha256.of(&opened.uki)),
+        || rayon::join(|| values::hash(&inputs, firmware), program),
     );
-    let (pass, hashed) = (pass?, hashed?);
+    let (pass, hashed, beside) = (pass?, hashed?, beside?);
     stage.done(&size(opened.disk.bytes()));
     let disk = Some(Digest::Sha256(pass.sha256.0));
     let computed = hashed.document(values::Files { uki, disk, disk_bytes: opened.disk.bytes() })?;
     let mut mismatches = of_root(&pass, &boot);
-    if let Some(folder) = &place.folder
-        && let Ok(beside) = std::fs::read(folder.join(file::UKI))
-        && beside != *opened.uki
-    {
+    if !beside {
         mismatches.push(mismatch(
             "uki",
             file::UKI,
@@ -78,6 +78,30 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     mismatches.extend(values::compare(&document, &computed));
     say(&document, &computed, &mismatches, arguments, session)?;
     Ok(if mismatches.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+}
+
+/// Whether the program that a folder has beside its disk, if it has one, is the one in the disk.
+fn is_beside(program: &[u8], folder: Option<&Path>) -> anyhow::Result<bool> {
+    let Some(path) = folder.map(|folder| folder.join(file::UKI)) else { return Ok(true) };
+    let compare = || -> io::Result<bool> {
+        let mut beside = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            opened => opened?,
+        };
+        if beside.metadata()?.len() != program.len() as u64 {
+            return Ok(false);
+        }
+        let mut piece = [0; 64 << 10];
+        for expected in program.chunks(piece.len()) {
+            let found = piece.get_mut(..expected.len()).unwrap_or_default();
+            beside.read_exact(found)?;
+            if found != expected {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    };
+    compare().with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn mismatch(register: &str, subject: &str, expected: String, found: String, points_to: &str) -> Mismatch {
