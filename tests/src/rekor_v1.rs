@@ -34,7 +34,19 @@ const TREE: u64 = 1_306_520_104_186_415_480;
 /// What a server knows.
 struct Log {
     key: SigningKey,
-    bodies: Vec<Vec<u8>>,
+    entries: Vec<Entry>,
+}
+
+/// What was logged, and when: seconds since 1970.
+struct Entry {
+    body: Vec<u8>,
+    time: u64,
+}
+
+impl Entry {
+    fn now(body: Vec<u8>) -> Self {
+        Entry { body, time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() }
+    }
 }
 
 /// A log that listens as long as the process lives.
@@ -53,8 +65,8 @@ impl RekorV1 {
         let der = key.public().der().unwrap();
         let id = hex(&Sha256::digest(&der)[..4]);
         let name = format!("{NAME}+{id}+{}", STANDARD.encode([&[2], &der[..]].concat()));
-        let bodies = (0..others).map(|number| number.to_be_bytes().to_vec()).collect();
-        let log = Arc::new(Mutex::new(Log { key, bodies }));
+        let entries = (0..others).map(|number| Entry::now(number.to_be_bytes().to_vec())).collect();
+        let log = Arc::new(Mutex::new(Log { key, entries }));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let shared = Arc::clone(&log);
@@ -66,7 +78,7 @@ impl RekorV1 {
 
     /// How many entries there are.
     pub fn size(&self) -> usize {
-        self.log.lock().unwrap().bodies.len()
+        self.log.lock().unwrap().entries.len()
     }
 }
 
@@ -128,11 +140,11 @@ fn body(proposed: &Value) -> Option<Vec<u8>> {
 
 impl Log {
     fn leaves(&self) -> Vec<[u8; 32]> {
-        self.bodies.iter().map(|body| Sha256::digest([&[0], &body[..]].concat()).into()).collect()
+        self.entries.iter().map(|entry| Sha256::digest([&[0], &entry.body[..]].concat()).into()).collect()
     }
 
     fn checkpoint(&self, root: &[u8; 32]) -> String {
-        let text = format!("{NAME} - {TREE}\n{}\n{}\n", self.bodies.len(), STANDARD.encode(root));
+        let text = format!("{NAME} - {TREE}\n{}\n{}\n", self.entries.len(), STANDARD.encode(root));
         let der = self.key.public().der().unwrap();
         let signature = [&Sha256::digest(der)[..4], &self.key.sign(text.as_bytes())[..]].concat();
         format!("{text}\n\u{2014} {NAME} {}\n", STANDARD.encode(signature))
@@ -141,9 +153,9 @@ impl Log {
     fn entry(&self, index: usize) -> Value {
         let leaves = self.leaves();
         let root = root(&leaves);
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let Entry { body, time } = &self.entries[index];
         let promised = json!({
-            "body": STANDARD.encode(&self.bodies[index]),
+            "body": STANDARD.encode(body),
             "integratedTime": time,
             "logID": hex(&Sha256::digest(self.key.public().der().unwrap())),
             "logIndex": index,
@@ -164,7 +176,7 @@ impl Log {
 
     fn answer(&mut self, request: &Request) -> Response {
         let asked: Value = serde_json::from_slice(&request.body).unwrap_or_default();
-        let find = |bodies: &[Vec<u8>], wanted: &[u8]| bodies.iter().position(|body| body == wanted);
+        let find = |entries: &[Entry], wanted: &[u8]| entries.iter().position(|entry| entry.body == wanted);
         let path = request.path.split('?').next().unwrap_or_default();
         let (status, kind, text) = match (request.method.as_str(), path) {
             ("GET", "/api/v1/log/publicKey") => {
@@ -173,14 +185,14 @@ impl Log {
             ("GET", "/api/v1/log") => {
                 let root = root(&self.leaves());
                 let state = json!({"rootHash": hex(&root), "signedTreeHead": self.checkpoint(&root),
-                    "treeID": TREE.to_string(), "treeSize": self.bodies.len()});
+                    "treeID": TREE.to_string(), "treeSize": self.entries.len()});
                 (200, "application/json", state.to_string())
             }
             ("POST", "/api/v1/log/entries") => match body(&asked) {
                 Some(body) => {
-                    let index = find(&self.bodies, &body).unwrap_or_else(|| {
-                        self.bodies.push(body);
-                        self.bodies.len() - 1
+                    let index = find(&self.entries, &body).unwrap_or_else(|| {
+                        self.entries.push(Entry::now(body));
+                        self.entries.len() - 1
                     });
                     (201, "application/json", self.entry(index).to_string())
                 }
@@ -189,7 +201,7 @@ impl Log {
             ("POST", "/api/v1/log/entries/retrieve") => {
                 let wanted = asked["entries"].as_array().into_iter().flatten().filter_map(body);
                 let found: Vec<Value> = wanted
-                    .filter_map(|body| find(&self.bodies, &body))
+                    .filter_map(|body| find(&self.entries, &body))
                     .map(|index| self.entry(index))
                     .collect();
                 (200, "application/json", json!(found).to_string())
