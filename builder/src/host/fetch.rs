@@ -144,8 +144,8 @@ impl<'a> Fetcher<'a> {
         let total = missing.iter().map(|blob| blob.size).sum();
         let stage = progress.stage("fetch", total);
         let count = missing.len();
-        let queue = Mutex::new(VecDeque::from(missing));
-        let failure: Mutex<Option<Error>> = Mutex::new(None);
+        let queue: Mutex<VecDeque<_>> = Mutex::new(missing.into_iter().enumerate().collect());
+        let failure: Mutex<Option<(usize, Error)>> = Mutex::new(None);
         let take = || {
             let failed = failure.lock().map_or(true, |failure| failure.is_some());
             if failed { None } else { queue.lock().ok()?.pop_front() }
@@ -153,19 +153,22 @@ impl<'a> Fetcher<'a> {
         std::thread::scope(|scope| {
             for _ in 0..AT_ONCE.min(count) {
                 scope.spawn(|| {
-                    while let Some(blob) = take() {
+                    while let Some((index, blob)) = take() {
                         let places = self.places(blob);
                         let expected = Expected::Sha256(blob.sha256, blob.size);
                         let got =
                             self.try_all(&places, &expected, &blob.label, &|bytes| stage.advance(bytes));
-                        if let (Err(error), Ok(mut failure)) = (got, failure.lock()) {
-                            failure.get_or_insert(error);
+                        // Of several that fail at once the first of the queue is named: the same at every run.
+                        if let (Err(error), Ok(mut failure)) = (got, failure.lock())
+                            && failure.as_ref().is_none_or(|(first, _)| index < *first)
+                        {
+                            *failure = Some((index, error));
                         }
                     }
                 });
             }
         });
-        if let Some(error) = failure.into_inner().unwrap_or(None) {
+        if let Some((_, error)) = failure.into_inner().unwrap_or(None) {
             return Err(error);
         }
         stage.done(&format!("{count} files, {}", super::progress::size(total)));
