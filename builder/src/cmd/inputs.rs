@@ -139,7 +139,7 @@ fn npm_part(
     session: &Session,
     findings: &mut Findings,
 ) -> anyhow::Result<()> {
-    let mut refused = 0;
+    let mut refused = false;
     for npm in &lock.npm {
         let Some(blob) = npm.blob() else { continue };
         let bytes = session.store.read(&blob.sha256, &blob.label)?;
@@ -167,12 +167,12 @@ fn npm_part(
                 }
             }
             Err(error) => {
-                refused += 1;
+                refused = true;
                 findings.problems.push(format!("{label}: {}", chain(&error)));
             }
         }
     }
-    if refused > 0 {
+    if refused {
         session.progress.note(failure::NEWER_KEYS);
     }
     Ok(())

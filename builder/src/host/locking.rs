@@ -686,9 +686,9 @@ impl Locking<'_> {
                     .ok_or_else(|| "expected a document with dist.integrity (sha512)".to_owned())
             });
             match integrity {
-                Ok((sri, sha512)) => {
+                Ok(integrity) => {
                     let path = tarball_path(name, version);
-                    let expected = Expected::Sha512(sha512, MAX_TARBALL);
+                    let expected = Expected::Sha512(integrity.0, MAX_TARBALL);
                     let (sha256, size) = self.fetcher.one(ArchiveKind::Npm, &path, "", &expected, &label)?;
                     return Ok(Npm {
                         role,
@@ -699,7 +699,7 @@ impl Locking<'_> {
                         path,
                         size,
                         sha256: sha256.to_string(),
-                        integrity: sri,
+                        integrity: integrity.to_string(),
                         bin: BTreeMap::new(),
                         license: String::new(),
                         engines: String::new(),
@@ -746,12 +746,11 @@ impl<'a> Before<'a> {
     }
 }
 
-fn integrity_of(document: &[u8]) -> Option<(String, [u8; 64])> {
+fn integrity_of(document: &[u8]) -> Option<Integrity> {
     let document: serde_json::Value = serde_json::from_slice(document).ok()?;
     let sri = document.get("dist")?.get("integrity")?.as_str()?;
     let sri = sri.split_whitespace().find(|part| part.starts_with("sha512-"))?;
-    let integrity: Integrity = sri.parse().ok()?;
-    (integrity.to_string() == sri).then(|| (sri.to_owned(), integrity.0))
+    sri.parse().ok().filter(|integrity: &Integrity| integrity.to_string() == sri)
 }
 
 #[cfg(test)]
@@ -800,7 +799,8 @@ mod tests {
     fn an_integrity_is_read_from_a_registry_document() {
         let sri = format!("sha512-{}", base64::engine::general_purpose::STANDARD.encode([7u8; 64]));
         let document = format!("{{\"dist\": {{\"integrity\": \"sha1-x {sri}\"}}}}");
-        assert_eq!(integrity_of(document.as_bytes()), Some((sri, [7; 64])));
+        let integrity = integrity_of(document.as_bytes()).unwrap();
+        assert_eq!((integrity.to_string(), integrity.0), (sri, [7; 64]));
         for bad in [
             "",
             "{}",
