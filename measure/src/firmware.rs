@@ -21,6 +21,7 @@
 //!
 //! The files inside the volumes ([`crate::volume`]), the variables ([`crate::variable`]).
 
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use crate::field;
@@ -253,12 +254,12 @@ impl<'a> Firmware<'a> {
     /// # Errors
     ///
     /// [`Error::CodeAlone`].
-    pub fn joined(file: Vec<u8>, variables: Option<&[u8]>) -> Result<Vec<u8>, Error> {
-        match (Store::read(&file), variables) {
-            (Ok(_), _) => Ok(file),
-            (Err(_), Some(variables)) => Ok([variables, file.as_slice()].concat()),
+    pub fn joined<'f>(file: &'f [u8], variables: Option<&[u8]>) -> Result<Cow<'f, [u8]>, Error> {
+        match (Store::read(file), variables) {
+            (Ok(_), _) => Ok(file.into()),
+            (Err(_), Some(variables)) => Ok([variables, file].concat().into()),
             // Whatever it begins with: what has its sections where the metadata say is whole.
-            (Err(_), None) if Firmware::read(&file).is_ok() => Ok(file),
+            (Err(_), None) if Firmware::read(file).is_ok() => Ok(file.into()),
             (Err(source), None) => Err(Error::CodeAlone { source }),
         }
     }
@@ -472,11 +473,11 @@ mod tests {
     fn code_alone_is_joined_with_its_variables_and_a_whole_image_is_left_alone() {
         let code = Section { data_offset: 0x1000, data_size: 0xf000, memory_size: 0xf000, ..sections()[0] };
         let whole = image(&[code]);
-        assert_eq!(Firmware::joined(whole.clone(), None), Ok(whole.clone()));
+        assert_eq!(Firmware::joined(&whole, None), Ok(Cow::Borrowed(whole.as_slice())));
         let (variables, code) = whole.split_at(0x1000);
-        let refused = Firmware::joined(code.to_vec(), None).unwrap_err();
+        let refused = Firmware::joined(code, None).unwrap_err();
         assert!(matches!(refused, Error::CodeAlone { .. }), "{refused}");
-        assert_eq!(Firmware::joined(code.to_vec(), Some(variables)), Ok(whole));
+        assert_eq!(Firmware::joined(code, Some(variables)), Ok(Cow::Owned(whole.clone())));
     }
 
     #[test]

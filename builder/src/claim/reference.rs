@@ -13,7 +13,8 @@
 //! How each value follows (`ovmf_measure`); files.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
+use std::fmt::{Debug, Write};
+use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
 
 use ovmf_measure::boot::{self, Code, Image, Plan};
@@ -66,11 +67,16 @@ pub enum Error {
     },
 }
 
+/// Bytes, wherever they lie.
+pub trait Bytes: Deref<Target = [u8]> + Debug + Send + Sync {}
+
+impl<B: Deref<Target = [u8]> + Debug + Send + Sync> Bytes for B {}
+
 /// Firmware of QEMU's machines.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Firmware {
     /// Variables and code.
-    pub image: Vec<u8>,
+    pub image: Box<dyn Bytes>,
     /// What it does.
     pub profile: Profile,
     /// Digests of its PEIFV that were seen.

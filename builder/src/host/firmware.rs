@@ -9,6 +9,9 @@
 //! # Not here
 //! What follows from it: `claim::reference`.
 
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ovmf_measure::digest::Digest;
@@ -18,8 +21,9 @@ use rootfs::content::Sha256Digest;
 use rootfs::deb;
 use rootfs::path::TreePath;
 
+use super::pages::Pages;
 use super::store::{self, Store};
-use crate::claim::reference::Firmware;
+use crate::claim::reference::{Bytes, Firmware};
 use crate::lock::Lock;
 
 /// Where Debian's packages have variables and code in one file: `ovmf` and `ovmf-generic`, `ovmf-inteltdx`.
@@ -95,17 +99,8 @@ pub fn locked(store: &Store, lock: &Lock, derived: Derived) -> Result<Firmware, 
     let blob = lock.blob_of_deb(deb).ok_or(Error::NotLocked)?;
     let key = blob.sha256;
     let label = format!("{} {}", deb.name, deb.version);
-    // What was derived is believed by its digest alone, which stands before it.
-    let kept = (derived == Derived::Taken).then(|| store.derived("firmware", &key)).flatten();
-    let kept = kept.and_then(|mut bytes| {
-        let (digest, image) = bytes.split_at_checked(32)?;
-        let sha256 = Sha256Digest::of(image);
-        (sha256.0 == digest).then(|| {
-            bytes.drain(..32);
-            (bytes, sha256)
-        })
-    });
-    let (image, sha256) = match kept {
+    let kept = (derived == Derived::Taken).then(|| kept(store, &key)).flatten();
+    let (image, sha256): (Box<dyn Bytes>, _) = match kept {
         Some(kept) => kept,
         None => {
             let bytes = store.read(&blob.sha256, &blob.label)?;
@@ -119,10 +114,20 @@ pub fn locked(store: &Store, lock: &Lock, derived: Derived) -> Result<Firmware, 
             let sha256 = Sha256Digest::of(&image);
             let kept = [&sha256.0[..], &image].concat();
             store.keep_derived("firmware", &key, &kept);
-            (image, sha256)
+            (Box::new(image), sha256)
         }
     };
     described(store, image, sha256, label)
+}
+
+/// What was derived is believed by its digest alone, which stands before it.
+fn kept(store: &Store, key: &Sha256Digest) -> Option<(Box<dyn Bytes>, Sha256Digest)> {
+    let mut file = store.derived_file("firmware", key)?;
+    let mut digest = [0; 32];
+    file.read_exact(&mut digest).ok()?;
+    let image = Pages::rest(&mut file).ok()?;
+    let sha256 = Sha256Digest::of(&image);
+    (sha256.0 == digest).then(|| (Box::new(image) as Box<dyn Bytes>, sha256))
 }
 
 /// The firmware in a file: variables and code, or code whose variables are in another file.
@@ -130,16 +135,28 @@ pub fn locked(store: &Store, lock: &Lock, derived: Derived) -> Result<Firmware, 
 /// # Errors
 /// [`Error`].
 pub fn given(store: &Store, path: &Path, variables: Option<&Path>) -> Result<Firmware, Error> {
-    let read =
-        |path: &Path| std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source });
+    let read = |path: &Path| {
+        let rest = File::open(path).and_then(|mut file| Pages::rest(&mut file));
+        rest.map_err(|source| Error::Read { path: path.to_owned(), source })
+    };
     let variables = variables.map(read).transpose()?;
-    let image = ovmf_measure::firmware::Firmware::joined(read(path)?, variables.as_deref())
+    let file = read(path)?;
+    let joined = ovmf_measure::firmware::Firmware::joined(&file, variables.as_deref())
         .map_err(|source| Error::Part { path: path.to_owned(), source })?;
+    let image: Box<dyn Bytes> = match joined {
+        Cow::Owned(image) => Box::new(image),
+        Cow::Borrowed(_) => Box::new(file),
+    };
     let sha256 = Sha256Digest::of(&image);
     described(store, image, sha256, path.display().to_string())
 }
 
-fn described(store: &Store, image: Vec<u8>, sha256: Sha256Digest, label: String) -> Result<Firmware, Error> {
+fn described(
+    store: &Store,
+    image: Box<dyn Bytes>,
+    sha256: Sha256Digest,
+    label: String,
+) -> Result<Firmware, Error> {
     let known: FirmwareFile = toml::from_str(FIRMWARE).map_err(Error::Known)?;
     let known = known.find(&Digest::Sha256(sha256.0)).cloned();
     let pei = known.iter().flat_map(|known| &known.pei).map(|seen| seen.digest).collect();

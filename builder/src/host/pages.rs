@@ -5,7 +5,8 @@
 //! # Source
 //! madvise(2), `MADV_HUGEPAGE`; where the system has no such pages, the memory is as any other.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::ops::{Deref, DerefMut};
 
 use memmap2::{Advice, MmapMut};
@@ -31,6 +32,26 @@ impl Pages {
         let _ = map.advise(Advice::HugePage);
         Ok(Pages { map: Some(map) })
     }
+
+    /// What a file holds from where it stands on; of a pipe, all that comes.
+    ///
+    /// # Errors
+    /// When it cannot be read, and when it becomes shorter meanwhile.
+    pub fn rest(file: &mut File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        // What is no file says nothing of its length.
+        if !metadata.is_file() {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            let mut pages = Pages::zeroed(bytes.len())?;
+            pages.copy_from_slice(&bytes);
+            return Ok(pages);
+        }
+        let length = metadata.len().saturating_sub(file.stream_position()?);
+        let mut pages = Pages::zeroed(usize::try_from(length).unwrap_or(usize::MAX))?;
+        file.read_exact(&mut pages)?;
+        Ok(pages)
+    }
 }
 
 impl Deref for Pages {
@@ -49,6 +70,9 @@ impl DerefMut for Pages {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{SeekFrom, Write};
+    use std::os::fd::OwnedFd;
+
     use super::*;
 
     #[test]
@@ -61,5 +85,30 @@ mod tests {
             assert!(pages.iter().all(|byte| *byte == 7));
         }
         assert!(Pages::zeroed(isize::MAX as usize).is_err());
+    }
+
+    #[test]
+    fn a_file_is_read_from_where_it_stands_and_a_pipe_to_its_end() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        for (from, rest) in [(0, &b"0123456789"[..]), (4, b"456789"), (10, b""), (12, b"")] {
+            file.seek(SeekFrom::Start(from)).unwrap();
+            assert_eq!(&*Pages::rest(&mut file).unwrap(), rest);
+        }
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"piped").unwrap();
+        drop(writer);
+        assert_eq!(&*Pages::rest(&mut File::from(OwnedFd::from(reader))).unwrap(), b"piped");
+    }
+
+    #[test]
+    fn a_folder_and_a_file_that_cannot_be_read_are_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let failed = Pages::rest(&mut File::open(folder.path()).unwrap()).unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::IsADirectory);
+        let path = folder.path().join("written");
+        std::fs::write(&path, "x").unwrap();
+        let mut write_only = File::options().write(true).open(&path).unwrap();
+        assert!(Pages::rest(&mut write_only).is_err());
     }
 }

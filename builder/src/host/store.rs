@@ -10,7 +10,7 @@
 //! # Not here
 //! Fetching: `host::fetch`.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -218,7 +218,14 @@ impl Store {
 
     /// What was derived under this key, when it is here.
     pub fn derived(&self, kind: &str, key: &Sha256Digest) -> Option<Vec<u8>> {
-        fs::read(self.place(&format!("derived/{kind}"), &key.to_string())).ok()
+        let mut bytes = Vec::new();
+        self.derived_file(kind, key)?.read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    /// The file of what was derived under this key, when it is here.
+    pub fn derived_file(&self, kind: &str, key: &Sha256Digest) -> Option<File> {
+        File::open(self.place(&format!("derived/{kind}"), &key.to_string())).ok()
     }
 
     /// Keeps what was derived under this key. A cache that cannot be written is only a slower one: failure is silent.

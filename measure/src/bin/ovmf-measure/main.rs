@@ -188,7 +188,8 @@ fn boot(arguments: &Boot) -> Result<String> {
         None => {
             let path = arguments.firmware.as_ref().context("expected --firmware for a machine of QEMU")?;
             let variables = arguments.variables.as_deref().map(files::read).transpose()?;
-            let bytes = Firmware::joined(files::read(path)?, variables.as_deref())
+            let file = files::read(path)?;
+            let bytes = Firmware::joined(&file, variables.as_deref())
                 .with_context(|| format!("{}: give --variables too", path.display()))?;
             let firmware = Firmware::read_for(&bytes, name.kind() == RegisterKind::Tdx)?;
             let sha256 = Algorithm::Sha256.of(&bytes);
