@@ -249,7 +249,7 @@ impl<'a> Firmware<'a> {
     }
 
     /// Gives the image as it lies in memory: Debian and others deliver code and variables in two files too, of which QEMU maps
-    /// the variables right below the code. A file that begins with variables is the whole already.
+    /// the variables right below the code. A file that begins with variables is the whole already, and is given back as it is.
     ///
     /// # Errors
     ///

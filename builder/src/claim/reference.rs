@@ -13,8 +13,7 @@
 //! How each value follows (`ovmf_measure`); files.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{Debug, Write};
-use std::ops::Deref;
+use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 
 use ovmf_measure::boot::{self, Code, Image, Plan};
@@ -29,6 +28,7 @@ use ovmf_measure::reference::{self, Format1, Platform, Reference, RegisterKind, 
 use ovmf_measure::shape::{self, Before, Name, Shape};
 use ovmf_measure::volume::Profile;
 use rayon::prelude::*;
+use rootfs::content::Blob;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -67,16 +67,11 @@ pub enum Error {
     },
 }
 
-/// Bytes, wherever they lie.
-pub trait Bytes: Deref<Target = [u8]> + Debug + Send + Sync {}
-
-impl<B: Deref<Target = [u8]> + Debug + Send + Sync> Bytes for B {}
-
 /// Firmware of QEMU's machines.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Firmware {
     /// Variables and code.
-    pub image: Box<dyn Bytes>,
+    pub image: Blob,
     /// What it does.
     pub profile: Profile,
     /// Digests of its PEIFV that were seen.

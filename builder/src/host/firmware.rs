@@ -10,20 +10,18 @@
 //! What follows from it: `claim::reference`.
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ovmf_measure::digest::Digest;
 use ovmf_measure::known::{FIRMWARE, FirmwareFile, KnownFirmware};
 use ovmf_measure::volume::{self, Profile};
-use rootfs::content::Sha256Digest;
+use rootfs::content::{Blob, Sha256Digest};
 use rootfs::deb;
 use rootfs::path::TreePath;
 
 use super::pages::Pages;
 use super::store::{self, Store};
-use crate::claim::reference::{Bytes, Firmware};
+use crate::claim::reference::Firmware;
 use crate::lock::Lock;
 
 /// Where Debian's packages have variables and code in one file: `ovmf` and `ovmf-generic`, `ovmf-inteltdx`.
@@ -100,7 +98,7 @@ pub fn locked(store: &Store, lock: &Lock, derived: Derived) -> Result<Firmware, 
     let key = blob.sha256;
     let label = format!("{} {}", deb.name, deb.version);
     let kept = (derived == Derived::Taken).then(|| kept(store, &key)).flatten();
-    let (image, sha256): (Box<dyn Bytes>, _) = match kept {
+    let (image, sha256) = match kept {
         Some(kept) => kept,
         None => {
             let bytes = store.read(&blob.sha256, &blob.label)?;
@@ -114,20 +112,18 @@ pub fn locked(store: &Store, lock: &Lock, derived: Derived) -> Result<Firmware, 
             let sha256 = Sha256Digest::of(&image);
             let kept = [&sha256.0[..], &image].concat();
             store.keep_derived("firmware", &key, &kept);
-            (Box::new(image), sha256)
+            (Blob::new(image), sha256)
         }
     };
     described(store, image, sha256, label)
 }
 
 /// What was derived is believed by its digest alone, which stands before it.
-fn kept(store: &Store, key: &Sha256Digest) -> Option<(Box<dyn Bytes>, Sha256Digest)> {
-    let mut file = store.derived_file("firmware", key)?;
-    let mut digest = [0; 32];
-    file.read_exact(&mut digest).ok()?;
-    let image = Pages::rest(&mut file).ok()?;
+fn kept(store: &Store, key: &Sha256Digest) -> Option<(Blob, Sha256Digest)> {
+    let kept = Blob::new(store.derived("firmware", key)?);
+    let (digest, image) = (kept.get(..32)?, kept.slice(32..kept.len())?);
     let sha256 = Sha256Digest::of(&image);
-    (sha256.0 == digest).then(|| (Box::new(image) as Box<dyn Bytes>, sha256))
+    (sha256.0 == digest).then_some((image, sha256))
 }
 
 /// The firmware in a file: variables and code, or code whose variables are in another file.
@@ -135,28 +131,21 @@ fn kept(store: &Store, key: &Sha256Digest) -> Option<(Box<dyn Bytes>, Sha256Dige
 /// # Errors
 /// [`Error`].
 pub fn given(store: &Store, path: &Path, variables: Option<&Path>) -> Result<Firmware, Error> {
-    let read = |path: &Path| {
-        let rest = File::open(path).and_then(|mut file| Pages::rest(&mut file));
-        rest.map_err(|source| Error::Read { path: path.to_owned(), source })
-    };
+    let read =
+        |path: &Path| Pages::read(path).map_err(|source| Error::Read { path: path.to_owned(), source });
     let variables = variables.map(read).transpose()?;
     let file = read(path)?;
     let joined = ovmf_measure::firmware::Firmware::joined(&file, variables.as_deref())
         .map_err(|source| Error::Part { path: path.to_owned(), source })?;
-    let image: Box<dyn Bytes> = match joined {
-        Cow::Owned(image) => Box::new(image),
-        Cow::Borrowed(_) => Box::new(file),
+    let image = match joined {
+        Cow::Owned(image) => Blob::new(image),
+        Cow::Borrowed(_) => Blob::new(file),
     };
     let sha256 = Sha256Digest::of(&image);
     described(store, image, sha256, path.display().to_string())
 }
 
-fn described(
-    store: &Store,
-    image: Box<dyn Bytes>,
-    sha256: Sha256Digest,
-    label: String,
-) -> Result<Firmware, Error> {
+fn described(store: &Store, image: Blob, sha256: Sha256Digest, label: String) -> Result<Firmware, Error> {
     let known: FirmwareFile = toml::from_str(FIRMWARE).map_err(Error::Known)?;
     let known = known.find(&Digest::Sha256(sha256.0)).cloned();
     let pei = known.iter().flat_map(|known| &known.pei).map(|seen| seen.digest).collect();

@@ -6,8 +6,9 @@
 //! madvise(2), `MADV_HUGEPAGE`; where the system has no such pages, the memory is as any other.
 
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read};
 use std::ops::{Deref, DerefMut};
+use std::path::Path;
 
 use memmap2::{Advice, MmapMut};
 
@@ -33,11 +34,12 @@ impl Pages {
         Ok(Pages { map: Some(map) })
     }
 
-    /// What a file holds from where it stands on; of a pipe, all that comes.
+    /// What a file holds; of a pipe, all that comes.
     ///
     /// # Errors
     /// When it cannot be read, and when it becomes shorter meanwhile.
-    pub fn rest(file: &mut File) -> io::Result<Self> {
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
         let metadata = file.metadata()?;
         // What is no file says nothing of its length.
         if !metadata.is_file() {
@@ -47,10 +49,15 @@ impl Pages {
             pages.copy_from_slice(&bytes);
             return Ok(pages);
         }
-        let length = metadata.len().saturating_sub(file.stream_position()?);
-        let mut pages = Pages::zeroed(usize::try_from(length).unwrap_or(usize::MAX))?;
+        let mut pages = Pages::zeroed(usize::try_from(metadata.len()).unwrap_or(usize::MAX))?;
         file.read_exact(&mut pages)?;
         Ok(pages)
+    }
+}
+
+impl AsRef<[u8]> for Pages {
+    fn as_ref(&self) -> &[u8] {
+        self
     }
 }
 
@@ -70,8 +77,8 @@ impl DerefMut for Pages {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{SeekFrom, Write};
-    use std::os::fd::OwnedFd;
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
 
     use super::*;
 
@@ -88,27 +95,25 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_from_where_it_stands_and_a_pipe_to_its_end() {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(b"0123456789").unwrap();
-        for (from, rest) in [(0, &b"0123456789"[..]), (4, b"456789"), (10, b""), (12, b"")] {
-            file.seek(SeekFrom::Start(from)).unwrap();
-            assert_eq!(&*Pages::rest(&mut file).unwrap(), rest);
+    fn a_file_and_a_pipe_are_read_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for content in [&b""[..], b"0123456789"] {
+            std::fs::write(&path, content).unwrap();
+            assert_eq!(*Pages::read(&path).unwrap(), *content);
         }
         let (reader, mut writer) = io::pipe().unwrap();
         writer.write_all(b"piped").unwrap();
         drop(writer);
-        assert_eq!(&*Pages::rest(&mut File::from(OwnedFd::from(reader))).unwrap(), b"piped");
+        let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
+        assert_eq!(*Pages::read(Path::new(&path)).unwrap(), *b"piped");
     }
 
     #[test]
-    fn a_folder_and_a_file_that_cannot_be_read_are_errors() {
+    fn a_folder_and_a_file_that_is_not_there_are_errors() {
         let folder = tempfile::tempdir().unwrap();
-        let failed = Pages::rest(&mut File::open(folder.path()).unwrap()).unwrap_err();
-        assert_eq!(failed.kind(), io::ErrorKind::IsADirectory);
-        let path = folder.path().join("written");
-        std::fs::write(&path, "x").unwrap();
-        let mut write_only = File::options().write(true).open(&path).unwrap();
-        assert!(Pages::rest(&mut write_only).is_err());
+        let kind = |path: &Path| Pages::read(path).unwrap_err().kind();
+        assert_eq!(kind(folder.path()), io::ErrorKind::IsADirectory);
+        assert_eq!(kind(&folder.path().join("none")), io::ErrorKind::NotFound);
     }
 }

@@ -10,13 +10,15 @@
 //! # Not here
 //! Fetching: `host::fetch`.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rootfs::content::{Blob, Sha256Digest};
 use sha2::{Digest, Sha256, Sha512};
+
+use super::pages::Pages;
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -217,15 +219,8 @@ impl Store {
     }
 
     /// What was derived under this key, when it is here.
-    pub fn derived(&self, kind: &str, key: &Sha256Digest) -> Option<Vec<u8>> {
-        let mut bytes = Vec::new();
-        self.derived_file(kind, key)?.read_to_end(&mut bytes).ok()?;
-        Some(bytes)
-    }
-
-    /// The file of what was derived under this key, when it is here.
-    pub fn derived_file(&self, kind: &str, key: &Sha256Digest) -> Option<File> {
-        File::open(self.place(&format!("derived/{kind}"), &key.to_string())).ok()
+    pub fn derived(&self, kind: &str, key: &Sha256Digest) -> Option<Pages> {
+        Pages::read(&self.place(&format!("derived/{kind}"), &key.to_string())).ok()
     }
 
     /// Keeps what was derived under this key. A cache that cannot be written is only a slower one: failure is silent.
@@ -349,8 +344,8 @@ mod tests {
     fn derived_files_come_back_under_their_key() {
         let (_folder, store) = store();
         let key = Sha256Digest::of(b"key");
-        assert_eq!(store.derived("layer", &key), None);
+        assert!(store.derived("layer", &key).is_none());
         store.keep_derived("layer", &key, b"value");
-        assert_eq!(store.derived("layer", &key).unwrap(), b"value");
+        assert_eq!(*store.derived("layer", &key).unwrap(), *b"value");
     }
 }
