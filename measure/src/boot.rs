@@ -33,7 +33,7 @@ use crate::firmware::{Firmware, Kind};
 use crate::gpt::{self, Gpt};
 use crate::linux;
 use crate::platform::Listener;
-use crate::preimage::{Piece, Preimage};
+use crate::preimage::{self, Piece, Preimage};
 use crate::stub::{self, Uki};
 use crate::td_hob;
 use crate::variable::{self, GLOBAL, IMAGE_SECURITY, SecureBoot, Store};
@@ -206,14 +206,13 @@ impl<'a> Plan<'a> {
         Ok(Image { algorithm, parts, stub: self.stub, signature: self.signature.to_vec() })
     }
 
-    /// Hashes everything, one after another.
+    /// Hashes everything, in one thread.
     ///
     /// # Errors
     ///
     /// As [`Plan::hashed`].
     pub fn hash(&self, algorithm: Algorithm) -> Result<Image, Error> {
-        let digests: Vec<_> = self.preimages.iter().map(|preimage| preimage.digests(algorithm)).collect();
-        self.hashed(algorithm, &digests)
+        self.hashed(algorithm, &preimage::digests(&self.preimages, algorithm))
     }
 
     fn part(&mut self, role: Role, preimage: Preimage<'a>) {

@@ -37,6 +37,7 @@ pub mod quote;
 mod read;
 pub mod reference;
 pub mod replay;
+mod sha384;
 pub mod shape;
 pub mod stub;
 pub mod td_hob;

@@ -166,18 +166,29 @@ impl Inputs<'_> {
     }
 }
 
-/// Passes that are waiting, and the digests of those that are finished.
+/// Passes on all threads, and the digests of those that are finished.
 struct Passes<'p> {
-    waiting: Mutex<Vec<(usize, Pass<'p>)>>,
+    turns: Mutex<Turns<'p>>,
     finished: Mutex<Vec<Vec<Digest>>>,
 }
 
+/// Who is at which pass.
+struct Turns<'p> {
+    waiting: Vec<(usize, Pass<'p>)>,
+    /// Threads that were told to take a turn after somebody's last, and have not come yet.
+    coming: usize,
+    /// Threads that came when no pass was waiting.
+    turned_away: usize,
+}
+
 impl<'p> Passes<'p> {
-    /// Finishes passes on all threads. Each is a chain that only one thread can be at: whoever is free takes the one of
-    /// which most is left, for a turn, so that nobody is left alone with a long one at the end.
+    /// Finishes passes on all threads. Each is a chain that only one thread can be at, and several of them go in step on
+    /// one: whoever is free takes its share of those of which most is left, for a turn, so that nobody is left alone with a
+    /// long one at the end.
     fn finish(passes: Vec<Pass<'p>>) -> Vec<Vec<Digest>> {
         let finished = Mutex::new(vec![Vec::new(); passes.len()]);
-        let all = Passes { waiting: Mutex::new(passes.into_iter().enumerate().collect()), finished };
+        let waiting = passes.into_iter().enumerate().collect();
+        let all = Passes { turns: Mutex::new(Turns { waiting, coming: 0, turned_away: 0 }), finished };
         rayon::scope(|scope| {
             for _ in 0..rayon::current_num_threads() {
                 scope.spawn(|scope| all.turn(scope));
@@ -188,24 +199,50 @@ impl<'p> Passes<'p> {
 
     /// Takes a turn, and asks for another: between them a thread may do what else is waited for.
     fn turn<'s>(&'s self, scope: &rayon::Scope<'s>) {
-        let taken = self.waiting.lock().ok().and_then(|mut waiting| {
-            let most = waiting.iter().enumerate().max_by_key(|(_, (_, pass))| pass.left());
-            let at = most.map(|(at, _)| at)?;
-            Some(waiting.swap_remove(at))
-        });
-        // Who finds none leaves: whoever is at one goes on with it.
-        let Some((index, mut pass)) = taken else { return };
-        pass.advance(TURN);
-        if pass.left() > 0 {
-            if let Ok(mut waiting) = self.waiting.lock() {
-                waiting.push((index, pass));
-            }
-        } else if let Ok(mut finished) = self.finished.lock()
-            && let Some(place) = finished.get_mut(index)
-        {
-            *place = pass.finish();
+        let taken = self.turns.lock().map(|mut turns| turns.take()).unwrap_or_default();
+        // Who finds none is asked again after somebody's turn.
+        if taken.is_empty() {
+            return;
         }
-        scope.spawn(|scope| self.turn(scope));
+        let (indices, mut passes): (Vec<usize>, Vec<Pass<'p>>) = taken.into_iter().unzip();
+        Pass::advance_all(&mut passes, TURN);
+        let (done, left) = indices.into_iter().zip(passes).partition(|(_, pass)| pass.left() == 0);
+        self.keep(done);
+        let asked = self.turns.lock().map(|mut turns| turns.put_back(left)).unwrap_or_default();
+        for _ in 0..asked {
+            scope.spawn(|scope| self.turn(scope));
+        }
+    }
+
+    fn keep(&self, done: Vec<(usize, Pass<'p>)>) {
+        if let Ok(mut finished) = self.finished.lock() {
+            for (index, pass) in done {
+                if let Some(place) = finished.get_mut(index) {
+                    *place = pass.finish();
+                }
+            }
+        }
+    }
+}
+
+impl<'p> Turns<'p> {
+    /// Takes a thread's share of the passes, those of which most is left.
+    fn take(&mut self) -> Vec<(usize, Pass<'p>)> {
+        self.coming = self.coming.saturating_sub(1);
+        if self.waiting.is_empty() {
+            self.turned_away += 1;
+        }
+        self.waiting.sort_by_key(|(_, pass)| pass.left());
+        let share = self.waiting.len().div_ceil(self.coming + 1).min(Pass::LANES);
+        self.waiting.split_off(self.waiting.len() - share)
+    }
+
+    /// Takes passes back, and gives how many threads are to take a turn: who puts them back, and who was turned away.
+    fn put_back(&mut self, passes: Vec<(usize, Pass<'p>)>) -> usize {
+        self.waiting.extend(passes);
+        let asked = std::mem::take(&mut self.turned_away) + 1;
+        self.coming += asked;
+        asked
     }
 }
 
