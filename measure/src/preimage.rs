@@ -160,7 +160,7 @@ impl<'p> Pass<'p> {
     }
 
     /// Hashes so many bytes more of each pass, or all that are left. Those of SHA-384 go in step, [`Pass::LANES`] at a
-    /// time: four take little more than twice as long as one.
+    /// time: four take about half as long again as one.
     pub fn advance_all(passes: &mut [Pass<'p>], bytes: usize) {
         for passes in passes.chunks_mut(LANES) {
             let mut wanted = [bytes; LANES];
