@@ -10,11 +10,10 @@
 
 use std::error::Error;
 use std::io::ErrorKind;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use proofmark::claim::attestation;
-use proofmark::host::{built, carried, fetch, fulcio, locking, log, osv, publish, signer, store};
+use proofmark::host::{built, carried, fetch, fulcio, locking, log, osv, outputs, publish, signer, store};
 use proofmark::{assemble, lock, recipe};
 
 /// The answer to a check is no.
@@ -37,16 +36,6 @@ pub struct Hinted {
 /// A failure with a next step.
 pub fn hinted(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
     Hinted { message: message.into(), hint: hint.into() }.into()
-}
-
-/// The outputs' folder cannot be made.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot write {}", target.display())]
-pub struct Unwritable {
-    /// The folder.
-    pub target: PathBuf,
-    /// What the file system says.
-    pub source: std::io::Error,
 }
 
 /// The error that a transparent one stands for: the chain of causes passes it over.
@@ -161,6 +150,9 @@ fn advice(error: &anyhow::Error) -> (Option<String>, u8) {
                 "take back what was edited by hand, or run `proofmark lock` on the recipe for a new one";
             return (Some(hint.to_owned()), 1);
         }
+        if let Some(carried::Error::Foreign { .. }) = cause.downcast_ref() {
+            return (Some("move it elsewhere: the folder holds what others signed of the lock's inputs, and nothing else".to_owned()), 1);
+        }
         if let Some(carried::Error::Other { .. } | carried::Error::Unnamed { .. }) = cause.downcast_ref() {
             let hint = "the folder beside the lock is a part of it: take back what was changed there, or run `proofmark lock` \
                         on the recipe for a new lock";
@@ -214,10 +206,8 @@ fn advice(error: &anyhow::Error) -> (Option<String>, u8) {
             }
             _ => {}
         }
-        if let Some(unwritable) = cause.downcast_ref::<Unwritable>()
-            && unwritable.source.kind() != ErrorKind::StorageFull
-        {
-            return (Some("name a folder that you may write to, by --out DIR".to_owned()), 1);
+        if let Some(hint) = cause.downcast_ref::<outputs::Error>().and_then(outputs::Error::hint) {
+            return (Some(hint), 1);
         }
         if let Some(store::Error::Damaged { .. }) = cause.downcast_ref() {
             return (Some("run the command again: it is fetched anew".to_owned()), 1);

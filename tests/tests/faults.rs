@@ -521,6 +521,47 @@ fn an_output_that_cannot_be_written_is_refused_before_anything_is_made() {
     assert_eq!(names(&theirs), [""; 0]);
 }
 
+#[test]
+fn a_build_deletes_nothing_that_no_build_wrote() {
+    let inputs = Inputs::minimal();
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name);
+    let run = |out: &Path, more: &[&str]| {
+        let mut command = build(&inputs, &inputs.store, &[], out);
+        Outcome::of(command.args(more).arg("--offline"))
+    };
+    fs::create_dir_all(path("work/.git")).unwrap();
+    fs::create_dir_all(path("work/src")).unwrap();
+    fs::write(path("work/src/precious.c"), "int main;").unwrap();
+    fs::write(path("file"), "hello").unwrap();
+    std::os::unix::fs::symlink("work", path("link")).unwrap();
+    inputs::copy(&inputs.recipes, &path("recipes")).unwrap();
+    let before = folder::paths(root.path()).unwrap();
+    let mut own = inputs::proofmark(&inputs.store);
+    own.args(["--offline", "build", "minimal", "--out", "minimal"]).current_dir(path("recipes"));
+    Outcome::of(&mut own).refused(1, &["minimal", "did not write it", "--out DIR"]);
+    run(&path("work"), &[]).refused(1, &["work", "did not write it", "--out DIR"]);
+    run(&path("file"), &[]).refused(1, &["file", "not a folder", "--out DIR"]);
+    run(&path("link"), &[]).refused(1, &["symbolic link", "--out DIR"]);
+    assert_eq!(folder::paths(root.path()).unwrap(), before);
+    assert!(path("link").is_symlink());
+
+    // What a build wrote is replaced; what somebody added stays, signatures of the same bytes as well.
+    let out = path("out");
+    run(&out, &[]).succeeded();
+    fs::write(out.join("notes.txt"), "mine").unwrap();
+    fs::write(out.join("provenance.sigstore.json"), "signed").unwrap();
+    let disk = fs::read(out.join("disk.raw")).unwrap();
+    fs::write(out.join("disk.raw"), "damaged").unwrap();
+    run(&out, &[]).succeeded();
+    assert!(fs::read(out.join("disk.raw")).unwrap() == disk);
+    assert_eq!(fs::read_to_string(out.join("notes.txt")).unwrap(), "mine");
+    assert_eq!(fs::read_to_string(out.join("provenance.sigstore.json")).unwrap(), "signed");
+    run(&out, &["--profile", "debug"])
+        .refused(1, &["provenance.sigstore.json", "other bytes", "raise the version"]);
+    assert!(fs::read(out.join("disk.raw")).unwrap() == disk);
+}
+
 /// A copy of the recipes that may be edited.
 fn edited(inputs: &Inputs, root: &Path, file: &str, from: &str, to: &str) -> Inputs {
     let recipes = root.join("recipes");

@@ -17,10 +17,10 @@ use proofmark::claim::reference;
 use proofmark::claim::sbom::{cyclonedx, spdx};
 use proofmark::host::disk_file::DiskFile;
 use proofmark::host::fetch::Fetcher;
-use proofmark::host::files::NewFolder;
 use proofmark::host::firmware::{self, Derived};
 use proofmark::host::material::Material;
 use proofmark::host::output;
+use proofmark::host::outputs::Outputs;
 use proofmark::host::progress::size;
 use proofmark::host::store::Store;
 use proofmark::image::sign::Signer;
@@ -116,13 +116,12 @@ pub fn make(arguments: &Arguments, session: &Session) -> anyhow::Result<Done> {
         return Ok(Done { manifest, target, took: started.elapsed(), what: "nothing changed" });
     }
 
+    // Before anything is fetched or made: is there a place to put it?
+    let folder = Outputs::begin(&target)?;
     let fetcher = Fetcher::new(&session.store, &session.mirrors, session.network);
     let blobs = lock.blobs(&[profile]);
     fetcher.ensure(&blobs, session.progress)?;
 
-    // Before anything is made: is there a place to put it?
-    let folder =
-        NewFolder::begin(&target).map_err(|source| failure::Unwritable { target: target.clone(), source })?;
     let stage = session.progress.stage("assemble", blobs.iter().map(|blob| blob.size).sum());
     let derived = if arguments.fresh { Derived::Ignored } else { Derived::Taken };
     let material = Material::new(&session.store, derived, &stage);
@@ -203,7 +202,7 @@ pub fn make(arguments: &Arguments, session: &Session) -> anyhow::Result<Done> {
     let text = manifest.to_text();
     last.push((file::MANIFEST, text.as_bytes()));
     write_synced(folder.path(), &last).with_context(unwritable)?;
-    folder.finish().with_context(unwritable)?;
+    folder.finish()?;
     remember(&session.store, &target, &key);
     Ok(Done { manifest, target, took: started.elapsed(), what: "built" })
 }

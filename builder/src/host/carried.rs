@@ -43,6 +43,12 @@ pub enum Error {
         /// The document.
         path: PathBuf,
     },
+    /// A new lock would replace the folder, and something in it is not a document of any lock.
+    #[error("{} is not a document of a lock, and would be lost with the folder that `proofmark lock` replaces", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
     /// There is something that the lock does not name.
     #[error("{} is not named by the lock", path.display())]
     Unnamed {
@@ -67,9 +73,12 @@ pub fn place(folder: &Path, blob: &Blob) -> PathBuf {
 /// written: whoever was there, were it a link to somewhere else, is replaced and not looked into.
 ///
 /// # Errors
-/// [`Error::Store`], [`Error::Io`].
+/// [`Error::Foreign`], [`Error::Store`], [`Error::Io`].
 pub fn prepare(lock: &Lock, folder: &Path, store: &Store) -> Result<NewFolder, Error> {
     let write = |path: &Path, source| Error::Io { deed: "write", path: path.to_owned(), source };
+    if std::fs::symlink_metadata(folder).is_ok_and(|metadata| metadata.is_dir()) {
+        only_documents(folder, folder)?;
+    }
     let new = NewFolder::begin(folder).map_err(|source| write(folder, source))?;
     for blob in lock.blobs_to_carry() {
         let path = place(new.path(), &blob);
@@ -77,6 +86,26 @@ pub fn prepare(lock: &Lock, folder: &Path, store: &Store) -> Result<NewFolder, E
             .map_err(|source| write(&path, source))?;
     }
     Ok(new)
+}
+
+/// Checks that every file below a folder could be a document of this lock or of another: an InRelease file of an archive, or
+/// what npm attests.
+fn only_documents(folder: &Path, below: &Path) -> Result<(), Error> {
+    let wrong = |source| Error::Io { deed: "read", path: below.to_owned(), source };
+    for entry in std::fs::read_dir(below).map_err(wrong)? {
+        let entry = entry.map_err(wrong)?;
+        let path = entry.path();
+        if entry.file_type().map_err(wrong)?.is_dir() {
+            only_documents(folder, &path)?;
+            continue;
+        }
+        let relative = path.strip_prefix(folder).unwrap_or(&path);
+        let release = relative.file_name() == Some("InRelease".as_ref()) && relative.components().count() > 2;
+        if !release && !relative.starts_with("npm/-/npm/v1/attestations") {
+            return Err(Error::Foreign { path });
+        }
+    }
+    Ok(())
 }
 
 /// Checks that the folder has all documents that a lock names, and nothing else. Links are something else.
@@ -197,6 +226,23 @@ mod tests {
         std::fs::remove_dir_all(beside.join("debian")).unwrap();
         std::fs::write(beside.join("debian"), b"no folder").unwrap();
         assert!(matches!(check(&lock, &beside), Err(Error::Unnamed { .. })));
+    }
+
+    #[test]
+    fn a_file_that_no_lock_wrote_is_not_deleted() {
+        let (lock, store, folder) = world();
+        let beside = self::folder(&folder.path().join("recipe.lock"));
+        prepare(&lock, &beside, &store).unwrap().finish().unwrap();
+        for name in ["notes.txt", "debian/notes.txt", "InRelease", "npm/notes/x"] {
+            let path = beside.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, b"mine").unwrap();
+            let error = prepare(&lock, &beside, &store).unwrap_err();
+            assert!(matches!(&error, Error::Foreign { path: found } if *found == path), "{error}");
+            assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+            std::fs::remove_file(&path).unwrap();
+        }
+        prepare(&lock, &beside, &store).unwrap();
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Yields files and folders that are whole or absent: written beside, synced, renamed.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -21,6 +22,11 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::set_permissions(file.path(), permissions())?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
+}
+
+/// A file that is gone already needs no deleting.
+fn absent(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 fn permissions() -> fs::Permissions {
@@ -63,21 +69,57 @@ impl NewFolder {
     /// # Errors
     /// What the file system says; then the old folder is still there.
     pub fn finish(self) -> io::Result<()> {
+        self.exchange()?;
+        Ok(())
+    }
+
+    /// As [`NewFolder::finish`], but deletes nothing of the old folder except files of these names. A folder with
+    /// anything else stays, beside the new one and under a name of its own.
+    ///
+    /// # Errors
+    /// What the file system says; then the old folder is still there.
+    pub(super) fn finish_over(self, known: &[OsString]) -> io::Result<()> {
+        let target = self.target.clone();
+        let Some(temporary) = self.exchange()? else { return Ok(()) };
+        let old = temporary.keep();
+        for name in known {
+            fs::remove_file(old.join(name)).or_else(absent)?;
+        }
+        match fs::remove_dir(&old) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                let kept = folder_of(&target).join(format!("proofmark-kept-{}", std::process::id()));
+                fs::rename(&old, &kept)?;
+                Err(io::Error::other(format!("a file appeared in it meanwhile: it is in {}", kept.display())))
+            }
+            done => done,
+        }
+    }
+
+    /// Exchanges the folders, and gives the old one when there was one: it goes when the value does.
+    fn exchange(self) -> io::Result<Option<tempfile::TempDir>> {
         use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(self.path(), fs::Permissions::from_mode(0o755))?;
         fs::File::open(self.path())?.sync_all()?;
         let exchanged = renameat_with(CWD, self.path(), CWD, &self.target, RenameFlags::EXCHANGE);
-        match exchanged {
-            // The old folder has the temporary name now, and goes when `self.temporary` does.
-            Ok(()) => {}
+        let parent = fs::File::open(folder_of(&self.target))?;
+        let old = match exchanged {
+            // The old folder has the temporary name now.
+            Ok(()) => Some(self.temporary),
             Err(rustix::io::Errno::NOENT) => {
                 fs::rename(self.path(), &self.target)?;
                 // Nothing of that name is left to delete.
                 let _ = self.temporary.keep();
+                None
             }
             Err(error) => return Err(error.into()),
-        }
-        fs::File::open(folder_of(&self.target))?.sync_all()
+        };
+        parent.sync_all()?;
+        Ok(old)
     }
 }
 

@@ -15,6 +15,7 @@ pub mod mirror;
 pub mod npm_resolver;
 pub mod osv;
 pub mod output;
+pub mod outputs;
 pub mod pages;
 pub mod progress;
 pub mod publish;

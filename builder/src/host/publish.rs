@@ -19,6 +19,7 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -48,6 +49,16 @@ pub const TRUST_ROOT: &str = "trusted_root.json";
 pub const LOG_POLICY: &str = "tlog-policy";
 /// Where the signer's public key is.
 pub const SIGNER: &str = "signer.pub";
+/// How the names of statements, their signatures and their proofs end.
+const ENDINGS: [&str; 4] = [".dsse.json", ".sigstore.json", ".tlog-proof", ".crt"];
+
+/// Whether a publication writes files of this name: they speak of the image beside them, and of no other.
+pub fn is_published(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    [JOURNAL, SIGNER].iter().any(|own| name == own.as_bytes())
+        || ENDINGS.iter().any(|ending| name.ends_with(ending.as_bytes()))
+}
+
 /// The form of journal that this program writes.
 const FORM: &str = "proofmark-publish/1";
 
