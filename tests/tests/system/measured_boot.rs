@@ -124,7 +124,7 @@ impl Bench {
 /// The init of the test's initrd.
 fn init(folder: &Path) -> Vec<u8> {
     let program = folder.join("init");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/measured_boot/init.rs");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/system/measured_boot/init.rs");
     let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()));
     rustc.args(["--edition=2024", "--crate-type=bin", "--target=x86_64-unknown-linux-gnu"]);
     rustc.args(["-Cpanic=abort", "-Copt-level=s", "-Cstrip=symbols", "-Crelocation-model=static"]);

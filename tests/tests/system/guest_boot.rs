@@ -154,7 +154,7 @@ impl Machine {
             "-Clinker-flavor=ld.lld",
             "-Clink-arg=-nostdlib",
         ];
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest_boot/first.rs");
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/system/guest_boot/first.rs");
         let target = "--target=x86_64-unknown-linux-gnu";
         let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()));
         run(rustc.arg(target).args(flags).args(link).arg("-o").arg(at("root/sbin/init")).arg(program));
