@@ -1,40 +1,58 @@
-//! Yields the paths of the programs, as they are in this workspace now.
+//! Yields the paths of the programs under test.
+//!
+//! # Shape
+//! ```text
+//! PROOFMARK_PROGRAMS=FOLDER   the programs lie there, as `target/release`; nothing is built
+//! not set                     cargo builds them, in the profile of the test
+//! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Builds `proofmark` in the profile of this test, and gives its path.
+/// Names the folder of the programs, so that tests judge the very files that a user runs.
+const FOLDER: &str = "PROOFMARK_PROGRAMS";
+
+/// The path of `proofmark`.
 ///
 /// # Panics
-/// When cargo cannot build it.
+/// When it is not there, or cargo cannot build it.
 pub fn proofmark() -> PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| built("proofmark", "proofmark")).clone()
+    PROGRAM.get_or_init(|| find("proofmark")).clone()
 }
 
-/// Builds `ovmf-measure` likewise.
+/// The path of `ovmf-measure`.
 ///
 /// # Panics
-/// When cargo cannot build it.
+/// When it is not there, or cargo cannot build it.
 pub fn ovmf_measure() -> PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| built("ovmf-measure", "ovmf-measure")).clone()
+    PROGRAM.get_or_init(|| find("ovmf-measure")).clone()
 }
 
-fn built(package: &str, program: &str) -> PathBuf {
+/// The package of this name has the program of the same name.
+fn find(name: &str) -> PathBuf {
+    let folder = match std::env::var_os(FOLDER) {
+        Some(folder) => PathBuf::from(folder),
+        None => build(name),
+    };
+    let program = folder.join(name);
+    assert!(program.is_file(), "no {name} in {}", folder.display());
+    program
+}
+
+/// Builds a program and gives its folder.
+fn build(name: &str) -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--package", package, "--bin", program]);
+    command.args(["build", "--quiet", "--package", name, "--bin", name]);
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
     let done = command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).status();
-    assert!(done.is_ok_and(|status| status.success()), "cargo cannot build {program}");
+    assert!(done.is_ok_and(|status| status.success()), "cargo cannot build {name}");
     // A test's program is in target/PROFILE/deps.
     let test = std::env::current_exe().unwrap_or_default();
-    let profile = test.parent().and_then(|deps| deps.parent()).map(|folder| folder.join(program));
-    profile
-        .filter(|program| program.is_file())
-        .unwrap_or_else(|| panic!("no {program} beside {}", test.display()))
+    test.ancestors().nth(2).map(Path::to_owned).unwrap_or_default()
 }
