@@ -4,6 +4,7 @@
 //! ```text
 //! target/tmp/proofmark/store/          fetched once, and never damaged: tests that do harm take a copy
 //!                      vendor-LOCK/    the same files, laid out as a mirror
+//!                      image-LOCK-*/   what a build made of them
 //!                      fresh-LOCK/     recipes with a lock of today, when no mirror has the committed one's files
 //! ```
 
@@ -139,6 +140,20 @@ impl Inputs {
     fn lock_digest(&self) -> String {
         let digest = Sha256Digest::of(&fs::read(self.lock()).unwrap_or_default()).to_string();
         digest.get(..16).unwrap_or_default().to_owned()
+    }
+
+    /// The outputs of a build of the recipe, in the profile `release` or `debug`. The folder is shared: nobody writes to it.
+    ///
+    /// # Panics
+    /// When it cannot be built.
+    pub fn image(&self, profile: &str) -> PathBuf {
+        let kept = kept();
+        let _guard = guard(&kept);
+        let folder = kept.join(format!("image-{}-{profile}", self.lock_digest()));
+        let mut build = online(&self.store);
+        build.arg("build").arg(self.recipe()).args(["--profile", profile, "--quiet", "--out"]).arg(&folder);
+        Outcome::of(&mut build).succeeded();
+        folder
     }
 
     /// A folder that `proofmark vendor` wrote. It is shared: nobody writes to it.

@@ -2,6 +2,7 @@
 
 pub mod authorities;
 pub mod chat;
+pub mod direct;
 pub mod folder;
 pub mod inputs;
 pub mod mirror;
@@ -11,4 +12,5 @@ pub mod outcome;
 pub mod program;
 pub mod pypi;
 pub mod rekor_v1;
+pub mod tool;
 pub mod trixie;

@@ -10,15 +10,6 @@ use std::process::Command;
 use rootfs::content::Sha256Digest;
 use rootfs::npm::integrity::Integrity;
 
-/// Says loudly that a check did not happen.
-///
-/// # Panics
-/// Where it must happen: when `CI` is `true`.
-pub fn skipped(why: &str) {
-    eprintln!("SKIPPED: {why}");
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
-}
-
 /// The folder with the `package.json` and `package-lock.json` of OpenClaw: `PROOFMARK_OPENCLAW`, or `shared/openclaw`
 /// beside a folder above the checkout.
 pub fn openclaw() -> Option<PathBuf> {

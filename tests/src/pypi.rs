@@ -6,7 +6,7 @@ use std::process::Command;
 
 use rootfs::content::Sha256Digest;
 
-use crate::npm::skipped;
+use crate::tool::skipped;
 
 /// The folder with the programs of packages, each named with its version, in an environment that is kept in `kept`;
 /// `None`, said loudly, when they cannot be had.

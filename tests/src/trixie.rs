@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 
 use rootfs::content::Sha256Digest;
 
-use crate::npm::skipped;
+use crate::tool::skipped;
 
 fn run(program: &str, arguments: &[&str]) -> bool {
     let mut command = Command::new(program);

@@ -265,7 +265,8 @@ fn programs_are_started_in_one_place() {
 
 #[test]
 fn only_the_guest_is_unsafe() {
-    let guests = ["rootfs/guest", "tests/tests/system/guest_boot", "tests/tests/system/measured_boot/init.rs"];
+    let guests =
+        ["rootfs/guest", "tests/tests/system/guest_boot", "tests/tests/system/measured_boot/init.rs"];
     let of = |path: &Path| !starts(path, &guests) && !is_this(path);
     let broken = lines_where(of, |line| mentions(line, "unsafe").then(|| line.trim().to_owned()));
     holds("unsafe code", &broken);

@@ -27,7 +27,7 @@ use ovmf_measure::boot::{Start, boot_order};
 use ovmf_measure::digest::Algorithm;
 use proofmark::host::machine::{self, Accelerator, Firmware, Memory, Plan};
 use serde_json::Value;
-use system_tests::npm::skipped;
+use system_tests::tool::skipped;
 
 /// Time that QEMU has for one answer, on a computer that has other work to do.
 const LIMIT: Duration = Duration::from_secs(60);

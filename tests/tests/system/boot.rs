@@ -1,8 +1,9 @@
 //! Images of the recipes, built and booted: OVMF, the UKI, the root on verity, and what runs in them.
 //!
 //! # Shape
-//! Each machine runs under TCG in `proofmark run`, one at a time, and ends with its test: after [`LIMIT`] at the
-//! latest. What it did is read off its console, and off the ports that it answers on.
+//! Each machine runs under TCG in `proofmark run`, with one processor, and ends with its test: after [`LIMIT`] at the latest.
+//! What it did is read off its console, and off the ports that it answers on. Refusals that need no firmware boot the kernel
+//! and initrd of the UKI directly.
 //!
 //! # Not here
 //! The init alone (`guest_boot`), `proofmark run` alone (`run_boot`), the gateway without a machine (`openclaw_chat`).
@@ -18,11 +19,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use proofmark::image::pe::Pe;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use system_tests::inputs::Inputs;
 use system_tests::model::Model;
-use system_tests::npm::skipped;
-use system_tests::{chat, program};
+use system_tests::{chat, direct, program, tool};
 
 /// Time that a machine has, on a computer that has other work to do.
 const LIMIT: Duration = Duration::from_secs(420);
@@ -39,30 +41,22 @@ fn workspace() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// A folder of one test; while it is there, no other test of this file runs.
+/// A folder of one test.
 struct Bench {
     folder: tempfile::TempDir,
-    _alone: File,
 }
 
 impl Bench {
     /// None, and a loud word, when QEMU or OVMF is missing outside CI.
     fn new() -> Option<Self> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let qemu = std::env::split_paths(&path).any(|folder| folder.join("qemu-system-x86_64").is_file());
-        let firmware = ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_CODE.fd"];
-        if !qemu || !firmware.iter().any(|path| Path::new(path).is_file()) {
-            skipped("no QEMU or no OVMF: apt-get install qemu-system-x86 ovmf");
-            return None;
-        }
+        tool::find("qemu-system-x86_64", "qemu-system-x86")?;
+        tool::file(&["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_CODE.fd"], "ovmf")?;
         Some(Self::without_machine())
     }
 
     fn without_machine() -> Self {
-        let shared = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let alone = File::create(shared.join("boot.lock")).unwrap();
-        alone.lock().unwrap();
-        Bench { folder: tempfile::Builder::new().prefix("boot").tempdir_in(shared).unwrap(), _alone: alone }
+        let shared = env!("CARGO_TARGET_TMPDIR");
+        Bench { folder: tempfile::Builder::new().prefix("boot").tempdir_in(shared).unwrap() }
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -86,8 +80,7 @@ impl Bench {
         let done = command.stdin(Stdio::null()).output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         eprintln!("{} {profile}: built in {:.1} s", recipe.display(), begun.elapsed().as_secs_f64());
-        let manifest = serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap();
-        Image { folder, manifest }
+        Image::read(folder)
     }
 
     /// Starts a machine.
@@ -95,7 +88,7 @@ impl Bench {
         let console = self.at("console");
         let _ = fs::remove_file(&console);
         let mut command = Command::new(program::proofmark());
-        command.arg("run").arg(image).args(["--accel", "tcg", "--console"]).arg(&console);
+        command.arg("run").arg(image).args(["--accel", "tcg", "--vcpus", "1", "--console"]).arg(&console);
         command.args(["--timeout", &LIMIT.as_secs().to_string()]).args(words);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Machine { child: command.spawn().unwrap(), console, begun: Instant::now() }
@@ -109,6 +102,11 @@ struct Image {
 }
 
 impl Image {
+    fn read(folder: PathBuf) -> Self {
+        let manifest = serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap();
+        Image { folder, manifest }
+    }
+
     fn disk(&self) -> PathBuf {
         self.folder.join("disk.raw")
     }
@@ -134,8 +132,8 @@ impl Image {
     }
 
     /// Changes one byte of a copy of the disk.
-    fn with_changed_byte(&self, offset: u64, change: impl Fn(u8) -> u8) -> PathBuf {
-        let copy = self.folder.with_file_name("changed.raw");
+    fn with_changed_byte(&self, bench: &Bench, offset: u64, change: impl Fn(u8) -> u8) -> PathBuf {
+        let copy = bench.at("changed.raw");
         fs::copy(self.disk(), &copy).unwrap();
         let mut disk = File::options().read(true).write(true).open(&copy).unwrap();
         let mut byte = [0];
@@ -150,6 +148,11 @@ impl Image {
 
     /// The digest of the UKI on a disk: what firmware measures.
     fn uki_digest(&self, disk: &Path) -> String {
+        hex::encode(Sha256::digest(self.uki(disk)))
+    }
+
+    /// The UKI on a disk.
+    fn uki(&self, disk: &Path) -> Vec<u8> {
         let size = self.manifest["outputs"]["image.efi"]["size"].as_u64().unwrap();
         let mut head = [0; BLOCK as usize];
         File::open(self.folder.join("image.efi")).unwrap().read_exact(&mut head).unwrap();
@@ -157,7 +160,7 @@ impl Image {
         disk.seek(SeekFrom::Start(self.in_esp(&head))).unwrap();
         let mut uki = Vec::new();
         disk.take(size).read_to_end(&mut uki).unwrap();
-        hex::encode(Sha256::digest(uki))
+        uki
     }
 }
 
@@ -214,15 +217,45 @@ impl Machine {
     }
 }
 
-fn minimal(bench: &Bench) -> Image {
-    bench.build(&workspace().join("recipes/minimal"), "release")
+fn minimal() -> Image {
+    Image::read(Inputs::minimal().image("release"))
 }
 
-/// The changed disk does not boot; gives what the console said.
+/// The changed disk does not boot through the firmware; gives what the console said.
 fn does_not_boot(bench: &Bench, disk: &Path) -> String {
     let (status, said) = bench.boot(disk, &[]).wait_for_the_end();
     // 1: the guest reset the machine, which a panic does.
     assert_eq!(status.code(), Some(1), "{said}");
+    panicked(said)
+}
+
+/// Kernel, initrd and command line of a UKI do not boot this disk; gives what the console said.
+fn does_not_boot_directly(bench: &Bench, uki: &[u8], disk: &Path) -> String {
+    let pe = Pe::read(uki).unwrap();
+    let section = |name: &str| {
+        let named = |one: &&proofmark::image::pe::Section| {
+            one.name.bytes().split(|&byte| byte == 0).next() == Some(name.as_bytes())
+        };
+        let one = pe.sections().iter().find(named).unwrap();
+        let start = one.file_offset as usize;
+        &uki[start..start + one.virtual_size as usize]
+    };
+    let [kernel, initrd] = [".linux", ".initrd"].map(|name| {
+        let path = bench.at(name);
+        fs::write(&path, section(name)).unwrap();
+        path
+    });
+    let boot = direct::Boot {
+        kernel: &kernel,
+        initrd: &initrd,
+        command_line: std::str::from_utf8(section(".cmdline")).unwrap().trim_end_matches('\0'),
+        disks: &[disk.display().to_string()],
+    };
+    panicked(direct::boot(boot, &bench.at("console")))
+}
+
+/// Holds that the kernel gave up, and that nothing came up before.
+fn panicked(said: String) -> String {
     assert!(!said.contains(UP), "{said}");
     assert!(said.contains("Kernel panic"), "{said}");
     said
@@ -231,16 +264,16 @@ fn does_not_boot(bench: &Bench, disk: &Path) -> String {
 #[test]
 fn a_release_image_boots_through_ovmf_and_no_unit_fails() {
     let Some(bench) = Bench::new() else { return };
-    let image = minimal(&bench);
-    bench.boot(&image.folder, &[]).wait_for(UP);
+    bench.boot(&minimal().folder, &[]).wait_for(UP);
 }
 
 #[test]
 fn a_changed_byte_of_the_root_does_not_boot_and_the_console_says_which_block() {
     let Some(bench) = Bench::new() else { return };
-    let image = minimal(&bench);
+    let image = minimal();
     // The superblock of EROFS is in the first block, at 1024.
-    let changed = image.with_changed_byte(image.partition("root-x86-64") + 1024 + 40, |byte| byte ^ 1);
+    let changed =
+        image.with_changed_byte(&bench, image.partition("root-x86-64") + 1024 + 40, |byte| byte ^ 1);
     let said = does_not_boot(&bench, &changed);
     assert!(said.contains("data block 0 is corrupted"), "{said}");
     // The measurement does not tell this: what firmware measures is untouched, and verity alone refuses.
@@ -250,23 +283,23 @@ fn a_changed_byte_of_the_root_does_not_boot_and_the_console_says_which_block() {
 #[test]
 fn a_changed_byte_of_the_hash_tree_does_not_boot_and_the_console_says_which_block() {
     let Some(bench) = Bench::new() else { return };
-    let image = minimal(&bench);
+    let image = minimal();
     let block = image.manifest["verity"]["hash_start"].as_u64().unwrap();
-    let changed =
-        image.with_changed_byte(image.partition("root-x86-64-verity") + block * BLOCK + 7, |byte| byte ^ 1);
-    let said = does_not_boot(&bench, &changed);
+    let offset = image.partition("root-x86-64-verity") + block * BLOCK + 7;
+    let changed = image.with_changed_byte(&bench, offset, |byte| byte ^ 1);
+    let said = does_not_boot_directly(&bench, &image.uki(&changed), &changed);
     assert!(said.contains(&format!("metadata block {block} is corrupted")), "{said}");
 }
 
 #[test]
 fn a_changed_root_hash_on_the_command_line_does_not_boot_and_changes_the_measurement() {
     let Some(bench) = Bench::new() else { return };
-    let image = minimal(&bench);
+    let image = minimal();
     let hash = image.manifest["verity"]["root_hash"].as_str().unwrap();
     let word = format!("proofmark.roothash={hash}");
     let digit = image.in_esp(word.as_bytes()) + word.len() as u64 - 1;
-    let changed = image.with_changed_byte(digit, |byte| if byte == b'0' { b'1' } else { b'0' });
-    let said = does_not_boot(&bench, &changed);
+    let changed = image.with_changed_byte(&bench, digit, |byte| if byte == b'0' { b'1' } else { b'0' });
+    let said = does_not_boot_directly(&bench, &image.uki(&changed), &changed);
     let block = image.manifest["verity"]["hash_start"].as_u64().unwrap();
     assert!(said.contains(&format!("metadata block {block} is corrupted")), "{said}");
     assert_ne!(image.uki_digest(&changed), image.manifest["outputs"]["image.efi"]["sha256"]);
@@ -277,16 +310,16 @@ fn a_changed_root_hash_on_the_command_line_does_not_boot_and_changes_the_measure
 #[test]
 fn a_changed_byte_of_the_init_does_not_boot_and_changes_the_measurement() {
     let Some(bench) = Bench::new() else { return };
-    let image = minimal(&bench);
+    let image = minimal();
     // In the archive of the initrd: the name, then zeros up to four bytes, then the program.
     let init = image.in_esp(b"init\0\0\x7fELF") + 6;
-    let changed = image.with_changed_byte(init, |byte| byte ^ 1);
-    let said = does_not_boot(&bench, &changed);
+    let changed = image.with_changed_byte(&bench, init, |byte| byte ^ 1);
+    let said = does_not_boot_directly(&bench, &image.uki(&changed), &changed);
     assert!(said.contains("init"), "{said}");
     assert_ne!(image.uki_digest(&changed), image.manifest["outputs"]["image.efi"]["sha256"]);
 
     let word = image.in_esp(b"systemd.import_credentials=no");
-    let open = image.with_changed_byte(word, |byte| byte ^ 1);
+    let open = image.with_changed_byte(&bench, word, |byte| byte ^ 1);
     assert_ne!(image.uki_digest(&open), image.manifest["outputs"]["image.efi"]["sha256"]);
 }
 
@@ -442,9 +475,8 @@ fn relative(from: &Path, to: &Path) -> String {
 #[test]
 fn the_unit_of_the_gateway_is_hardened_by_the_measure_of_the_systemd_in_the_image() {
     let bench = Bench::without_machine();
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    if !std::env::split_paths(&path).any(|folder| folder.join("dpkg-deb").is_file()) {
-        return skipped("no dpkg-deb: apt-get install dpkg");
+    if tool::find("dpkg-deb", "dpkg").is_none() {
+        return;
     }
     // The systemd-analyze of the image, with the libraries of the image, from the very packages that its lock names.
     let vendored = bench.at("vendored");

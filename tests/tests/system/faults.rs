@@ -19,8 +19,8 @@ use rootfs::content::Sha256Digest;
 use serde_json::Value;
 use system_tests::inputs::{self, Inputs};
 use system_tests::mirror::{Answer, Mirror};
-use system_tests::npm::skipped;
 use system_tests::outcome::Outcome;
+use system_tests::tool::skipped;
 use system_tests::{folder, program};
 
 /// Moments at which a run is killed.

@@ -3,8 +3,8 @@
 //! # Shape
 //!
 //! The image comes from the reference tools (`mkfs.erofs`, `veritysetup`, `sfdisk`, `cpio`), the kernel
-//! from trixie's `linux-image-cloud-amd64`, and QEMU boots them without firmware, under TCG. Each boot is
-//! ended after 120 s at the latest; a lock keeps two from running at once.
+//! from trixie's `linux-image-cloud-amd64`, and QEMU boots them without firmware, under TCG. Each boot
+//! is ended after 120 s at the latest.
 //!
 //! The kernel's package is `PROOFMARK_KERNEL_DEB`, else apt fetches it from this machine's own mirror and
 //! checks Debian's signature.
@@ -19,7 +19,8 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+
+use system_tests::{direct, tool};
 
 const ROOT: &str = "6c0ad2d4-54c1-4d31-a1c1-0d9a3c5f0e11";
 const TREE: &str = "0f7f1dbb-1d5a-4f5d-9b67-8a1a5f3b2c22";
@@ -47,13 +48,16 @@ fn run(command: &mut Command) -> String {
     String::from_utf8(done.stdout).expect("tools print text")
 }
 
-/// Tells which of the tools that the tests need this machine lacks.
-fn missing() -> Vec<&'static str> {
-    let tools = ["qemu-system-x86_64", "mkfs.erofs", "veritysetup", "sfdisk", "cpio", "dpkg-deb", "apt-get"];
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<_> = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).collect();
-    tools.into_iter().filter(|tool| !folders.iter().any(|folder| folder.join(tool).exists())).collect()
-}
+/// The programs that the tests need, and their Debian packages.
+const TOOLS: [(&str, &str); 7] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("mkfs.erofs", "erofs-utils"),
+    ("veritysetup", "cryptsetup-bin"),
+    ("sfdisk", "fdisk"),
+    ("cpio", "cpio"),
+    ("dpkg-deb", "dpkg"),
+    ("apt-get", "apt"),
+];
 
 /// Fetches trixie's cloud kernel with apt into `folder`, from the first of this machine's mirrors that has it.
 fn fetch_kernel(folder: &Path) -> PathBuf {
@@ -93,6 +97,9 @@ fn fetch_kernel(folder: &Path) -> PathBuf {
 
 /// Gives the folder that the kernel's package was unpacked into.
 fn kernel(shared: &Path) -> PathBuf {
+    // One test fetches, the others wait.
+    let lock = File::create(shared.join("lock")).expect("creates");
+    lock.lock().expect("locks");
     let unpacked = shared.join("kernel");
     if !unpacked.exists() {
         let given = std::env::var_os("PROOFMARK_KERNEL_DEB").map(PathBuf::from);
@@ -121,24 +128,16 @@ struct Machine {
     folder: tempfile::TempDir,
     kernel: PathBuf,
     boot: Boot,
-    _alone: File,
 }
 
 impl Machine {
     /// Builds the image; `None`, and a loud word, when a tool is missing outside CI.
     fn new() -> Option<Self> {
-        let missing = missing();
-        if !missing.is_empty() {
-            assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "CI lacks {missing:?}");
-            eprintln!(
-                "SKIPPED: this machine lacks {missing:?}; apt-get install qemu-system-x86 erofs-utils cryptsetup-bin fdisk cpio"
-            );
+        if !TOOLS.iter().all(|(name, package)| tool::find(name, package).is_some()) {
             return None;
         }
         let shared = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guest-boot");
         fs::create_dir_all(&shared).expect("creates");
-        let alone = File::create(shared.join("lock")).expect("creates");
-        alone.lock().expect("locks");
         let unpacked = kernel(&shared);
         let folder = tempfile::tempdir_in(&shared).expect("creates");
         let at = |name: &str| folder.path().join(name);
@@ -210,7 +209,7 @@ impl Machine {
             profile: None,
         };
         let kernel = find(&unpacked, &|file| file.starts_with("vmlinuz-")).expect("a kernel");
-        Some(Self { folder, kernel, boot, _alone: alone })
+        Some(Self { folder, kernel, boot })
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -237,38 +236,17 @@ impl Machine {
     /// Boots with these words of ours and these disks, and gives what the console said. A disk is a file of
     /// the folder, after a filter of QEMU's and a blank if one is to stand before it.
     fn boot(&self, words: &str, disks: &[&str]) -> String {
-        let mut qemu = Command::new("qemu-system-x86_64");
-        // Translated, CMPXCHG16B was seen to return with broken flags once in some hundred boots, in the kernel's allocator.
-        // Of two processors in two threads one was seen to run into a breakpoint by which the kernel changes its own code,
-        // after the other had taken it away again; our program needs but one.
-        qemu.args("-accel tcg -cpu max,-cx16 -m 512 -smp 1 -nodefaults -display none -no-reboot".split(' '));
-        qemu.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(self.at("initrd.cpio"));
-        for disk in disks {
-            let (filter, disk) = disk.split_once(' ').unwrap_or(("", disk));
-            let file = self.at(disk);
-            qemu.arg("-drive")
-                .arg(format!("file={filter}{},format=raw,if=virtio,snapshot=on", file.display()));
-        }
-        qemu.arg("-append").arg(format!("console=ttyS0 panic=-1 {words} EVIL=1 evil"));
-        let console = File::create(self.at("console")).expect("creates");
-        qemu.args(["-serial", "stdio"]).stdin(Stdio::null()).stdout(console);
-        let begun = Instant::now();
-        let mut qemu = qemu.spawn().expect("starts");
-        while qemu.try_wait().expect("waits").is_none() {
-            if begun.elapsed() > Duration::from_secs(120) {
-                qemu.kill().expect("ends");
-                qemu.wait().expect("ends");
-                panic!("no end after 120 s:\n{}", self.console());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        let said = self.console();
-        eprintln!("{said}\n({} ms)", begun.elapsed().as_millis());
-        said
-    }
-
-    fn console(&self) -> String {
-        String::from_utf8_lossy(&fs::read(self.at("console")).expect("reads")).replace('\r', "")
+        let disk = |disk: &&str| {
+            let (filter, name) = disk.split_once(' ').unwrap_or(("", disk));
+            format!("{filter}{}", direct::disk(self.folder.path(), name))
+        };
+        let boot = direct::Boot {
+            kernel: &self.kernel,
+            initrd: &self.at("initrd.cpio"),
+            command_line: &format!("console=ttyS0 panic=-1 {words} EVIL=1 evil"),
+            disks: &disks.iter().map(disk).collect::<Vec<_>>(),
+        };
+        direct::boot(boot, &self.at("console"))
     }
 }
 

@@ -41,8 +41,9 @@ use proofmark::image::esp::{self, Esp};
 use proofmark::image::pe::Pe;
 use proofmark::image::sign::Signer;
 use serde_json::Value;
-use system_tests::npm::skipped;
-use system_tests::{program, trixie};
+use system_tests::inputs::Inputs;
+use system_tests::tool::skipped;
+use system_tests::trixie;
 
 /// Time that a machine has, on a computer that has other work to do.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -52,10 +53,6 @@ const IMA: u8 = 10;
 /// Registers that hold all ones until a late launch resets them.
 const LATE_LAUNCH: Range<u8> = 17..23;
 const LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
-
-fn workspace() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-}
 
 /// A build of OVMF: code, and variables as they are delivered.
 struct Ovmf {
@@ -77,7 +74,7 @@ impl Ovmf {
     }
 }
 
-/// A folder of one test; while it is there, no other test of this file boots.
+/// A folder of one test, and what it boots with.
 struct Bench {
     folder: tempfile::TempDir,
     qemu: PathBuf,
@@ -85,7 +82,6 @@ struct Bench {
     trixie: PathBuf,
     environment: Environment,
     image: Disk,
-    _alone: File,
 }
 
 impl Bench {
@@ -109,11 +105,9 @@ impl Bench {
         }
         let shared = env!("CARGO_TARGET_TMPDIR");
         let trixie = trixie::package(shared, "ovmf")?;
-        let alone = File::create(Path::new(shared).join("measured-boot.lock")).unwrap();
-        alone.lock().unwrap();
         let folder = tempfile::Builder::new().prefix("measured").tempdir_in(shared).unwrap();
         let image = Disk::built(folder.path());
-        Some(Bench { folder, qemu, version, trixie, environment, image, _alone: alone })
+        Some(Bench { folder, qemu, version, trixie, environment, image })
     }
 
     fn plain(&self) -> Ovmf {
@@ -145,12 +139,7 @@ struct Disk {
 impl Disk {
     /// The image of `recipes/minimal`, whose initrd prints what was measured.
     fn built(folder: &Path) -> Self {
-        let out = folder.join("image");
-        let mut command = Command::new(program::proofmark());
-        command.arg("build").arg(workspace().join("recipes/minimal"));
-        command.args(["--profile", "release", "--quiet", "--out"]).arg(&out);
-        let done = command.stdin(Stdio::null()).output().unwrap();
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let out = Inputs::minimal().image("release");
         let bytes = fs::read(out.join("disk.raw")).unwrap();
         let uki = fs::read(out.join("image.efi")).unwrap();
         let manifest: Value = serde_json::from_slice(&fs::read(out.join("manifest.json")).unwrap()).unwrap();

@@ -20,7 +20,8 @@ use rootfs::npm::tarball::{Destination, unpack};
 use rootfs::omit::{Omit, Rule, Tally};
 use rootfs::path::TreePath;
 use rootfs::tree::{Kind, Origin, Tree};
-use system_tests::npm::{Npm, openclaw, skipped};
+use system_tests::npm::{Npm, openclaw};
+use system_tests::tool::skipped;
 
 /// An application with an alias, a scope, nested packages, programs, and packages for other platforms.
 const SMALL: &str = r#"{"name":"small","version":"1.0.0","private":true,"dependencies":{

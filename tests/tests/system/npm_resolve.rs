@@ -10,7 +10,8 @@ use proofmark::host::npm_resolver::{Error, Resolver};
 use proofmark::host::tool;
 use proofmark::resolve::npm::{package_json, resolved};
 use rootfs::npm::lock::{LINUX_X64_GLIBC, PackageLock};
-use system_tests::npm::{Npm, openclaw, skipped};
+use system_tests::npm::{Npm, openclaw};
+use system_tests::tool::skipped;
 
 const NODE: &str = "22.19.0";
 const CLIENT: &str = "10.9.3";

@@ -28,7 +28,8 @@ use rootfs::tree::{Kind, Origin, Tree};
 use serde_json::Value;
 use system_tests::chat;
 use system_tests::model::Model;
-use system_tests::npm::{Npm, openclaw, skipped};
+use system_tests::npm::{Npm, openclaw};
+use system_tests::tool::skipped;
 
 const NODE: &str = "22.19.0";
 const KEY: &str = "key-of-the-model-server";

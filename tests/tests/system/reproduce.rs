@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use system_tests::inputs::{self, Inputs};
-use system_tests::npm::skipped;
 use system_tests::outcome::Outcome;
+use system_tests::tool::skipped;
 use system_tests::{folder, program};
 
 const OUTPUTS: [&str; 8] = [

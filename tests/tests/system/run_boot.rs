@@ -2,14 +2,14 @@
 //!
 //! # Shape
 //! The guest is a boot sector that SeaBIOS starts: it writes to its disk, says so on the serial port, then switches
-//! the machine off, resets it, or waits. QEMU runs it under TCG, one at a time, each with a time limit.
+//! the machine off, resets it, or waits. QEMU runs it under TCG, with a time limit.
 //!
 //! # Not here
 //! OVMF's way to a UKI, and images of recipes.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // helpers of tests fail as tests do
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
-use system_tests::program;
+use system_tests::{program, tool};
 
 const SAID: &str = "THE GUEST IS UP";
 /// Seconds that a guest may take, on a machine that is very busy.
@@ -67,25 +67,19 @@ fn disk(then: Then) -> Vec<u8> {
 struct Bench {
     folder: tempfile::TempDir,
     firmware: PathBuf,
-    _alone: File,
 }
 
 impl Bench {
     /// None, and a loud word, when QEMU or SeaBIOS is missing outside CI.
     fn new(then: Then) -> Option<Self> {
-        let firmware = ["/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin"];
-        let firmware = firmware.iter().map(PathBuf::from).find(|path| path.is_file());
-        let (true, Some(firmware)) = (installed("qemu-system-x86_64"), firmware) else {
-            missing("qemu-system-x86");
-            return None;
-        };
+        tool::find("qemu-system-x86_64", "qemu-system-x86")?;
+        let paths = ["/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin"];
+        let firmware = tool::file(&paths, "seabios")?;
         let shared = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let alone = File::create(shared.join("run-boot.lock")).expect("creates");
-        alone.lock().expect("locks");
         // QEMU wants commas doubled, and shells want blanks quoted.
         let folder = tempfile::Builder::new().prefix("a, b").tempdir_in(shared).expect("creates");
         fs::write(folder.path().join("disk.raw"), disk(then)).expect("writes");
-        Some(Bench { folder, firmware, _alone: alone })
+        Some(Bench { folder, firmware })
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -136,16 +130,6 @@ fn program() -> Command {
     let mut command = Command::new(program::proofmark());
     command.stdin(Stdio::null()).env_remove("PROOFMARK_OVMF").env("XDG_CONFIG_HOME", "/nonexistent");
     command
-}
-
-fn installed(tool: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(tool).is_file())
-}
-
-fn missing(package: &str) {
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "CI lacks {package}");
-    eprintln!("SKIPPED: apt-get install {package}");
 }
 
 fn finish(command: &mut Command) -> Output {
@@ -266,8 +250,8 @@ fn an_interrupt_ends_the_machine() {
 #[test]
 fn the_machine_does_not_outlive_a_killed_program() {
     let Some(bench) = Bench::new(Then::Wait) else { return };
-    if !Path::new("/usr/bin/setpriv").exists() {
-        return missing("util-linux");
+    if tool::find("setpriv", "util-linux").is_none() {
+        return;
     }
     let mut child = started(&bench);
     child.kill().expect("kills");
@@ -278,8 +262,8 @@ fn the_machine_does_not_outlive_a_killed_program() {
 #[test]
 fn a_machine_with_a_tpm_and_credentials_starts_and_leaves_nothing() {
     let Some(bench) = Bench::new(Then::SwitchOff) else { return };
-    if !installed("swtpm") {
-        return missing("swtpm");
+    if tool::find("swtpm", "swtpm").is_none() {
+        return;
     }
     let secret = bench.at("secret");
     fs::write(&secret, "hidden").expect("writes");
@@ -322,7 +306,7 @@ fn what_is_missing_or_wrong_is_said_with_what_to_do() {
     failed(&output, 1, &["error: qemu-system-x86_64 is in no folder of PATH", hint]);
     failed(&finish(&mut command(&["/no/such/image"])), 1, &["error: cannot open /no/such/image"]);
     failed(&finish(&mut command(&[disk, "--forward", "80"])), 2, &["expected HOST:GUEST"]);
-    if installed("qemu-system-x86_64") {
+    if tool::find("qemu-system-x86_64", "qemu-system-x86").is_some() {
         let output = finish(&mut command(&[disk, "--firmware", "/no/such/firmware"]));
         failed(&output, 1, &["error: cannot use /no/such/firmware", "No such file"]);
     }

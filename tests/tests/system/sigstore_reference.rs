@@ -34,9 +34,9 @@ use proofmark::host::signer::Signer;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use system_tests::authorities::{Authorities, ISSUER, NAME, token};
-use system_tests::npm::skipped;
 use system_tests::pypi;
 use system_tests::rekor_v1::RekorV1;
+use system_tests::tool::skipped;
 
 /// What npm is asked for; the one that is bundled with npm 11 does not know envelopes in logs of the second generation.
 const NPM: &str = "@sigstore/verify@4.1.3";

@@ -1,0 +1,42 @@
+//! Yields the programs of other projects that tests compare with.
+
+use std::path::{Path, PathBuf};
+
+/// Says loudly that a check did not happen.
+///
+/// # Panics
+/// Where it must happen: when `CI` is `true`.
+pub fn skipped(why: &str) {
+    eprintln!("SKIPPED: {why}");
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
+}
+
+/// The path of a program, in the folders of PATH or those of the administrator; `None`, and a loud word, when it is missing.
+/// `package` is the Debian package that has it.
+///
+/// # Panics
+/// When it is missing in CI.
+pub fn find(name: &str, package: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let administrators = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    let found = std::env::split_paths(&path)
+        .chain(administrators)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file());
+    if found.is_none() {
+        skipped(&format!("{name} is missing: apt-get install {package}"));
+    }
+    found
+}
+
+/// The first of these files that there is; `None`, and a loud word, when all are missing.
+///
+/// # Panics
+/// When they are missing in CI.
+pub fn file(paths: &[&str], package: &str) -> Option<PathBuf> {
+    let found = paths.iter().map(Path::new).find(|path| path.is_file()).map(Path::to_owned);
+    if found.is_none() {
+        skipped(&format!("{} is missing: apt-get install {package}", paths.join(" or ")));
+    }
+    found
+}
