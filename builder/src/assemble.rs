@@ -28,7 +28,6 @@ use rootfs::omit::{self, Omit, Rule, Tally};
 use rootfs::path::{self, TreePath};
 use rootfs::tree::{self, Node, Origin, Tree};
 
-use crate::host::store;
 use crate::lock::{Blob, Deb, Ids, Lock, Npm, NpmRole};
 use crate::recipe::document::NpmApplication;
 use crate::recipe::{EntryKind, Recipe, Source as RecipeSource};
@@ -41,7 +40,7 @@ const LAYER_FORM: &str = "layer/2";
 pub enum Error {
     /// A locked file cannot be read.
     #[error(transparent)]
-    Store(#[from] store::Error),
+    Blob(Unavailable),
     /// A locked package is no package.
     #[error("cannot unpack {label}")]
     Deb {
@@ -149,13 +148,16 @@ fn fix_up<E: std::error::Error + Send + Sync + 'static>(name: &'static str) -> i
     move |source| Error::FixUp { name, source: Box::new(source) }
 }
 
+/// Why a source cannot give a file: its own error.
+pub type Unavailable = Box<dyn std::error::Error + Send + Sync>;
+
 /// Where the bytes come from, and where derived ones are kept.
 pub trait Source: Sync {
     /// A locked file.
     ///
     /// # Errors
-    /// What the store says.
-    fn blob(&self, blob: &Blob) -> Result<content::Blob, store::Error>;
+    /// Why it cannot be read.
+    fn blob(&self, blob: &Blob) -> Result<content::Blob, Unavailable>;
     /// What was kept under this key.
     fn derived(&self, key: &Sha256Digest) -> Option<content::Blob>;
     /// Keeps something derived.
@@ -365,7 +367,7 @@ fn unpack(
         let layer = match kept {
             Some(layer) => layer,
             None => {
-                let bytes = source.blob(blob)?;
+                let bytes = source.blob(blob).map_err(Error::Blob)?;
                 let layer = decode(task, &bytes, &origin, &debian, &applications, packing, blob)?;
                 source.keep(&key, &layer);
                 layer

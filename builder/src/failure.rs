@@ -52,7 +52,7 @@ fn meant<'e>(cause: &'e (dyn Error + 'static)) -> &'e (dyn Error + 'static) {
     match (cause.downcast_ref(), cause.downcast_ref(), cause.downcast_ref()) {
         (Some(locking::Error::Fetch(inner)), ..) => meant(inner),
         (Some(locking::Error::Store(inner)), ..) => inner,
-        (_, Some(assemble::Error::Store(inner)), _) => inner,
+        (_, Some(assemble::Error::Blob(inner)), _) => &**inner,
         (.., Some(fetch::Error::Store(inner))) => inner,
         _ => cause,
     }

@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use super::contents::{Contents, Item};
 use super::manifest::Manifest;
-use crate::host::progress::size as amount;
+use crate::amount;
 use crate::lock::{Lock, NpmRole};
 use crate::recipe::near_miss;
 
@@ -456,7 +456,7 @@ impl Sizes {
         let mut text = String::new();
         let mut line = |bytes: u64, rest: &str| {
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{:>11}  {rest}", amount(bytes));
+            let _ = writeln!(text, "{:>11}  {rest}", amount::bytes(bytes));
         };
         let total = &self.total;
         line(total.bytes, &format!("in {} files, of {} paths", total.files, total.paths));
@@ -468,7 +468,7 @@ impl Sizes {
         for (title, shares) in [("by package", &self.origins), ("by folder", &self.folders)] {
             let _ = writeln!(text, "\n{title}");
             let mut line = |bytes: u64, files: u64, name: &str| {
-                let _ = writeln!(text, "{:>11} {files:>7} files  {name}", amount(bytes));
+                let _ = writeln!(text, "{:>11} {files:>7} files  {name}", amount::bytes(bytes));
             };
             for share in shares.iter().take(top) {
                 line(share.bytes, share.files, &share.name);

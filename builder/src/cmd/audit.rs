@@ -9,10 +9,10 @@ use anyhow::Context;
 use ovmf_measure::digest::{Algorithm, Digest};
 use ovmf_measure::reference::Reference;
 use ovmf_measure::stub::Uki;
+use proofmark::amount;
 use proofmark::claim::file;
 use proofmark::claim::reference::{self as values, Detail, Mismatch};
 use proofmark::host::output;
-use proofmark::host::progress::size;
 use proofmark::host::raw_disk::{Pass, StoredTree};
 use proofmark_guest::init::cmdline::Boot;
 
@@ -62,7 +62,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
         || rayon::join(|| values::hash(&inputs, firmware), program),
     );
     let (pass, hashed, beside) = (pass?, hashed?, beside?);
-    stage.done(&size(opened.disk.bytes()));
+    stage.done(&amount::bytes(opened.disk.bytes()));
     let disk = Some(Digest::Sha256(pass.sha256.0));
     let computed = hashed.document(values::Files { uki, disk, disk_bytes: opened.disk.bytes() })?;
     let mut mismatches = of_root(&pass, &boot);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ovmf_measure::digest::Digest;
+use proofmark::amount;
 use proofmark::assemble::{self, Assembled, IdChoice};
 use proofmark::claim::file;
 use proofmark::claim::manifest::{Manifest, Output};
@@ -21,7 +22,6 @@ use proofmark::host::firmware::{self, Derived};
 use proofmark::host::material::Material;
 use proofmark::host::output;
 use proofmark::host::outputs::Outputs;
-use proofmark::host::progress::size;
 use proofmark::host::store::Store;
 use proofmark::image::sign::Signer;
 use proofmark::lock::Lock;
@@ -178,7 +178,7 @@ pub fn make(arguments: &Arguments, session: &Session) -> anyhow::Result<Done> {
         Ok(beside) => beside?,
         Err(panic) => std::panic::resume_unwind(panic),
     };
-    stage.done(&format!("{}; {}", size(bytes), beside.took()));
+    stage.done(&format!("{}; {}", amount::bytes(bytes), beside.took()));
 
     let mut manifest = image.manifest.clone();
     let mut list = |name: &str, size, sha256: Sha256Digest| {
@@ -390,7 +390,7 @@ fn tell(done: &Done, session: &Session) -> io::Result<()> {
     let mut line = |what: &str, value: &str| text.push_str(&format!("  {what:<21}  {value}\n"));
     line("folder", &target.display().to_string());
     for (name, output) in &manifest.outputs {
-        line(name, &format!("{:>10}  sha256 {}", size(output.size), output.sha256));
+        line(name, &format!("{:>10}  sha256 {}", amount::bytes(output.size), output.sha256));
     }
     line("root hash", &manifest.verity.root_hash);
     line("kernel", &manifest.kernel.release);

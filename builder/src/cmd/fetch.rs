@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use proofmark::amount;
 use proofmark::host::fetch::Fetcher;
 use proofmark::host::output;
-use proofmark::host::progress;
 use proofmark::recipe::Profile;
 
 use crate::cli::{Format, Session};
@@ -33,7 +33,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
             "{} files are in {}; {files} were fetched ({})\n",
             blobs.len(),
             session.store.root().display(),
-            progress::size(bytes)
+            amount::bytes(bytes)
         ),
     })?;
     Ok(ExitCode::SUCCESS)

@@ -4,10 +4,11 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use proofmark::amount;
+use proofmark::host::carried;
 use proofmark::host::fetch::Fetcher;
 use proofmark::host::locking::{Locked, Locking};
 use proofmark::host::output;
-use proofmark::host::{carried, progress};
 use proofmark::lock::Lock;
 
 use super::Loaded;
@@ -116,7 +117,7 @@ fn say(lock: &Lock, loaded: &Loaded, session: &Session) -> io::Result<()> {
             loaded.lock_path.display(),
             lock.debs.len(),
             lock.npm.len(),
-            progress::size(bytes)
+            amount::bytes(bytes)
         ),
         Format::Json => format!(
             "{}\n",

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use proofmark::amount;
+use proofmark::host::files;
 use proofmark::host::output;
-use proofmark::host::{files, progress};
 use proofmark::recipe::Profile;
 
 use crate::cli::{Format, Session};
@@ -46,13 +47,13 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     let copy = arguments.folder.join("recipe.lock");
     files::write(&copy, text.as_bytes()).with_context(|| format!("cannot write {}", copy.display()))?;
     let bytes = blobs.iter().map(|blob| blob.size).sum();
-    stage.done(&progress::size(bytes));
+    stage.done(&amount::bytes(bytes));
     output::print(&match session.format {
         Format::Json => format!("{}\n", serde_json::json!({"files": blobs.len(), "bytes": bytes})),
         Format::Text => format!(
             "{} files, {} in {}; build from it with --vendor {} --offline\n",
             blobs.len(),
-            progress::size(bytes),
+            amount::bytes(bytes),
             arguments.folder.display(),
             arguments.folder.display()
         ),

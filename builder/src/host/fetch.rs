@@ -171,7 +171,7 @@ impl<'a> Fetcher<'a> {
         if let Some((_, error)) = failure.into_inner().unwrap_or(None) {
             return Err(error);
         }
-        stage.done(&format!("{count} files, {}", super::progress::size(total)));
+        stage.done(&format!("{count} files, {}", crate::amount::bytes(total)));
         Ok((count, total))
     }
 

@@ -573,7 +573,7 @@ impl Locking<'_> {
             stage.done(&format!("{} packages", entries.len()));
             let stage = self.progress.stage(&format!("fetch {}", application.name), 0);
             let packages = self.tarballs(&application.name, &entries)?;
-            stage.done(&super::progress::size(packages.iter().map(|npm| npm.size).sum()));
+            stage.done(&crate::amount::bytes(packages.iter().map(|npm| npm.size).sum()));
             all.extend(packages);
         }
         Ok(all)

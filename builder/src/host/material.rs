@@ -15,8 +15,8 @@ use rootfs::layer::Layer;
 
 use super::firmware::Derived;
 use super::progress::Stage;
-use super::store::{self, Store};
-use crate::assemble::Source;
+use super::store::Store;
+use crate::assemble::{Source, Unavailable};
 use crate::lock::Blob;
 
 /// A store as the source of an assembly, which shows its progress.
@@ -44,8 +44,8 @@ impl<'a> Material<'a> {
 }
 
 impl Source for Material<'_> {
-    fn blob(&self, blob: &Blob) -> Result<content::Blob, store::Error> {
-        self.store.read(&blob.sha256, &blob.label)
+    fn blob(&self, blob: &Blob) -> Result<content::Blob, Unavailable> {
+        Ok(self.store.read(&blob.sha256, &blob.label)?)
     }
 
     fn derived(&self, key: &Sha256Digest) -> Option<content::Blob> {
