@@ -4,8 +4,9 @@ pub mod amount;
 pub mod assemble;
 pub mod claim;
 pub mod host;
-pub mod image;
 pub mod lock;
 pub mod pipeline;
 pub mod recipe;
 pub mod resolve;
+
+pub use proofmark_image as image;
