@@ -181,6 +181,28 @@ fn is_field_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with(['#', '-']) && name.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
+/// Reads a size in bytes: decimal digits alone.
+pub fn read_size(text: &str) -> Option<u64> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) { None } else { text.parse().ok() }
+}
+
+/// Reads a SHA-256 digest: 64 lower-case hexadecimal digits.
+pub fn read_sha256(text: &str) -> Option<[u8; 32]> {
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return None;
+    }
+    let mut digest = [0; 32];
+    hex::decode_to_slice(text, &mut digest).ok()?;
+    Some(digest)
+}
+
+/// Tells whether a path stays below the folder it is joined to, on a mirror and on disk alike.
+pub fn is_safe_path(path: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_graphic() && !b"\\:?#%*\"'<>|".contains(&byte);
+    // `%3a` and colons: Debian's file names carry no epoch, and a colon could start a scheme.
+    path.bytes().all(plain) && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,7 +19,7 @@
 //! suites as they stood in November 2026.
 //!
 //! # Not here
-//! Which keys are pinned ([`super::keys`]); fetching; what an index says ([`super::packages`]).
+//! Which keys are pinned ([`super::keys`]); fetching; what an index says (`resolve::packages`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
@@ -28,9 +28,8 @@ use pgp::armor::Dearmor;
 use pgp::packet::{Packet, PacketParser, Signature, SignatureType, SignatureVersion};
 use sha2::{Digest, Sha256};
 
-use super::control::{self, ControlError, Stanza};
+use super::control::{self, ControlError, Stanza, is_safe_path, read_sha256, read_size};
 use super::keys::{self, Fingerprint, KeyFault, Keyring, UnixTime};
-use super::packages::{is_safe_path, read_sha256, read_size};
 
 /// How far a date may lie ahead of the given time, in seconds; clocks differ.
 pub const MAX_AHEAD: u64 = 600;

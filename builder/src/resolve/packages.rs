@@ -10,7 +10,7 @@
 //! Authenticity (the index's digest stands in a verified [`super::inrelease`]), merging of suites and choice
 //! ([`super::solve`]).
 
-use super::control::{self, ControlError, Stanza};
+use super::control::{self, ControlError, Stanza, is_safe_path, read_sha256, read_size};
 use super::relation::is_package_name;
 use super::version::{Version, VersionError};
 
@@ -265,28 +265,6 @@ fn read_stanza<'a>(stanza: &Stanza<'a>, wanted: &str) -> Result<Package<'a>, Pac
         size: read_size(size_text).ok_or_else(|| bad("Size", size_text))?,
         sha256: read_sha256(sha256_text).ok_or_else(|| bad("SHA256", sha256_text))?,
     })
-}
-
-/// Reads a size in bytes: decimal digits alone.
-pub(super) fn read_size(text: &str) -> Option<u64> {
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) { None } else { text.parse().ok() }
-}
-
-/// Reads a SHA-256 digest: 64 lower-case hexadecimal digits.
-pub(super) fn read_sha256(text: &str) -> Option<[u8; 32]> {
-    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return None;
-    }
-    let mut digest = [0; 32];
-    hex::decode_to_slice(text, &mut digest).ok()?;
-    Some(digest)
-}
-
-/// Tells whether a path stays below the folder it is joined to, on a mirror and on disk alike.
-pub(super) fn is_safe_path(path: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_graphic() && !b"\\:?#%*\"'<>|".contains(&byte);
-    // `%3a` and colons: Debian's file names carry no epoch, and a colon could start a scheme.
-    path.bytes().all(plain) && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
 }
 
 #[cfg(test)]
