@@ -12,8 +12,8 @@ use std::error::Error;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
-use proofmark::claim::attestation;
 use proofmark::host::{built, carried, fetch, fulcio, locking, log, osv, outputs, publish, signer, store};
+use proofmark::trust::attestation;
 use proofmark::{assemble, lock, recipe};
 
 /// The answer to a check is no.

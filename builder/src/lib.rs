@@ -10,3 +10,4 @@ pub mod recipe;
 pub mod resolve;
 
 pub use proofmark_image as image;
+pub use proofmark_trust as trust;

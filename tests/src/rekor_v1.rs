@@ -21,8 +21,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use proofmark::claim::envelope::SigningKey;
 use proofmark::host::log::serve::{Request, Response, serve};
+use proofmark::trust::envelope::SigningKey;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 

@@ -21,22 +21,34 @@ const EMPTY_NAMES: [&str; 10] =
     ["util", "utils", "common", "helpers", "misc", "types", "manager", "handler", "context", "processor"];
 
 /// Who may import whom in the workspace, tests aside.
-const IMPORTS: [(&str, &[&str]); 7] = [
+const IMPORTS: [(&str, &[&str]); 8] = [
     ("dm-verity-tool", &[]),
     ("ovmf-measure", &[]),
     ("proofmark-guest", &[]),
     ("rootfs", &["dm-verity-tool"]),
     ("proofmark-image", &[]),
-    ("proofmark", &["dm-verity-tool", "ovmf-measure", "proofmark-guest", "proofmark-image", "rootfs"]),
+    ("proofmark-trust", &["ovmf-measure"]),
+    (
+        "proofmark",
+        &[
+            "dm-verity-tool",
+            "ovmf-measure",
+            "proofmark-guest",
+            "proofmark-image",
+            "proofmark-trust",
+            "rootfs",
+        ],
+    ),
     ("system-tests", &["dm-verity-tool", "ovmf-measure", "proofmark-guest", "rootfs", "proofmark"]),
 ];
 
 /// Code that neither sees nor changes the world. Paths end in `/` for folders.
-const PURE: [&str; 10] = [
+const PURE: [&str; 11] = [
     "measure/src/",
     "rootfs/src/",
     "rootfs/verity/src/",
     "builder/image/src/",
+    "builder/trust/src/",
     "builder/src/claim/",
     "builder/src/resolve/",
     "builder/src/recipe/",

@@ -5,8 +5,8 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use proofmark::claim::attestation::Registry;
-use proofmark::claim::bundle::Sigstore;
+use proofmark::trust::attestation::Registry;
+use proofmark::trust::bundle::Sigstore;
 
 fn public() -> Sigstore {
     Sigstore::public().expect("the root that is built in is read")

@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use proofmark::claim::bundle::{Artifact, PublicKey, Signer, Sigstore, Verify};
-use proofmark::claim::envelope::Envelope;
-use proofmark::claim::provenance::policy::Policy;
+use proofmark::trust::bundle::{Artifact, PublicKey, Signer, Sigstore, Verify};
+use proofmark::trust::envelope::Envelope;
+use proofmark::trust::image_policy::Policy;
 use proofmark::claim::provenance::statement::Statement;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -3,7 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use proofmark::resolve::solve::{Essential, Request, Suite, Universe, solve};
-use proofmark::resolve::{control, packages, relation};
+use proofmark::resolve::{packages, relation};
+use proofmark::trust::debian::control;
 
 fuzz_target!(|bytes: &[u8]| {
     for stanza in control::stanzas(bytes).flatten() {

@@ -4,8 +4,8 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use proofmark::resolve::inrelease::{Expected, verify};
-use proofmark::resolve::keys::{Keyring, UnixTime};
+use proofmark::trust::debian::inrelease::{Expected, verify};
+use proofmark::trust::debian::keys::{Keyring, UnixTime};
 
 static KEYS: LazyLock<Keyring> = LazyLock::new(|| Keyring::debian().expect("the pinned keys are readable"));
 

@@ -3,14 +3,14 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use proofmark::claim::transparency::checkpoint::Checkpoint;
-use proofmark::claim::transparency::entry::Entry;
-use proofmark::claim::transparency::merkle::{self, Hash};
-use proofmark::claim::transparency::note::{Note, SigningKey, VerifierKey};
-use proofmark::claim::transparency::policy::Policy;
-use proofmark::claim::transparency::proof::Proof;
-use proofmark::claim::transparency::tile::{Kind, Name};
-use proofmark::claim::transparency::witness::Request;
+use proofmark::trust::transparency::checkpoint::Checkpoint;
+use proofmark::trust::transparency::entry::Entry;
+use proofmark::trust::transparency::merkle::{self, Hash};
+use proofmark::trust::transparency::note::{Note, SigningKey, VerifierKey};
+use proofmark::trust::transparency::policy::Policy;
+use proofmark::trust::transparency::proof::Proof;
+use proofmark::trust::transparency::tile::{Kind, Name};
+use proofmark::trust::transparency::witness::Request;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(note) = Note::parse(bytes) {

@@ -1,12 +1,8 @@
 //! What is claimed of an image, as data: pure, without a clock, a host or a path of this machine.
 
-pub mod attestation;
-pub mod bundle;
 pub mod contents;
 pub mod difference;
-pub mod envelope;
 pub mod eventlog;
-pub mod evidence;
 pub mod explain;
 pub mod export;
 pub mod file;
@@ -16,5 +12,4 @@ pub mod provenance;
 pub mod reference;
 pub mod sbom;
 pub mod scan;
-pub mod transparency;
 pub mod verdict;

@@ -9,8 +9,9 @@ use clap::ValueEnum;
 use ovmf_measure::appraise::{self, Exception, Policy};
 use ovmf_measure::quote::Bytes;
 use ovmf_measure::reference::Reference;
-use proofmark::claim::{evidence, verdict};
+use proofmark::claim::verdict;
 use proofmark::host::output;
+use proofmark::trust::evidence;
 use serde::de::DeserializeOwned;
 
 use crate::cli::Format;

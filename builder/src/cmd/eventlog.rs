@@ -8,8 +8,9 @@ use anyhow::Context;
 use clap::ValueEnum;
 use ovmf_measure::digest::Algorithm;
 use ovmf_measure::log::Area;
-use proofmark::claim::{eventlog, evidence};
+use proofmark::claim::eventlog;
 use proofmark::host::output;
+use proofmark::trust::evidence;
 
 use crate::cli::Format;
 use crate::failure::NO;

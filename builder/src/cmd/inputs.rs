@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use proofmark::claim::attestation::Registry;
-use proofmark::claim::bundle::Sigstore;
 use proofmark::host::{chain, output};
 use proofmark::lock::{Blob, Lock};
 use proofmark::recipe::Profile;
 use proofmark::resolve::chain as debian;
-use proofmark::resolve::keys::Keyring;
+use proofmark::trust::attestation::Registry;
+use proofmark::trust::bundle::Sigstore;
+use proofmark::trust::debian::keys::Keyring;
 use rootfs::content::Sha256Digest;
 use rootfs::npm::integrity::Integrity;
 use serde::Serialize;

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use proofmark::claim::envelope;
-use proofmark::claim::transparency::note::{Role, SigningKey};
 use proofmark::host::{files, output, signer};
+use proofmark::trust::envelope;
+use proofmark::trust::transparency::note::{Role, SigningKey};
 
 use crate::failure::hinted;
 

@@ -8,17 +8,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use proofmark::claim::bundle::PublicKey;
-use proofmark::claim::envelope::Envelope;
-use proofmark::claim::transparency::note::{self, Note, VerifierKey};
-use proofmark::claim::transparency::policy::Policy;
-use proofmark::claim::transparency::tile::Source;
 use proofmark::host::log::directory::{Cosigners, Directory, MOST_ENTRIES, Unwitnessed, Writer};
 use proofmark::host::log::medium::Disk;
 use proofmark::host::log::web::{PATIENCE, Server, Tiles};
 use proofmark::host::log::witness::{Asking, Own as Witness};
 use proofmark::host::log::{audit, monitor};
 use proofmark::host::{output, signer};
+use proofmark::trust::bundle::PublicKey;
+use proofmark::trust::envelope::Envelope;
+use proofmark::trust::transparency::note::{self, Note, VerifierKey};
+use proofmark::trust::transparency::policy::Policy;
+use proofmark::trust::transparency::tile::Source;
 
 use crate::cli::Format;
 use crate::failure::{NO, hinted};
@@ -157,7 +157,7 @@ fn append(arguments: &Append) -> anyhow::Result<ExitCode> {
     let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let entries: Vec<Vec<u8>> = lines.map(<[u8]>::to_vec).collect();
     for (number, entry) in (1..).zip(&entries) {
-        proofmark::claim::transparency::entry::Entry::parse(entry)
+        proofmark::trust::transparency::entry::Entry::parse(entry)
             .with_context(|| format!("line {number} cannot be logged"))?;
     }
     let policy = arguments.policy.as_deref().map(policy).transpose()?;

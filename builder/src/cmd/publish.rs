@@ -6,11 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use proofmark::claim::bundle::Certificate;
-use proofmark::claim::envelope::VerifyingKey;
 use proofmark::claim::file;
 use proofmark::claim::provenance::statement::{BUILDER, Byproduct, Statement};
-use proofmark::claim::transparency::policy::Policy;
 use proofmark::host::built::Built;
 use proofmark::host::log::directory::Writer;
 use proofmark::host::log::rekor_v1::RekorV1;
@@ -20,6 +17,9 @@ use proofmark::host::log::{Folder, TransparencyLog};
 use proofmark::host::output;
 use proofmark::host::publish::{Keyless, Published, Publisher, Token, Who};
 use proofmark::host::signer::{self, Signer};
+use proofmark::trust::bundle::Certificate;
+use proofmark::trust::envelope::VerifyingKey;
+use proofmark::trust::transparency::policy::Policy;
 use rootfs::content::Sha256Digest;
 
 use super::log::{environment, patience, policy, signing_key};

@@ -9,14 +9,14 @@ use std::process::ExitCode;
 use anyhow::Context;
 use ovmf_measure::digest::Algorithm;
 use ovmf_measure::reference::Reference;
-use proofmark::claim::bundle::{self, Artifact, Checked, PublicKey, Signer, Sigstore, Verify};
 use proofmark::claim::file;
-use proofmark::claim::provenance::policy::Policy;
 use proofmark::claim::provenance::verdict::{self, Image, Recompute};
 use proofmark::claim::reference::{Files, Hashed, ORDERS};
 use proofmark::host::built::Built;
 use proofmark::host::fetch::{self, Network};
 use proofmark::host::output;
+use proofmark::trust::bundle::{self, Artifact, Checked, PublicKey, Signer, Sigstore, Verify};
+use proofmark::trust::image_policy::Policy;
 use rootfs::content::Sha256Digest;
 use serde_json::json;
 

@@ -25,8 +25,8 @@ use serde_json::{Value, json};
 use super::log;
 use super::log::web::Server;
 use super::signer::{self, Signer};
-use crate::claim::bundle::{self, Certificate};
-use crate::claim::envelope::{self, SigningKey};
+use crate::trust::bundle::{self, Certificate};
+use crate::trust::envelope::{self, SigningKey};
 
 const PATH: &str = "api/v2/signingCert";
 

@@ -28,15 +28,15 @@ use super::npm_resolver::{self, Resolver};
 use super::progress::Progress;
 use super::store::{self, Expected};
 use crate::assemble::{self, IdChoice, assemble, check_libraries};
-use crate::claim::attestation;
 use crate::lock::{self, Archive, ArchiveKind, Deb, Ids, Lock, Npm, NpmRole, moment, moment_seconds};
 use crate::recipe::{self, Profile, Recipe};
-use crate::resolve::inrelease::{self, InRelease, InReleaseError};
-use crate::resolve::keys::{Keyring, KeyringError, UnixTime};
 use crate::resolve::packages::{self, PackagesError};
 use crate::resolve::scripts::{self, Judgement, Script, ScriptKind, UnknownScripts};
 use crate::resolve::solve::{self, Essential, Request, SolveError, Suite, Universe, Why};
 use crate::resolve::{npm, scripts::Table};
+use crate::trust::attestation;
+use crate::trust::debian::inrelease::{self, InRelease, InReleaseError};
+use crate::trust::debian::keys::{Keyring, KeyringError, UnixTime};
 
 /// The architecture of all images.
 const ARCHITECTURE: &str = "amd64";
@@ -758,6 +758,14 @@ mod tests {
     use base64::Engine;
 
     use super::*;
+    use crate::trust::bundle::Sigstore;
+
+    /// What npm's registry serves of `gundam-visor@1.0.1`.
+    const DOCUMENT: &[u8] = include_bytes!("../../trust/src/attestation/specimen/gundam-visor-1.0.1.json");
+    /// SHA-512 of its tarball.
+    const SHA512: &str = "8d9d7972f676516c75014aa074e11ae604d98f0b64ec6725a61e2838ff3dab162118fa71433fb31e1550d30bd0dec9d086ce032b94457b583900c507acf39c40";
+    /// Where it was built.
+    const SOURCE: &str = "https://github.com/ramonpetgrave64/gundam-visor";
 
     #[test]
     fn what_a_package_has_lost_is_told_against_its_version_or_else_all_that_there_were() {
@@ -837,7 +845,7 @@ mod tests {
     }
 
     fn package(name: &str, version: &str) -> Npm {
-        let sha512 = hex::decode(attestation::tests::SHA512).unwrap();
+        let sha512 = hex::decode(SHA512).unwrap();
         let sha512 = base64::engine::general_purpose::STANDARD.encode(sha512);
         let mut npm = crate::lock::tests::sample().npm.remove(0);
         (npm.name, npm.version, npm.integrity) = (name.into(), version.into(), format!("sha512-{sha512}"));
@@ -857,7 +865,7 @@ mod tests {
         let mirrors = super::super::mirror::Mirrors::new(vec![given], Box::new(|| None));
         let fetcher = Fetcher::new(&store, &mirrors, fetch::Network::Allowed);
         let accepted: Vec<String> = accepted.iter().map(|name| (*name).to_owned()).collect();
-        let registry = attestation::tests::npm();
+        let registry = attestation::Registry::npm(Sigstore::public().unwrap()).unwrap();
         let locking = Locking {
             fetcher: &fetcher,
             registry: &registry,
@@ -871,7 +879,6 @@ mod tests {
 
     #[test]
     fn what_a_registry_attests_is_judged_and_locked_and_its_loss_is_an_alarm() {
-        use attestation::tests::{DOCUMENT, SOURCE};
         let path = |name: &str| format!("/-/npm/v1/attestations/{name}");
         let document = std::str::from_utf8(DOCUMENT).unwrap().to_owned();
         // One letter of the second log entry's promise is another.

@@ -33,13 +33,13 @@ use super::log::web::PATIENCE;
 use super::log::{self, Submission, TransparencyLog};
 use super::signer::{self, Signer};
 use super::stamp;
-use crate::claim::bundle::{self, Artifact, Certificate, PublicKey, Sigstore, Verify};
-use crate::claim::envelope::{self, Envelope, IN_TOTO, VerifyingKey};
-use crate::claim::provenance::policy::{add_authorities, log_in_root, trust_root};
 use crate::claim::provenance::statement::Statement;
-use crate::claim::transparency::entry::Verifier;
-use crate::claim::transparency::policy::Policy;
-use crate::claim::transparency::proof::{self, Proof};
+use crate::trust::bundle::{self, Artifact, Certificate, PublicKey, Sigstore, Verify};
+use crate::trust::envelope::{self, Envelope, IN_TOTO, VerifyingKey};
+use crate::trust::image_policy::{add_authorities, log_in_root, trust_root};
+use crate::trust::transparency::entry::Verifier;
+use crate::trust::transparency::policy::Policy;
+use crate::trust::transparency::proof::{self, Proof};
 
 /// Where the journal is.
 pub const JOURNAL: &str = "publish.json";
@@ -433,10 +433,10 @@ mod tests {
     use super::super::log::directory::{Unwitnessed, Writer};
     use super::super::log::{Folder, Recorded};
     use super::*;
-    use crate::claim::envelope::SigningKey;
     use crate::claim::provenance::statement::SUMMARY;
-    use crate::claim::transparency::merkle::Hash;
-    use crate::claim::transparency::note::{self, Note, Role};
+    use crate::trust::envelope::SigningKey;
+    use crate::trust::transparency::merkle::Hash;
+    use crate::trust::transparency::note::{self, Note, Role};
 
     fn log_key(number: u8) -> note::SigningKey {
         note::SigningKey::new(&format!("log.example/{number}"), Role::Log, &[number; 32]).unwrap()

@@ -24,7 +24,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::tool;
-use crate::claim::envelope::{self, Envelope, SigningKey, VerifyingKey, pae};
+use crate::trust::envelope::{self, Envelope, SigningKey, VerifyingKey, pae};
 
 /// Longest key file, in bytes.
 const MOST_BYTES: u64 = 64 << 10;
@@ -206,7 +206,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::claim::envelope::IN_TOTO;
+    use crate::trust::envelope::IN_TOTO;
 
     fn key() -> SigningKey {
         SigningKey::from_seed(&[5; 32]).unwrap()

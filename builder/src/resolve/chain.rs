@@ -18,10 +18,10 @@ use std::io::{self, Read};
 
 use rootfs::deb;
 
-use super::inrelease::{self, InReleaseError};
-use super::keys::{Keyring, UnixTime};
 use super::packages::{self, PackagesError};
 use crate::lock::{Archive, Deb, moment, moment_seconds};
+use crate::trust::debian::inrelease::{self, InReleaseError};
+use crate::trust::debian::keys::{Keyring, UnixTime};
 
 /// The architecture of all images.
 const ARCHITECTURE: &str = "amd64";

@@ -16,9 +16,6 @@
 //! Network and files: every function takes bytes and a time, and gives values.
 
 pub mod chain;
-pub mod control;
-pub mod inrelease;
-pub mod keys;
 pub mod npm;
 pub mod packages;
 pub mod relation;

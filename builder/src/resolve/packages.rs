@@ -7,12 +7,12 @@
 //! Debian repository format, "Packages Indices"; Debian Policy 5.3 and 5.6.
 //!
 //! # Not here
-//! Authenticity (the index's digest stands in a verified [`super::inrelease`]), merging of suites and choice
+//! Authenticity (the index's digest stands in a verified [`crate::trust::debian::inrelease`]), merging of suites and choice
 //! ([`super::solve`]).
 
-use super::control::{self, ControlError, Stanza, is_safe_path, read_sha256, read_size};
 use super::relation::is_package_name;
 use super::version::{Version, VersionError};
+use crate::trust::debian::control::{self, ControlError, Stanza, is_safe_path, read_sha256, read_size};
 
 /// An index that cannot be trusted to name files; `line` is the stanza's first line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -13,12 +13,12 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use proofmark::resolve::inrelease::{self, Expected, InReleaseError};
-use proofmark::resolve::keys::{Keyring, UnixTime};
 use proofmark::resolve::packages;
 use proofmark::resolve::scripts::{self, Script, ScriptKind, Table};
 use proofmark::resolve::solve::{Essential, Request, Suite, Universe, solve};
 use proofmark::resolve::version::Version;
+use proofmark::trust::debian::inrelease::{self, Expected, InReleaseError};
+use proofmark::trust::debian::keys::{Keyring, UnixTime};
 
 const SUITES: [&str; 3] = ["trixie", "trixie-updates", "trixie-security"];
 

@@ -23,14 +23,14 @@ use std::process::{Command, Output};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use proofmark::claim::envelope::SigningKey;
 use proofmark::claim::provenance::statement::Statement;
-use proofmark::claim::transparency::note::{self, Role};
-use proofmark::claim::transparency::policy::Policy;
 use proofmark::host::log::directory::{Unwitnessed, Writer};
 use proofmark::host::log::{self, Folder, TransparencyLog};
 use proofmark::host::publish::{Keyless, Publisher, Token, Who};
 use proofmark::host::signer::Signer;
+use proofmark::trust::envelope::SigningKey;
+use proofmark::trust::transparency::note::{self, Role};
+use proofmark::trust::transparency::policy::Policy;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use system_tests::authorities::{Authorities, ISSUER, NAME, token};

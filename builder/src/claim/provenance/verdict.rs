@@ -26,17 +26,17 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::policy::{Identity, Policy, References, Time};
 use super::statement::{PROVENANCE, REFERENCE, REPRODUCED, SUMMARY, Statement};
-use crate::claim::bundle::{self, Artifact, Checked, Signer, Verify};
-use crate::claim::envelope::IN_TOTO;
 use crate::claim::file;
 use crate::claim::manifest::Manifest;
 use crate::claim::reference;
-use crate::claim::transparency::merkle::Hash;
-use crate::claim::transparency::note::Note;
-use crate::claim::transparency::proof::Proof;
 use crate::resolve::version::Version;
+use crate::trust::bundle::{self, Artifact, Checked, Signer, Verify};
+use crate::trust::envelope::IN_TOTO;
+use crate::trust::image_policy::{Identity, Policy, References, Time};
+use crate::trust::transparency::merkle::Hash;
+use crate::trust::transparency::note::Note;
+use crate::trust::transparency::proof::Proof;
 
 /// Seconds that a trusted time may lie ahead of this machine's clock.
 const SKEW: u64 = 300;

@@ -24,15 +24,15 @@ use serde_json::Value;
 use sha1::{Digest, Sha1};
 use uuid::Uuid;
 
-use super::{
-    Algorithm, Bom, Fact, File, Layer, LooseFile, Package, Role, Source, Supplier, Tool, licence, purl,
-};
+use super::{Algorithm, Bom, Fact, File, Layer, LooseFile, Package, Role, Source, Supplier, Tool, licence};
 use crate::assemble::{self, Assembled};
 use crate::claim::manifest::Manifest;
 use crate::image::disk::Kind as PartitionKind;
 use crate::lock::{Deb, Lock, Npm, NpmRole};
 use crate::recipe::Recipe;
-use crate::resolve::{control, relation, version};
+use crate::resolve::{relation, version};
+use crate::trust::debian::control;
+use crate::trust::purl;
 
 /// The longest `package.json` that is read, in bytes; real ones have some hundred kilobytes.
 const MAX_DOCUMENT: u64 = 16 << 20;

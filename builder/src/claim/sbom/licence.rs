@@ -20,7 +20,7 @@ use std::sync::LazyLock;
 
 use rootfs::content::Sha256Digest;
 
-use crate::resolve::control::{self, Stanza};
+use crate::trust::debian::control::{self, Stanza};
 
 /// A licence that SPDX has no name for, with its text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -26,7 +26,6 @@
 pub mod cyclonedx;
 mod inventory;
 mod licence;
-mod purl;
 pub mod spdx;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +34,6 @@ use uuid::Uuid;
 
 pub use inventory::{Error, Given};
 pub use licence::Extracted;
-pub use purl::{generic as generic_purl, npm as npm_purl};
 
 /// Everything in an image.
 #[derive(Debug, Clone, PartialEq, Eq)]

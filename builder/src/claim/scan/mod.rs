@@ -29,6 +29,7 @@ use self::vex::{ImageName, Justification, Status, Vulnerability};
 use crate::claim::file;
 use crate::claim::manifest::Manifest;
 use crate::lock::{Lock, NpmRole};
+use crate::trust::purl;
 
 /// Why an inventory cannot be taken from a bill of materials.
 #[derive(Debug, thiserror::Error)]
@@ -159,7 +160,7 @@ pub fn inventory(document: &[u8], lock: Option<&Lock>) -> Result<Vec<Component>,
         if !known.contains(&reference) {
             all.push(Component {
                 reference,
-                purl: crate::claim::sbom::npm_purl(&npm.name, &npm.version),
+                purl: purl::npm(&npm.name, &npm.version),
                 ecosystem: Ecosystem::Npm,
                 names: vec![(npm.name.clone(), npm.version.clone())],
                 presence: Presence::KeptOut,
@@ -279,7 +280,7 @@ fn severity(record: &Record, affected: &osv::Affected) -> Vec<Severity> {
 pub fn image_name(manifest: &Manifest) -> ImageName {
     let digest = |name: &str| manifest.outputs.get(name).map(|output| output.sha256.clone());
     ImageName {
-        purl: crate::claim::sbom::generic_purl(&manifest.name, &manifest.version),
+        purl: purl::generic(&manifest.name, &manifest.version),
         sha256: [file::DISK, file::UKI].into_iter().filter_map(digest).collect(),
     }
 }

@@ -17,11 +17,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::Error;
-use crate::claim::transparency::entry::Entry;
-use crate::claim::transparency::merkle::{self, Frontier, Hash};
-use crate::claim::transparency::note::Note;
-use crate::claim::transparency::policy::Policy;
-use crate::claim::transparency::tile::{HEIGHT, Kind, LEVELS, Name, Source, WIDTH};
+use crate::trust::transparency::entry::Entry;
+use crate::trust::transparency::merkle::{self, Frontier, Hash};
+use crate::trust::transparency::note::Note;
+use crate::trust::transparency::policy::Policy;
+use crate::trust::transparency::tile::{HEIGHT, Kind, LEVELS, Name, Source, WIDTH};
 
 /// Most findings that are told one by one.
 const MOST_TOLD: usize = 100;
@@ -178,9 +178,10 @@ mod tests {
     use std::path::Path;
 
     use super::super::directory::{Directory, Unwitnessed, Writer};
+    use super::super::tests::vectors;
     use super::*;
-    use crate::claim::transparency::entry::{KEY_DETAILS, Verifier};
-    use crate::claim::transparency::note::{Role, SigningKey, tests::vectors};
+    use crate::trust::transparency::entry::{KEY_DETAILS, Verifier};
+    use crate::trust::transparency::note::{Role, SigningKey};
 
     fn key() -> SigningKey {
         SigningKey::new("log.example", Role::Log, &[1; 32]).unwrap()

@@ -27,11 +27,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::medium::{Disk, Medium};
-use crate::claim::transparency::checkpoint::{self, Checkpoint};
-use crate::claim::transparency::entry;
-use crate::claim::transparency::merkle::{self, Frontier, Hash};
-use crate::claim::transparency::note::{self, Note, SigningKey, VerifierKey};
-use crate::claim::transparency::tile::{self, HEIGHT, Kind, LEVELS, Name, Source, Tree, WIDTH};
+use crate::trust::transparency::checkpoint::{self, Checkpoint};
+use crate::trust::transparency::entry;
+use crate::trust::transparency::merkle::{self, Frontier, Hash};
+use crate::trust::transparency::note::{self, Note, SigningKey, VerifierKey};
+use crate::trust::transparency::tile::{self, HEIGHT, Kind, LEVELS, Name, Source, Tree, WIDTH};
 
 /// Where the last published state is.
 pub const CHECKPOINT: &str = "checkpoint";

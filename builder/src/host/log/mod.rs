@@ -25,13 +25,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::claim::envelope::Envelope;
-use crate::claim::provenance::policy::log_id;
-use crate::claim::transparency::entry::Verifier;
-use crate::claim::transparency::merkle::{self, Hash};
-use crate::claim::transparency::note::{self, Note};
-use crate::claim::transparency::policy::{self, Accepted, Policy};
-use crate::claim::transparency::proof::{self, Proof};
+use crate::trust::envelope::Envelope;
+use crate::trust::image_policy::log_id;
+use crate::trust::transparency::entry::Verifier;
+use crate::trust::transparency::merkle::{self, Hash};
+use crate::trust::transparency::note::{self, Note};
+use crate::trust::transparency::policy::{self, Accepted, Policy};
+use crate::trust::transparency::proof::{self, Proof};
 
 /// Why a log did not do what was asked, or is not believed.
 #[derive(Debug, thiserror::Error)]
@@ -193,7 +193,7 @@ impl<C: directory::Cosigners> TransparencyLog for Folder<'_, C> {
 
     fn consistency(&self, old: u64, new: u64) -> Result<Vec<Hash>, Error> {
         let files = directory::Directory::open(self.writer.folder());
-        let tree = crate::claim::transparency::tile::Tree::new(&files, new);
+        let tree = crate::trust::transparency::tile::Tree::new(&files, new);
         merkle::prove_consistency(&tree, old, new)
             .map_err(|source| Error::Tiles { log: self.name().to_owned(), source })
     }
@@ -216,4 +216,21 @@ pub fn bundled(proof: &Proof, accepted: &Accepted, body: &[u8]) -> Value {
         },
         "canonicalizedBody": STANDARD.encode(body),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    /// A folder of recorded cases; `None`, said loudly, when they are not on this machine.
+    pub fn vectors(below: &str) -> Option<PathBuf> {
+        let folder = std::env::var_os("PROOFMARK_VECTORS")
+            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors"), PathBuf::from)
+            .join(below);
+        if !folder.is_dir() {
+            eprintln!("SKIPPED: {} is not there; set PROOFMARK_VECTORS", folder.display());
+            return None;
+        }
+        Some(folder)
+    }
 }

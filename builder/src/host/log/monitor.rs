@@ -19,15 +19,15 @@ use sha2::{Digest, Sha256};
 
 use super::Error;
 use super::medium::Medium;
-use crate::claim::envelope::{Envelope, IN_TOTO};
 use crate::claim::file;
 use crate::claim::provenance::statement::{PROVENANCE, REFERENCE, Statement};
-use crate::claim::transparency::checkpoint::Checkpoint;
-use crate::claim::transparency::entry::{Entry, Verifier};
-use crate::claim::transparency::merkle::{self, Hash};
-use crate::claim::transparency::note::Note;
-use crate::claim::transparency::policy::{self, Policy};
-use crate::claim::transparency::tile::{Kind, Name, Source, Tree, WIDTH};
+use crate::trust::envelope::{Envelope, IN_TOTO};
+use crate::trust::transparency::checkpoint::Checkpoint;
+use crate::trust::transparency::entry::{Entry, Verifier};
+use crate::trust::transparency::merkle::{self, Hash};
+use crate::trust::transparency::note::Note;
+use crate::trust::transparency::policy::{self, Policy};
+use crate::trust::transparency::tile::{Kind, Name, Source, Tree, WIDTH};
 
 /// Something that should not be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -304,8 +304,8 @@ mod tests {
     use super::super::directory::{Directory, Unwitnessed, Writer};
     use super::super::medium::Disk;
     use super::*;
-    use crate::claim::envelope::{self, pae};
-    use crate::claim::transparency::note::{Role, SigningKey};
+    use crate::trust::envelope::{self, pae};
+    use crate::trust::transparency::note::{Role, SigningKey};
 
     fn log() -> SigningKey {
         SigningKey::new("log.example", Role::Log, &[1; 32]).unwrap()

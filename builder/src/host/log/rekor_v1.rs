@@ -24,12 +24,12 @@ use sha2::{Digest, Sha256};
 
 use super::web::{PATIENCE, Server};
 use super::{Error, Recorded, Submission, TransparencyLog};
-use crate::claim::envelope::Envelope;
-use crate::claim::transparency::entry::Verifier;
-use crate::claim::transparency::merkle::Hash;
-use crate::claim::transparency::note::Note;
-use crate::claim::transparency::policy::Policy;
-use crate::claim::transparency::proof::Proof;
+use crate::trust::envelope::Envelope;
+use crate::trust::transparency::entry::Verifier;
+use crate::trust::transparency::merkle::Hash;
+use crate::trust::transparency::note::Note;
+use crate::trust::transparency::policy::Policy;
+use crate::trust::transparency::proof::Proof;
 
 /// Where entries are sent.
 const ENTRIES: &str = "api/v1/log/entries";
@@ -209,11 +209,11 @@ mod tests {
 
     use super::super::serve::tests::served;
     use super::super::serve::{Request, Response};
+    use super::super::tests::vectors;
     use super::*;
-    use crate::claim::transparency::checkpoint::Checkpoint;
-    use crate::claim::transparency::merkle;
-    use crate::claim::transparency::note::tests::vectors;
-    use crate::claim::transparency::note::{Material, VerifierKey};
+    use crate::trust::transparency::checkpoint::Checkpoint;
+    use crate::trust::transparency::merkle;
+    use crate::trust::transparency::note::{Material, VerifierKey};
 
     struct Pair {
         request: Value,
@@ -343,14 +343,13 @@ mod tests {
         assert_eq!(again.body, first.body);
         // It holds as a bundle, with its signed time.
         let pem = verifier_pem(&lab.verifier);
-        let key = crate::claim::bundle::PublicKey::from_pem(&pem).unwrap();
-        let root =
-            crate::claim::provenance::policy::trust_root(&[crate::claim::provenance::policy::log_in_root(
-                &lab.policy.logs()[0].key,
-                None,
-            )]);
+        let key = crate::trust::bundle::PublicKey::from_pem(&pem).unwrap();
+        let root = crate::trust::image_policy::trust_root(&[crate::trust::image_policy::log_in_root(
+            &lab.policy.logs()[0].key,
+            None,
+        )]);
         let bundle = lab.envelope.bundle(&lab.verifier, &[first.entry], &[]);
-        use crate::claim::bundle::{Artifact, Signer, Sigstore, Verify};
+        use crate::trust::bundle::{Artifact, Signer, Sigstore, Verify};
         let statement: Value = serde_json::from_slice(&lab.envelope.payload).unwrap();
         let mut digest = [0; 32];
         hex::decode_to_slice(statement["subject"][0]["digest"]["sha256"].as_str().unwrap(), &mut digest)

@@ -24,13 +24,13 @@ use serde_json::{Value, json};
 
 use super::web::{Server, Tiles};
 use super::{Error, Recorded, Submission, TransparencyLog, bundled};
-use crate::claim::transparency::checkpoint::decimal;
-use crate::claim::transparency::entry::{Entry, Verifier};
-use crate::claim::transparency::merkle::{self, Hash};
-use crate::claim::transparency::note::Note;
-use crate::claim::transparency::policy::{Accepted, Policy};
-use crate::claim::transparency::proof::Proof;
-use crate::claim::transparency::tile::{Kind, Name, Source, Tree, WIDTH};
+use crate::trust::transparency::checkpoint::decimal;
+use crate::trust::transparency::entry::{Entry, Verifier};
+use crate::trust::transparency::merkle::{self, Hash};
+use crate::trust::transparency::note::Note;
+use crate::trust::transparency::policy::{Accepted, Policy};
+use crate::trust::transparency::proof::Proof;
+use crate::trust::transparency::tile::{Kind, Name, Source, Tree, WIDTH};
 
 /// Where entries are sent.
 const ENTRIES: &str = "api/v2/log/entries";
@@ -169,9 +169,9 @@ mod tests {
 
     use super::super::serve::tests::served;
     use super::super::serve::{Request, Response};
+    use super::super::tests::vectors;
     use super::*;
-    use crate::claim::envelope::Envelope;
-    use crate::claim::transparency::note::tests::vectors;
+    use crate::trust::envelope::Envelope;
 
     /// A recorded request and its answer.
     pub fn recorded(path: &Path) -> (Value, u16, Option<String>, Vec<u8>) {

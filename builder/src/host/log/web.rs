@@ -7,7 +7,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use super::Error;
-use crate::claim::transparency::tile::{Kind, Name, Source};
+use crate::trust::transparency::tile::{Kind, Name, Source};
 
 /// Longest answer, in bytes.
 const MOST_BYTES: u64 = 32 << 20;
@@ -135,7 +135,7 @@ impl Source for Tiles {
                     Kind::Entries => {
                         let entries = name.full().entries(&body).map_err(|error| error.to_string())?;
                         let parts = entries.into_iter().take(count);
-                        let parts = parts.map(crate::claim::transparency::tile::in_bundle);
+                        let parts = parts.map(crate::trust::transparency::tile::in_bundle);
                         let parts =
                             parts.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
                         Ok(parts.concat())

@@ -21,11 +21,11 @@ use super::directory::Cosigners;
 use super::medium::{Disk, Medium};
 use super::serve::{self, Response};
 use super::web::Server;
-use crate::claim::transparency::checkpoint::decimal;
-use crate::claim::transparency::merkle::{self, Hash};
-use crate::claim::transparency::note::{Note, Role, SigningKey, VerifierKey};
-use crate::claim::transparency::policy::{Policy, Witness};
-use crate::claim::transparency::witness::{Refusal, Request, Seen, cosign, from_answer};
+use crate::trust::transparency::checkpoint::decimal;
+use crate::trust::transparency::merkle::{self, Hash};
+use crate::trust::transparency::note::{Note, Role, SigningKey, VerifierKey};
+use crate::trust::transparency::policy::{Policy, Witness};
+use crate::trust::transparency::witness::{Refusal, Request, Seen, cosign, from_answer};
 
 /// How long a witness may take.
 const PATIENCE: Duration = Duration::from_secs(20);

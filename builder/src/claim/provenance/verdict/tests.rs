@@ -5,12 +5,12 @@ use serde_json::json;
 use super::super::statement::tests::manifest;
 use super::super::statement::{BUILD_TYPE, Byproduct};
 use super::*;
-use crate::claim::envelope::{self, Envelope, pae};
-use crate::claim::transparency::checkpoint::Checkpoint;
-use crate::claim::transparency::entry::Verifier;
-use crate::claim::transparency::merkle::{self, Frontier};
-use crate::claim::transparency::note::{Role, SigningKey};
-use crate::claim::transparency::{cosignature, note};
+use crate::trust::envelope::{self, Envelope, pae};
+use crate::trust::transparency::checkpoint::Checkpoint;
+use crate::trust::transparency::entry::Verifier;
+use crate::trust::transparency::merkle::{self, Frontier};
+use crate::trust::transparency::note::{Role, SigningKey};
+use crate::trust::transparency::{cosignature, note};
 
 const BUILDER: &str = "https://example.org/builder";
 /// When the witness cosigns.
@@ -100,7 +100,7 @@ impl World {
         if let Some(witness) = witness {
             note.add(cosignature::sign(&note, witness, TIME).unwrap());
         }
-        let root = super::super::policy::log_in_root(log.public(), None);
+        let root = crate::trust::image_policy::log_in_root(log.public(), None);
         let entry = json!({
             "logIndex": "1",
             "logId": root["logId"],

@@ -2,7 +2,7 @@ use std::cell::RefCell;
 use std::fs;
 
 use super::*;
-use crate::claim::transparency::note::Role;
+use crate::trust::transparency::note::Role;
 
 fn key() -> SigningKey {
     SigningKey::new("log.example", Role::Log, &[1; 32]).unwrap()

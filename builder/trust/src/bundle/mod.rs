@@ -26,7 +26,7 @@ use std::io::Read;
 
 pub use sigstore::Sigstore;
 
-use crate::claim::envelope::VerifyingKey;
+use crate::envelope::VerifyingKey;
 
 /// Longest bundle that is read, in bytes. Real ones have 10 to 100 KiB.
 pub const MOST_BYTES: usize = 32 << 20;

@@ -34,9 +34,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::claim::bundle::{PublicKey, Signer};
-use crate::claim::transparency::note::{Material, VerifierKey};
-use crate::claim::transparency::policy as logs;
+use crate::bundle::{PublicKey, Signer};
+use crate::transparency::note::{Material, VerifierKey};
+use crate::transparency::policy as logs;
 
 /// Why a policy is refused.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,7 @@ pub enum Error {
         /// As the policy names it.
         name: String,
         /// Why.
-        source: crate::claim::bundle::Error,
+        source: crate::bundle::Error,
     },
 }
 
@@ -336,8 +336,8 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::claim::envelope;
-    use crate::claim::transparency::note::{Role, SigningKey};
+    use crate::envelope;
+    use crate::transparency::note::{Role, SigningKey};
 
     const GOOD: &str = r#"
 format = 1
@@ -375,7 +375,7 @@ issuer = "https://id.example.org"
         assert_eq!(policy.maximum_age, Some(172_800));
         assert_eq!(policy.reference_values, References::Required);
         assert_eq!(policy.profiles, BTreeSet::from(["release".to_owned()]));
-        crate::claim::bundle::Sigstore::new(policy.trust_root.to_string().as_bytes()).unwrap();
+        crate::bundle::Sigstore::new(policy.trust_root.to_string().as_bytes()).unwrap();
     }
 
     #[test]

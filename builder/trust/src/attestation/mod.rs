@@ -39,7 +39,7 @@ const PUBLISH: &str = "https://github.com/npm/attestation/tree/main/specs/publis
 /// The predicate by which a build says how it made a package.
 const PROVENANCE: &str = "https://slsa.dev/provenance/";
 /// The keys of npm's registry: `keys/npm/README.md`.
-const NPM_KEYS: &[u8] = include_bytes!("../../../keys/npm/registry.npmjs.org.json");
+const NPM_KEYS: &[u8] = include_bytes!("../../keys/npm/registry.npmjs.org.json");
 /// What a registry uses a key for that signs attestations.
 const USAGE: &str = "npm:attestations";
 
@@ -283,7 +283,7 @@ impl Registry {
         if document.attestations.is_empty() {
             return Err(Error::Empty);
         }
-        let purl = crate::claim::sbom::npm_purl(name, version);
+        let purl = crate::purl::npm(name, version);
         let sha512_hex = hex::encode(sha512);
         let (mut published, mut sources) = (None, BTreeSet::new());
         for (number, Entry { predicate_type: kind, bundle }) in (1..).zip(document.attestations) {

@@ -1,0 +1,27 @@
+//! What others say, judged: Debian's releases, transparency logs, signed envelopes and bundles, attestations of npm
+//! packages, and the evidence of machines.
+//!
+//! # Shape
+//!
+//! ```text
+//! InRelease, keys ─ debian ──────────────────> what an archive has
+//! bundle, trust root ─ bundle ───────────────> who signed what, and which logs have it
+//! tiles, notes, proofs ─ transparency ───────> what an append-only log holds
+//! a registry's answer ─ attestation ─────────> where a package was built
+//! quote, event log ─ evidence ───────────────> what a machine says of itself
+//! ```
+//!
+//! Every module here is pure: bytes, keys and a time in, a judgement out.
+//!
+//! # Not here
+//!
+//! Files, the network and the clock (`host`); what is claimed of an image (`claim`).
+
+pub mod attestation;
+pub mod bundle;
+pub mod debian;
+pub mod envelope;
+pub mod evidence;
+pub mod image_policy;
+pub mod purl;
+pub mod transparency;
