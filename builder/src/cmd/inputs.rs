@@ -162,7 +162,7 @@ fn npm_part(
             }
             Ok(attested) => {
                 findings.attested += 1;
-                for source in attested.sources {
+                for source in attested.into_inner().sources {
                     *findings.sources.entry(source).or_default() += 1;
                 }
             }

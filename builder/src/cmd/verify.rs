@@ -15,6 +15,7 @@ use proofmark::claim::reference::{Files, Hashed, ORDERS};
 use proofmark::host::built::Built;
 use proofmark::host::fetch::{self, Network};
 use proofmark::host::output;
+use proofmark::trust::Verified;
 use proofmark::trust::bundle::{self, Artifact, Checked, PublicKey, Signer, Sigstore, Verify};
 use proofmark::trust::image_policy::Policy;
 use rootfs::content::Sha256Digest;
@@ -265,7 +266,7 @@ fn bundle(arguments: &BundleArguments, format: Format) -> anyhow::Result<ExitCod
     }
 }
 
-fn told(checked: &Checked, format: Format) -> anyhow::Result<String> {
+fn told(checked: &Verified<Checked>, format: Format) -> anyhow::Result<String> {
     if format == Format::Json {
         let entries: Vec<_> = checked
             .entries()

@@ -26,7 +26,7 @@
 //! # Not here
 //! Judging: `verdict`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -34,9 +34,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::bundle::{PublicKey, Signer};
+use crate::Verified;
+use crate::bundle::{Artifact, Checked, PublicKey, Signer, Verify};
+use crate::envelope::IN_TOTO;
+use crate::transparency::merkle::Hash;
+use crate::transparency::note::Note;
 use crate::transparency::note::{Material, VerifierKey};
 use crate::transparency::policy as logs;
+use crate::transparency::proof::Proof;
 
 /// Why a policy is refused.
 #[derive(Debug, thiserror::Error)]
@@ -330,6 +335,81 @@ impl Policy {
             deny: document.deny,
             trust_root: root,
         })
+    }
+}
+
+/// What somebody whom a policy names has signed, and logs of the policy have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// The in-toto statement's bytes.
+    pub payload: Vec<u8>,
+    /// Logs that hold it, and where.
+    pub logs: BTreeMap<String, u64>,
+    /// The earliest trusted time of the signature, in seconds since 1970.
+    pub time: Option<u64>,
+}
+
+impl Policy {
+    /// Judges a bundle: an in-toto statement about `disk` (SHA-256) that `identity` signed, in as many logs as demanded.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub fn signed(
+        &self,
+        verifier: &dyn Verify,
+        bundle: &[u8],
+        disk: [u8; 32],
+        identity: &Identity,
+    ) -> Result<Verified<Signed>, String> {
+        let checked = verifier.verify(bundle, Artifact::Sha256(disk), &identity.signer);
+        let checked = checked.map_err(|error| error.to_string())?;
+        let payload = checked.payload().filter(|payload| payload.kind == IN_TOTO);
+        let payload = payload.ok_or_else(|| "no in-toto statement is in it".to_owned())?.bytes.clone();
+        let (logs, time) = self.logged(&checked)?;
+        Ok(Verified::by_its_judge(Signed { payload, logs, time }))
+    }
+
+    /// The logs of the policy that hold what a bundle says, and the earliest trusted time.
+    fn logged(&self, checked: &Verified<Checked>) -> Result<(BTreeMap<String, u64>, Option<u64>), String> {
+        let mut logs = BTreeMap::new();
+        let mut times: Vec<u64> = Vec::new();
+        let mut reasons = Vec::new();
+        for entry in checked.entries() {
+            let (Some(hashes), Some(checkpoint)) = (&entry.proof, &entry.checkpoint) else {
+                reasons.push(format!("entry {} has no inclusion proof", entry.index));
+                continue;
+            };
+            let note = match Note::parse(checkpoint.as_bytes()) {
+                Ok(note) => note,
+                Err(error) => {
+                    reasons.push(error.to_string());
+                    continue;
+                }
+            };
+            let hashes = hashes.iter().map(|hash| Hash(*hash)).collect();
+            let proof = Proof { extra: None, index: entry.index_in_tree, hashes, checkpoint: note };
+            match proof.verify(&entry.body, &self.log_policy) {
+                Ok(accepted) => {
+                    logs.insert(accepted.log().name().to_owned(), entry.index);
+                    if self.times.contains(&Time::Witness) {
+                        times.extend(accepted.cosigned().values());
+                    }
+                }
+                Err(error) => reasons.push(error.to_string()),
+            }
+        }
+        if logs.len() < self.logs {
+            let found = logs.len();
+            return Err(format!(
+                "in {found} logs of the policy, expected {}: {}",
+                self.logs,
+                if reasons.is_empty() { "no more entries".to_owned() } else { reasons.join("; ") }
+            ));
+        }
+        if self.times.contains(&Time::Stamp) {
+            times.extend(checked.times().iter().filter_map(|time| u64::try_from(*time).ok()));
+        }
+        Ok((logs, times.into_iter().min()))
     }
 }
 

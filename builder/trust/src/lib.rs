@@ -11,7 +11,8 @@
 //! quote, event log ─ evidence ───────────────> what a machine says of itself
 //! ```
 //!
-//! Every module here is pure: bytes, keys and a time in, a judgement out.
+//! Every module here is pure: bytes, keys and a time in, a judgement out. What a judge lets pass is a [`Verified`] value,
+//! which nothing outside this crate can make.
 //!
 //! # Not here
 //!
@@ -25,3 +26,6 @@ pub mod evidence;
 pub mod image_policy;
 pub mod purl;
 pub mod transparency;
+mod verified;
+
+pub use verified::Verified;

@@ -31,12 +31,9 @@ use crate::claim::file;
 use crate::claim::manifest::Manifest;
 use crate::claim::reference;
 use crate::resolve::version::Version;
-use crate::trust::bundle::{self, Artifact, Checked, Signer, Verify};
-use crate::trust::envelope::IN_TOTO;
-use crate::trust::image_policy::{Identity, Policy, References, Time};
-use crate::trust::transparency::merkle::Hash;
-use crate::trust::transparency::note::Note;
-use crate::trust::transparency::proof::Proof;
+use crate::trust::Verified;
+use crate::trust::bundle::{self, Signer, Verify};
+use crate::trust::image_policy::{Identity, Policy, References, Signed};
 
 /// Seconds that a trusted time may lie ahead of this machine's clock.
 const SKEW: u64 = 300;
@@ -209,56 +206,11 @@ impl Verdict {
 struct Proven<'a> {
     bundle: &'a str,
     identity: &'a Identity,
-    payload: Vec<u8>,
+    signed: Verified<Signed>,
     statement: Statement,
-    logs: BTreeMap<String, u64>,
-    time: Option<u64>,
 }
 
-/// The logs of the policy that hold what a bundle says, and the earliest trusted time.
-fn logged(checked: &Checked, policy: &Policy) -> Result<(BTreeMap<String, u64>, Option<u64>), String> {
-    let mut logs = BTreeMap::new();
-    let mut times: Vec<u64> = Vec::new();
-    let mut reasons = Vec::new();
-    for entry in checked.entries() {
-        let (Some(hashes), Some(checkpoint)) = (&entry.proof, &entry.checkpoint) else {
-            reasons.push(format!("entry {} has no inclusion proof", entry.index));
-            continue;
-        };
-        let note = match Note::parse(checkpoint.as_bytes()) {
-            Ok(note) => note,
-            Err(error) => {
-                reasons.push(error.to_string());
-                continue;
-            }
-        };
-        let hashes = hashes.iter().map(|hash| Hash(*hash)).collect();
-        let proof = Proof { extra: None, index: entry.index_in_tree, hashes, checkpoint: note };
-        match proof.verify(&entry.body, &policy.log_policy) {
-            Ok(accepted) => {
-                logs.insert(accepted.log().name().to_owned(), entry.index);
-                if policy.times.contains(&Time::Witness) {
-                    times.extend(accepted.cosigned().values());
-                }
-            }
-            Err(error) => reasons.push(error.to_string()),
-        }
-    }
-    if logs.len() < policy.logs {
-        let found = logs.len();
-        return Err(format!(
-            "in {found} logs of the policy, expected {}: {}",
-            policy.logs,
-            if reasons.is_empty() { "no more entries".to_owned() } else { reasons.join("; ") }
-        ));
-    }
-    if policy.times.contains(&Time::Stamp) {
-        times.extend(checked.times().iter().filter_map(|time| u64::try_from(*time).ok()));
-    }
-    Ok((logs, times.into_iter().min()))
-}
-
-/// What a bundle proves when an identity signed it; why not, otherwise.
+/// What a bundle states when an identity signed it; why nothing, otherwise.
 fn proven<'a>(
     verifier: &dyn Verify,
     policy: &Policy,
@@ -266,14 +218,10 @@ fn proven<'a>(
     bundle: (&'a str, &[u8]),
     identity: &'a Identity,
 ) -> Result<Proven<'a>, String> {
-    let (name, bytes) = bundle;
-    let checked = verifier.verify(bytes, Artifact::Sha256(disk), &identity.signer);
-    let checked = checked.map_err(|error| error.to_string())?;
-    let payload = checked.payload().filter(|payload| payload.kind == IN_TOTO);
-    let payload = payload.ok_or_else(|| "no in-toto statement is in it".to_owned())?.bytes.clone();
-    let statement = Statement::parse(&payload).map_err(|error| bundle_chain(&error))?;
-    let (logs, time) = logged(&checked, policy)?;
-    Ok(Proven { bundle: name, identity, payload, statement, logs, time })
+    let (bundle, bytes) = bundle;
+    let signed = policy.signed(verifier, bytes, disk, identity)?;
+    let statement = Statement::parse(&signed.payload).map_err(|error| bundle_chain(&error))?;
+    Ok(Proven { bundle, identity, signed, statement })
 }
 
 /// An error and its causes in one line.
@@ -422,7 +370,7 @@ pub fn judge(
     }
     let mut fitting: Vec<Proven<'_>> = Vec::new();
     for proven in found {
-        let digest = hex::encode(Sha256::digest(&proven.payload));
+        let digest = hex::encode(Sha256::digest(&proven.signed.payload));
         if policy.deny.statements.contains(&digest) {
             problems.push(Problem::Denied(format!("statement {digest}")));
             continue;
@@ -438,7 +386,7 @@ pub fn judge(
     for predicate in [PROVENANCE, REFERENCE] {
         let mut alike = fitting.iter().filter(|proven| proven.statement.predicate_kind == predicate);
         if let Some(first) = alike.next()
-            && let Some(other) = alike.find(|other| other.payload != first.payload)
+            && let Some(other) = alike.find(|other| other.signed.payload != first.signed.payload)
         {
             let bundles = vec![first.bundle.to_owned(), other.bundle.to_owned()];
             problems.push(Problem::Contradiction { predicate: predicate.to_owned(), bundles });
@@ -471,7 +419,7 @@ pub fn judge(
         }
     }
     if let Some(most) = policy.maximum_age {
-        match of(PROVENANCE).filter_map(|proven| proven.time).min() {
+        match of(PROVENANCE).filter_map(|proven| proven.signed.time).min() {
             None => problems.push(Problem::Age("no trusted time is known".to_owned())),
             Some(time) if time > now.saturating_add(SKEW) => {
                 problems.push(Problem::Age(format!("signed at {time}, which is in the future")));
@@ -492,8 +440,8 @@ pub fn judge(
             bundle: proven.bundle.to_owned(),
             identity: proven.identity.name.clone(),
             predicate: proven.statement.predicate_kind,
-            logs: proven.logs,
-            time: proven.time,
+            logs: proven.signed.logs.clone(),
+            time: proven.signed.time,
         })
         .collect();
     Verdict { problems, accepted, passed_over }

@@ -25,6 +25,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use crate::advice::{Advice, Advised, OUTSIDE};
+use crate::trust::Verified;
 use crate::trust::envelope::Envelope;
 use crate::trust::image_policy::log_id;
 use crate::trust::transparency::entry::Verifier;
@@ -200,7 +202,7 @@ impl<C: directory::Cosigners> TransparencyLog for Folder<'_, C> {
 }
 
 /// An entry of a Rekor v2, or of a log like it, as bundles carry it.
-pub fn bundled(proof: &Proof, accepted: &Accepted, body: &[u8]) -> Value {
+pub fn bundled(proof: &Proof, accepted: &Verified<Accepted>, body: &[u8]) -> Value {
     let index = proof.index.to_string();
     let checkpoint = accepted.checkpoint();
     json!({

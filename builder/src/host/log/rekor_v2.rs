@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 
 use super::web::{Server, Tiles};
 use super::{Error, Recorded, Submission, TransparencyLog, bundled};
+use crate::trust::Verified;
 use crate::trust::transparency::checkpoint::decimal;
 use crate::trust::transparency::entry::{Entry, Verifier};
 use crate::trust::transparency::merkle::{self, Hash};
@@ -55,7 +56,7 @@ impl<'a> RekorV2<'a> {
         Error::Malformed { url: self.write.url(ENTRIES), reason: reason.into() }
     }
 
-    fn note(&self, text: &[u8]) -> Result<(Note, Accepted), Error> {
+    fn note(&self, text: &[u8]) -> Result<(Note, Verified<Accepted>), Error> {
         let log = || self.name.clone();
         let note = Note::parse(text).map_err(|source| Error::Note { log: log(), source })?;
         let accepted = self.policy.accept(&note).map_err(|source| Error::Policy { log: log(), source })?;

@@ -30,6 +30,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::bundle::{self, Artifact, Certificate, DatedKey, Signer, Sigstore, Verify};
+use crate::Verified;
 
 /// The longest document that is read, in bytes; real ones have 20 to 60 KiB.
 pub const MOST_BYTES: u64 = 8 << 20;
@@ -278,7 +279,7 @@ impl Registry {
         name: &str,
         version: &str,
         sha512: &[u8; 64],
-    ) -> Result<Attested, Error> {
+    ) -> Result<Verified<Attested>, Error> {
         let document: Document = serde_json::from_slice(document).map_err(Error::Json)?;
         if document.attestations.is_empty() {
             return Err(Error::Empty);
@@ -314,7 +315,7 @@ impl Registry {
             }
         }
         // The registry says it beside everything else that it serves; without its word anybody may have said the rest.
-        Ok(Attested { published: published.ok_or(Error::Unpublished)?, sources })
+        Ok(Verified::by_its_judge(Attested { published: published.ok_or(Error::Unpublished)?, sources }))
     }
 
     /// Who must have signed, by what the bundle names.

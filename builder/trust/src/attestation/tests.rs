@@ -23,7 +23,7 @@ fn sha512() -> [u8; 64] {
     hex::decode(SHA512).unwrap().try_into().unwrap()
 }
 
-fn judge(document: &[u8]) -> Result<Attested, Error> {
+fn judge(document: &[u8]) -> Result<Verified<Attested>, Error> {
     npm().judge(document, "gundam-visor", "1.0.1", &sha512())
 }
 

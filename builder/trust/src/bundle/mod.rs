@@ -26,6 +26,7 @@ use std::io::Read;
 
 pub use sigstore::Sigstore;
 
+use crate::Verified;
 use crate::envelope::VerifyingKey;
 
 /// Longest bundle that is read, in bytes. Real ones have 10 to 100 KiB.
@@ -261,7 +262,7 @@ pub struct LogEntry {
     pub checkpoint: Option<String>,
 }
 
-/// What a bundle proves. Only a verifier makes one.
+/// What a bundle proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
     signer: Signer,
@@ -299,7 +300,12 @@ pub trait Verify {
     /// # Errors
     /// [`Error::Bundle`] and [`Error::Artifact`] when something cannot be read, [`Error::Refused`] when the answer is
     /// no.
-    fn verify(&self, bundle: &[u8], artifact: Artifact<'_>, signer: &Signer) -> Result<Checked, Error>;
+    fn verify(
+        &self,
+        bundle: &[u8],
+        artifact: Artifact<'_>,
+        signer: &Signer,
+    ) -> Result<Verified<Checked>, Error>;
 }
 
 #[cfg(test)]

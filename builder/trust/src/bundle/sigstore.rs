@@ -11,6 +11,7 @@ use sigstore_types::{
 use sigstore_verify::{PublicKeyVerificationPolicy, VerificationPolicy, VerificationResult, Verifier};
 
 use super::{Artifact, Checked, Error, LogEntry, MOST_BYTES, Payload, Signer, Verify, algorithms};
+use crate::Verified;
 
 /// A verifier with one trust root.
 pub struct Sigstore {
@@ -75,7 +76,12 @@ impl Sigstore {
 }
 
 impl Verify for Sigstore {
-    fn verify(&self, bundle: &[u8], artifact: Artifact<'_>, signer: &Signer) -> Result<Checked, Error> {
+    fn verify(
+        &self,
+        bundle: &[u8],
+        artifact: Artifact<'_>,
+        signer: &Signer,
+    ) -> Result<Verified<Checked>, Error> {
         let unreadable = |reason: String| Error::Bundle { reason };
         if bundle.len() > MOST_BYTES {
             return Err(unreadable(format!("{} bytes, expected at most {MOST_BYTES}", bundle.len())));
@@ -122,6 +128,6 @@ impl Verify for Sigstore {
             _ => None,
         };
         let times = result.verified_timestamps().iter().map(|time| time.as_second()).collect();
-        Ok(Checked { signer: signer.clone(), payload, entries, times })
+        Ok(Verified::by_its_judge(Checked { signer: signer.clone(), payload, entries, times }))
     }
 }

@@ -60,7 +60,7 @@ impl Lab {
         Signer::Key(PublicKey::from_pem(&String::from_utf8(self.read(name)).unwrap()).unwrap())
     }
 
-    fn verify(&self, bundle: &Value, case: &Case) -> Result<Checked, Error> {
+    fn verify(&self, bundle: &Value, case: &Case) -> Result<Verified<Checked>, Error> {
         let artifact = self.read(case.artifact);
         Sigstore::new(&self.read(case.root)).unwrap().verify(
             bundle.to_string().as_bytes(),

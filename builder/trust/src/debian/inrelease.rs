@@ -22,7 +22,6 @@
 //! Which keys are pinned ([`super::keys`]); fetching; what an index says (`resolve::packages`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Deref;
 
 use pgp::armor::Dearmor;
 use pgp::packet::{Packet, PacketParser, Signature, SignatureType, SignatureVersion};
@@ -30,6 +29,7 @@ use sha2::{Digest, Sha256};
 
 use super::control::{self, ControlError, Stanza, is_safe_path, read_sha256, read_size};
 use super::keys::{self, Fingerprint, KeyFault, Keyring, UnixTime};
+use crate::Verified;
 
 /// How far a date may lie ahead of the given time, in seconds; clocks differ.
 pub const MAX_AHEAD: u64 = 600;
@@ -109,25 +109,6 @@ pub enum InReleaseError {
     TwoDigests(String),
 }
 
-/// A value that passed its verifier; nothing else can make one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verified<T>(T);
-
-impl<T> Deref for Verified<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
-
-impl<T> Verified<T> {
-    /// Gives the value up, and with it the proof.
-    pub fn into_inner(self) -> T {
-        self.0
-    }
-}
-
 /// What the caller asked the mirror for.
 #[derive(Debug, Clone, Copy)]
 pub struct Expected<'e> {
@@ -202,7 +183,7 @@ pub fn verify(
     let [stanza] = stanzas.as_slice() else { return Err(InReleaseError::Stanzas(stanzas.len())) };
     let release = read_release(stanza, signers, Sha256::digest(bytes).into())?;
     check(&release, stanza, expected)?;
-    Ok(Verified(release))
+    Ok(Verified::by_its_judge(release))
 }
 
 const BEGIN_MESSAGE: &str = "-----BEGIN PGP SIGNED MESSAGE-----";

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::checkpoint::{self, Checkpoint};
 use super::cosignature;
 use super::note::{self, Material, Note, VerifierKey};
+use crate::Verified;
 
 /// Longest policy that is read, in bytes.
 pub const MOST_BYTES: usize = 1 << 20;
@@ -106,7 +107,7 @@ pub struct Policy {
     quorum: Option<String>,
 }
 
-/// A checkpoint that the policy accepts. Only [`Policy::accept`] makes one.
+/// A checkpoint that a policy accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
     checkpoint: Checkpoint,
@@ -265,7 +266,7 @@ impl Policy {
     ///
     /// # Errors
     /// Why it is refused.
-    pub fn accept(&self, note: &Note) -> Result<Accepted, Error> {
+    pub fn accept(&self, note: &Note) -> Result<Verified<Accepted>, Error> {
         let mut signed = None;
         for log in &self.logs {
             match Checkpoint::verified(note, &log.key) {
@@ -297,7 +298,7 @@ impl Policy {
             let cosigned = cosigned.into_keys().collect();
             return Err(Error::Quorum { quorum: quorum.clone(), cosigned });
         }
-        Ok(Accepted { checkpoint, log, cosigned })
+        Ok(Verified::by_its_judge(Accepted { checkpoint, log, cosigned }))
     }
 }
 

@@ -25,6 +25,7 @@ use super::checkpoint::decimal;
 use super::merkle::{self, Hash};
 use super::note::{self, Note};
 use super::policy::{self, Accepted, Policy};
+use crate::Verified;
 
 /// The first line.
 const MAGIC: &str = "c2sp.org/tlog-proof@v1";
@@ -104,7 +105,7 @@ impl Proof {
     ///
     /// # Errors
     /// Why it is not shown.
-    pub fn verify(&self, entry: &[u8], policy: &Policy) -> Result<Accepted, Error> {
+    pub fn verify(&self, entry: &[u8], policy: &Policy) -> Result<Verified<Accepted>, Error> {
         let accepted = policy.accept(&self.checkpoint)?;
         let checkpoint = accepted.checkpoint();
         let leaf = merkle::leaf(entry);

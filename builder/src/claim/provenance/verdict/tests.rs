@@ -5,11 +5,11 @@ use serde_json::json;
 use super::super::statement::tests::manifest;
 use super::super::statement::{BUILD_TYPE, Byproduct};
 use super::*;
-use crate::trust::envelope::{self, Envelope, pae};
+use crate::trust::envelope::{self, Envelope, IN_TOTO, pae};
 use crate::trust::transparency::checkpoint::Checkpoint;
 use crate::trust::transparency::entry::Verifier;
 use crate::trust::transparency::merkle::{self, Frontier};
-use crate::trust::transparency::note::{Role, SigningKey};
+use crate::trust::transparency::note::{Note, Role, SigningKey};
 use crate::trust::transparency::{cosignature, note};
 
 const BUILDER: &str = "https://example.org/builder";
