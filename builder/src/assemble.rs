@@ -28,6 +28,7 @@ use rootfs::omit::{self, Omit, Rule, Tally};
 use rootfs::path::{self, TreePath};
 use rootfs::tree::{self, Node, Origin, Tree};
 
+use crate::advice::{Advice, Advised};
 use crate::lock::{Blob, Deb, Ids, Lock, Npm, NpmRole};
 use crate::recipe::document::NpmApplication;
 use crate::recipe::{EntryKind, Recipe, Source as RecipeSource};
@@ -39,8 +40,8 @@ const LAYER_FORM: &str = "layer/2";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A locked file cannot be read.
-    #[error(transparent)]
-    Blob(Unavailable),
+    #[error("{0}")]
+    Blob(#[source] Unavailable),
     /// A locked package is no package.
     #[error("cannot unpack {label}")]
     Deb {
@@ -138,6 +139,15 @@ pub enum Error {
     /// The bytes of a file cannot be given.
     #[error(transparent)]
     Content(#[from] content::Error),
+}
+
+impl Advised for Error {
+    fn advice(&self) -> Option<Advice> {
+        let Error::Lint(_) = self else { return None };
+        Some(Advice::failed(
+            "add the package that has it, leave the program out, or say in `[lint] absent` why nobody misses it",
+        ))
+    }
 }
 
 fn listed(lines: &[String]) -> String {

@@ -1,5 +1,6 @@
 //! Builds measured confidential VM images from declarative recipes: the library behind the `proofmark` command.
 
+pub mod advice;
 pub mod amount;
 pub mod assemble;
 pub mod claim;

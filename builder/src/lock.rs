@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use rootfs::content::Sha256Digest;
 use serde::{Deserialize, Serialize};
 
+use crate::advice::{Advice, Advised};
 use crate::recipe::Profile;
 
 /// The form of lock that this program writes, and the only one that it reads.
@@ -60,6 +61,15 @@ pub enum Error {
         /// What does not fit.
         reason: String,
     },
+}
+
+impl Advised for Error {
+    fn advice(&self) -> Option<Advice> {
+        Some(Advice::failed(match self {
+            Error::Stale { .. } => "run `proofmark lock` on the recipe, review the difference and commit it",
+            _ => "take back what was edited by hand, or run `proofmark lock` on the recipe for a new one",
+        }))
+    }
 }
 
 /// A whole lock.

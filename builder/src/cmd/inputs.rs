@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use proofmark::host::{chain, output};
+use proofmark::host::{chain, locking, output};
 use proofmark::lock::{Blob, Lock};
 use proofmark::recipe::Profile;
 use proofmark::resolve::chain as debian;
@@ -173,7 +173,7 @@ fn npm_part(
         }
     }
     if refused {
-        session.progress.note(failure::NEWER_KEYS);
+        session.progress.note(locking::NEWER_KEYS);
     }
     Ok(())
 }

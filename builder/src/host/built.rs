@@ -27,6 +27,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
+use crate::advice::{Advice, Advised};
 use crate::claim::contents::{self, Contents};
 use crate::claim::file;
 use crate::claim::manifest::{self, Manifest};
@@ -142,21 +143,21 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// What to do next, where that is known.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Error::NoImage { .. } => Some("name a folder that `proofmark build` wrote, as out/minimal-1"),
+impl Advised for Error {
+    fn advice(&self) -> Option<Advice> {
+        let hint = match self {
+            Error::NoImage { .. } => "name a folder that `proofmark build` wrote, as out/minimal-1",
             Error::Form { .. } | Error::Syntax { .. } => {
-                Some("another version of proofmark wrote it: build the image again with this one")
+                "another version of proofmark wrote it: build the image again with this one"
             }
             Error::Other { .. }
             | Error::Content { .. }
             | Error::Item { .. }
             | Error::Output { .. }
-            | Error::Partition { .. } => Some("it was changed after the build: build the image again"),
-            _ => None,
-        }
+            | Error::Partition { .. } => "it was changed after the build: build the image again",
+            _ => return None,
+        };
+        Some(Advice::failed(hint))
     }
 }
 
@@ -496,7 +497,7 @@ mod tests {
         let empty = tempfile::tempdir().unwrap();
         let error = Built::open(empty.path()).unwrap_err();
         assert!(error.to_string().ends_with("is no image: it has no manifest.json"), "{error}");
-        assert!(error.hint().is_some());
+        assert!(error.advice().is_some());
         let folder = folder();
         fs::remove_file(folder.path().join("contents.json")).unwrap();
         assert!(matches!(Built::open(folder.path()), Err(Error::NoImage { name: "contents.json", .. })));
@@ -513,7 +514,7 @@ mod tests {
             error.to_string().contains("\"proofmark-manifest/9\", expected \"proofmark-manifest/1\""),
             "{error}"
         );
-        assert!(error.hint().unwrap().contains("build the image again with this one"));
+        assert!(error.advice().unwrap().hint.unwrap().contains("build the image again with this one"));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use rootfs::content::Sha256Digest;
 
 use super::files::{self, NewFolder};
 use super::store::{self, Store};
+use crate::advice::{Advice, Advised};
 use crate::lock::{Blob, Lock};
 
 /// Why documents are not beside a lock.
@@ -55,6 +56,21 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+}
+
+impl Advised for Error {
+    fn advice(&self) -> Option<Advice> {
+        Some(Advice::failed(match self {
+            Error::Foreign { .. } => {
+                "move it elsewhere: the folder holds what others signed of the lock's inputs, and nothing else"
+            }
+            Error::Other { .. } | Error::Unnamed { .. } => {
+                "the folder beside the lock is a part of it: take back what was changed there, or run `proofmark lock` \
+                 on the recipe for a new lock"
+            }
+            _ => return None,
+        }))
+    }
 }
 
 /// The folder of a lock's documents.

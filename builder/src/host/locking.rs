@@ -27,6 +27,7 @@ use super::material::Material;
 use super::npm_resolver::{self, Resolver};
 use super::progress::Progress;
 use super::store::{self, Expected};
+use crate::advice::{Advice, Advised};
 use crate::assemble::{self, IdChoice, assemble, check_libraries};
 use crate::lock::{self, Archive, ArchiveKind, Deb, Ids, Lock, Npm, NpmRole, moment, moment_seconds};
 use crate::recipe::{self, Profile, Recipe};
@@ -179,6 +180,50 @@ pub enum Error {
         /// Why.
         source: Box<assemble::Error>,
     },
+}
+
+impl Advised for Error {
+    fn advice(&self) -> Option<Advice> {
+        match self {
+            Error::Fetch(inner) => inner.advice(),
+            Error::Store(inner) => inner.advice(),
+            Error::InRelease { .. } => Some(Advice::outside(
+                "the lock stays as it was: name a mirror that serves the suite as Debian signed it, by --debian-mirror or \
+                 --debian-security-mirror, and look whether this machine's clock is right",
+            )),
+            Error::LostProvenance { .. } => Some(Advice::failed(
+                "the lock stays as it was: find out why before you take it, for a stolen account publishes without \
+                 attestations, or from a repository of its own; then say --accept-lost-provenance NAME",
+            )),
+            Error::UnknownProvenance { .. } => {
+                Some(Advice::outside("try again later; or say --accept-lost-provenance NAME"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What to do when an attestation is not believed that may be right.
+pub const NEWER_KEYS: &str = "if npm's registry or Sigstore has keys that this program does not know yet, give them by \
+                              --npm-keys FILE and --npm-trusted-root FILE, as Sigstore's TUF repository has them";
+
+impl Advised for attestation::Error {
+    fn advice(&self) -> Option<Advice> {
+        use attestation::Error as Attested;
+        Some(match self {
+            Attested::UnknownKey { .. } | Attested::Outdated { .. } | Attested::Signature { .. } => {
+                Advice::failed(format!("the lock stays as it was; {NEWER_KEYS}"))
+            }
+            Attested::Keys(_) | Attested::Trust(_) => Advice::failed(
+                "name files as Sigstore's TUF repository has them: registry.npmjs.org/keys.json by --npm-keys, \
+                 trusted_root.json by --npm-trusted-root",
+            ),
+            _ => Advice::failed(
+                "the lock stays as it was: take another version of the package in the recipe, and ask those who publish \
+                 it",
+            ),
+        })
+    }
 }
 
 fn tried(attempts: &[(String, String)]) -> String {

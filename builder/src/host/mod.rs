@@ -1,5 +1,6 @@
 //! Every effect on the world, one file per power.
 
+mod advice;
 pub mod built;
 pub mod carried;
 pub mod disk_file;

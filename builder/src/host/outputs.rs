@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use super::files::NewFolder;
 use super::publish;
+use crate::advice::{Advice, Advised};
 use crate::claim::file;
 use crate::claim::manifest::{self, Manifest};
 
@@ -67,22 +68,22 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// What to do next, where that is known.
-    pub fn hint(&self) -> Option<String> {
+impl Advised for Error {
+    fn advice(&self) -> Option<Advice> {
         let other = "name a folder that is empty or absent, by --out DIR";
-        match self {
+        let hint = match self {
             Error::NotAFolder { what: "a symbolic link", .. } => {
-                Some("name the folder that it leads to, by --out DIR".to_owned())
+                "name the folder that it leads to, by --out DIR".to_owned()
             }
-            Error::NotAFolder { .. } | Error::Foreign { .. } => Some(other.to_owned()),
-            Error::InTheWay { path } => Some(format!("move {} elsewhere, or {other}", path.display())),
-            Error::Signed { .. } => Some(format!(
+            Error::NotAFolder { .. } | Error::Foreign { .. } => other.to_owned(),
+            Error::InTheWay { path } => format!("move {} elsewhere, or {other}", path.display()),
+            Error::Signed { .. } => format!(
                 "raise the version in recipe.toml, or {other}; to give the signatures up, delete them first"
-            )),
-            Error::Unwritable { source, .. } if source.kind() == io::ErrorKind::StorageFull => None,
-            Error::Unwritable { .. } => Some("name a folder that you may write to, by --out DIR".to_owned()),
-        }
+            ),
+            Error::Unwritable { source, .. } if source.kind() == io::ErrorKind::StorageFull => return None,
+            Error::Unwritable { .. } => "name a folder that you may write to, by --out DIR".to_owned(),
+        };
+        Some(Advice::failed(hint))
     }
 }
 
@@ -260,7 +261,7 @@ mod tests {
             let before = names(&sources);
             let error = build(&sources, "1").unwrap_err();
             assert!(matches!(&error, Error::Foreign { .. }), "{error}");
-            assert!(error.hint().unwrap().contains("--out DIR"));
+            assert!(error.advice().unwrap().hint.unwrap().contains("--out DIR"));
             assert_eq!(names(&sources), before);
         }
         assert_eq!(names(root.path()), ["src"]);
@@ -276,7 +277,7 @@ mod tests {
         for (target, what) in [(&file, "a file"), (&link, "a symbolic link")] {
             let error = build(target, "1").unwrap_err();
             assert!(matches!(&error, Error::NotAFolder { what: found, .. } if *found == what), "{error}");
-            assert!(error.hint().is_some());
+            assert!(error.advice().is_some());
         }
         assert_eq!(fs::read_to_string(&file).unwrap(), "hello");
         assert!(link.is_symlink() && names(&folder).is_empty());
@@ -320,7 +321,7 @@ mod tests {
 
         let error = build(&target, "2").unwrap_err();
         assert!(matches!(&error, Error::Signed { .. }), "{error}");
-        assert!(error.hint().unwrap().contains("raise the version"));
+        assert!(error.advice().unwrap().hint.unwrap().contains("raise the version"));
         assert_eq!(fs::read_to_string(target.join(file::DISK)).unwrap(), "1");
         assert_eq!((names(&target), names(root.path())), (before, vec!["out".to_owned()]));
     }

@@ -33,6 +33,7 @@ use super::log::web::PATIENCE;
 use super::log::{self, Submission, TransparencyLog};
 use super::signer::{self, Signer};
 use super::stamp;
+use crate::advice::{Advice, Advised};
 use crate::claim::provenance::statement::Statement;
 use crate::trust::bundle::{self, Artifact, Certificate, PublicKey, Sigstore, Verify};
 use crate::trust::envelope::{self, Envelope, IN_TOTO, VerifyingKey};
@@ -119,6 +120,15 @@ pub enum Error {
         /// Why.
         source: bundle::Error,
     },
+}
+
+impl Advised for Error {
+    fn advice(&self) -> Option<Advice> {
+        let Error::Refused { .. } = self else { return None };
+        Some(Advice::failed(
+            "no bundle is written: certificate, stamp and logs have to be those of --trusted-root and --log-policy",
+        ))
+    }
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]

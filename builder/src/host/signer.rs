@@ -24,6 +24,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::tool;
+use crate::advice::{Advice, Advised};
 use crate::trust::envelope::{self, Envelope, SigningKey, VerifyingKey, pae};
 
 /// Longest key file, in bytes.
@@ -78,6 +79,14 @@ pub enum Error {
     /// The command's signature is none by the public key.
     #[error("the signing command printed no signature by the public key")]
     Answer,
+}
+
+impl Advised for Error {
+    fn advice(&self) -> Option<Advice> {
+        let Error::Readable { path, .. } = self else { return None };
+        let hint = format!("run `chmod 600 {}`, and think of who may have read it", path.display());
+        Some(Advice::failed(hint))
+    }
 }
 
 /// Reads a secret, which nobody but its owner may be able to read.

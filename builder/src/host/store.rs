@@ -19,6 +19,7 @@ use rootfs::content::{Blob, Sha256Digest};
 use sha2::{Digest, Sha256, Sha512};
 
 use super::pages::Pages;
+use crate::advice::{Advice, Advised};
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,13 @@ pub enum Error {
         /// The digest that it had.
         found: Sha256Digest,
     },
+}
+
+impl Advised for Error {
+    fn advice(&self) -> Option<Advice> {
+        let Error::Damaged { .. } = self else { return None };
+        Some(Advice::failed("run the command again: it is fetched anew"))
+    }
 }
 
 /// Why a file cannot be taken into the store.

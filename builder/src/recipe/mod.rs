@@ -30,6 +30,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use toml::Spanned;
 
+use crate::advice::{Advice, Advised, FAILED};
 use document::Document;
 
 /// How deep recipes may extend each other.
@@ -64,6 +65,18 @@ pub enum Error {
         /// What is not said.
         what: &'static str,
     },
+}
+
+impl Advised for Error {
+    fn advice(&self) -> Option<Advice> {
+        match self {
+            Error::Wrong { hint, .. } => Some(Advice { hint: hint.clone(), exit_code: FAILED }),
+            Error::Read { .. } => {
+                Some(Advice::failed("name a recipe's folder, as `proofmark build recipes/minimal`"))
+            }
+            Error::Missing { .. } => None,
+        }
+    }
 }
 
 /// A place in a recipe file.

@@ -27,6 +27,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::medium::{Disk, Medium};
+use crate::advice::{Advice, Advised};
 use crate::trust::transparency::checkpoint::{self, Checkpoint};
 use crate::trust::transparency::entry;
 use crate::trust::transparency::merkle::{self, Frontier, Hash};
@@ -133,6 +134,21 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+}
+
+impl Advised for Error {
+    fn advice(&self) -> Option<Advice> {
+        match self {
+            Error::Missing { .. } => {
+                Some(Advice::failed("make a log by `proofmark log init DIR --key FILE`"))
+            }
+            Error::Unwitnessed { .. } => Some(Advice::outside(
+                "run the command again when the witnesses answer: what is signed is kept, and nothing is published \
+                 without them",
+            )),
+            _ => None,
+        }
+    }
 }
 
 /// Adds cosignatures to a state that was signed, or says why the state must not be published.

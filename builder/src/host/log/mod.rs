@@ -109,6 +109,19 @@ pub enum Error {
     },
 }
 
+impl Advised for Error {
+    fn advice(&self) -> Option<Advice> {
+        match self {
+            Error::Directory(inner) => inner.advice(),
+            Error::Unreachable { .. } => {
+                Some(Advice::outside("run the command again: it goes on where it was"))
+            }
+            Error::Status { .. } => Some(Advice { hint: None, exit_code: OUTSIDE }),
+            _ => None,
+        }
+    }
+}
+
 /// What is to be logged.
 #[derive(Debug, Clone, Copy)]
 pub struct Submission<'a> {

@@ -1,0 +1,59 @@
+//! Yields what to do next after an error, and how the program ends: each error says it, beside itself.
+//!
+//! # Shape
+//! ```text
+//! 1 failed   3 the network or another outside cause   (0 done, 2 usage and 4 "the answer is no" are no errors)
+//! ```
+//!
+//! # Not here
+//! Who asks, and prints it: `failure`.
+
+use std::error::Error;
+use std::io;
+
+/// The program failed.
+pub const FAILED: u8 = 1;
+/// The network or another outside cause failed.
+pub const OUTSIDE: u8 = 3;
+
+/// What to do next, and the exit code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advice {
+    /// What to do next, where that is known.
+    pub hint: Option<String>,
+    /// The exit code.
+    pub exit_code: u8,
+}
+
+impl Advice {
+    /// What to do after a failure.
+    pub fn failed(hint: impl Into<String>) -> Self {
+        Advice { hint: Some(hint.into()), exit_code: FAILED }
+    }
+
+    /// What to do after a failure from outside.
+    pub fn outside(hint: impl Into<String>) -> Self {
+        Advice { hint: Some(hint.into()), exit_code: OUTSIDE }
+    }
+}
+
+/// An error that may know what to do next.
+///
+/// A transparent error speaks for the one inside it, which the chain of causes passes over.
+pub trait Advised: Error {
+    /// What to do next; `None` leaves it to the error's cause.
+    fn advice(&self) -> Option<Advice>;
+}
+
+impl<E: Advised> Advised for Box<E> {
+    fn advice(&self) -> Option<Advice> {
+        (**self).advice()
+    }
+}
+
+impl Advised for io::Error {
+    fn advice(&self) -> Option<Advice> {
+        let full = self.kind() == io::ErrorKind::StorageFull;
+        full.then(|| Advice::failed("make room on that disk; nothing was changed"))
+    }
+}

@@ -1,0 +1,42 @@
+//! Yields what the errors of fetching, of certification and of vulnerability databases say to do next.
+
+use super::{fetch, fulcio, log, osv};
+use crate::advice::{Advice, Advised};
+
+impl Advised for fetch::Error {
+    fn advice(&self) -> Option<Advice> {
+        match self {
+            fetch::Error::Nowhere { .. } => Some(Advice::outside(
+                "mirrors forget old packages: run `proofmark update` for a newer lock, or give the folder of a \
+                 `proofmark vendor` by --vendor DIR",
+            )),
+            fetch::Error::Offline { .. } => Some(Advice::outside(
+                "run `proofmark fetch` on the recipe while there is a network, or give a vendored folder by --vendor DIR",
+            )),
+            fetch::Error::Store(inner) => inner.advice(),
+        }
+    }
+}
+
+impl Advised for fulcio::Error {
+    fn advice(&self) -> Option<Advice> {
+        match self {
+            fulcio::Error::Authority(log::Error::Status { .. }) => Some(Advice::outside(
+                "get a new identity token: they hold for minutes, and are made out for one audience",
+            )),
+            fulcio::Error::Token { .. } => {
+                Some(Advice::failed("write the token alone into the file, as its issuer gives it"))
+            }
+            fulcio::Error::OtherKey | fulcio::Error::Certificate(_) => {
+                Some(Advice::failed("nothing was signed: look whether the address is that of a Fulcio"))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Advised for osv::Error {
+    fn advice(&self) -> Option<Advice> {
+        self.hint().map(Advice::failed)
+    }
+}
