@@ -1,9 +1,9 @@
-//! Measures MRTD beside SHA-384 of as many bytes, and what one more shape of a machine costs.
+//! Measures the time of MRTD against plain SHA-384 of as many bytes, and the cost of one more machine shape.
 //!
-//! `cargo run --release -p ovmf-measure --example rates -- FIRMWARE UKI DISK`: the firmware with its TDX metadata, the UKI, and a
-//! disk that boots it. Prints three lines: the ratio, microseconds of one boot's hashing, microseconds of one more shape.
+//! `cargo run --release -p ovmf-measure --example rates -- FIRMWARE UKI DISK`: firmware with TDX metadata, a UKI, and a disk
+//! that boots it. Prints the ratio, and in microseconds MRTD, the hashing of an image, and one more shape.
 
-#![allow(clippy::print_stdout)] // a measurement, read by whoever asked for it
+#![allow(clippy::print_stdout)] // the results
 
 use std::error::Error;
 use std::fs::File;
@@ -19,11 +19,10 @@ use ovmf_measure::mrtd::{Order, mrtd};
 use ovmf_measure::shape::{self, Before, Hashed, Name, Shape};
 use ovmf_measure::volume::Profile;
 
-/// Rounds, of which the fastest counts.
+/// Rounds; the fastest counts.
 const ROUNDS: u32 = 20;
 const PAGE: u64 = 4096;
-/// Bytes that are hashed for each page, and for each chunk of 256 bytes that is measured (TDX module: TDH.MEM.PAGE.ADD,
-/// TDH.MR.EXTEND).
+/// Bytes hashed for each page, and for each measured chunk of 256 bytes (TDH.MEM.PAGE.ADD, TDH.MR.EXTEND).
 const OF_PAGE: u64 = 128;
 const OF_CHUNK: u64 = 128 + 256;
 

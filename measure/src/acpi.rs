@@ -1,30 +1,29 @@
-//! Yields the files of ACPI that QEMU gives a guest and firmware measures, from the shape of the machine.
+//! The ACPI files that QEMU gives a guest and firmware measures, from the machine's shape.
 //!
 //! # Shape
 //!
 //! ```text
-//! etc/table-loader   commands that put the others into memory      4096 bytes a page
-//! etc/acpi/rsdp      the pointer to the root table                 20
-//! etc/tpm/log        room for a log, with a TPM alone              65536 zeros
-//! etc/acpi/tables    FACS DSDT FACP APIC [HPET] [TPM2] MCFG WAET RSDT, zeros up to a multiple of 131072
+//! etc/table-loader   commands that load the other files            a multiple of 4096 bytes
+//! etc/acpi/rsdp      the pointer to the root table                 20 bytes
+//! etc/tpm/log        room for a log; only with a TPM               65536 zeros
+//! etc/acpi/tables    FACS DSDT FACP APIC [HPET] [TPM2] MCFG WAET RSDT, zero-padded to a multiple of 131072 bytes
 //! ```
 //! Firmware measures each file as one event, before it patches addresses and checksums in.
 //!
-//! The machine: q35 without a board's default devices (`-nodefaults`), one serial port, virtio devices without
-//! address given on the root bus (from slot 1 on), processors and memory without NUMA, hot-pluggable memory or spare
-//! processors. `-accel`, `-cpu`, `-kernel`, `-bios` and pflash, `confidential-guest-support` and the kind of a virtio
-//! device leave no trace in these files.
+//! The machine: q35 without default devices (`-nodefaults`), one serial port, virtio devices on the root bus without
+//! explicit addresses (from slot 1 on), no NUMA, no memory or processor hotplug slots. `-accel`, `-cpu`, `-kernel`, `-bios`
+//! and pflash, `confidential-guest-support` and the type of a virtio device do not affect these files.
 //!
 //! # Source
 //!
-//! ACPI Specification 6.5; QEMU hw/i386/acpi-build.c `acpi_build`; edk2 OvmfPkg/AcpiPlatformDxe/QemuFwCfgAcpi.c for
-//! what is measured. Compared byte for byte with Debian's QEMU 7.2.22, 10.0.13 and 11.1.3 over twenty shapes each, and
-//! with what OVMF 2025.02 measured of QEMU 7.2.
+//! ACPI Specification 6.5; QEMU hw/i386/acpi-build.c `acpi_build`; edk2 OvmfPkg/AcpiPlatformDxe/QemuFwCfgAcpi.c (what is
+//! measured). Compared byte for byte with Debian's QEMU 7.2.22, 10.0.13 and 11.1.3 in twenty shapes each, and with the
+//! events of OVMF 2025.02 in QEMU 7.2.
 //!
 //! # Not here
 //!
-//! Measuring them (`boot`). Shapes that were never compared with QEMU are refused: other versions, expanders and
-//! bridges, assigned devices, VGA.
+//! Measuring the files (`boot`). Shapes that were never compared with QEMU are refused: other versions, bridges, assigned
+//! devices, VGA.
 
 mod aml;
 mod dsdt;
@@ -38,75 +37,75 @@ use core::str::FromStr;
 
 use self::loader::{Blob, Loader, Zone};
 
-/// Most processors: the next would need an x2APIC.
+/// The maximum number of processors; more would need an x2APIC.
 pub const MOST_VCPUS: u16 = 255;
-/// Most devices: slots 1 to 30 of the root bus.
+/// The maximum number of devices: slots 1 to 30 of the root bus.
 pub const MOST_DEVICES: u8 = 30;
 /// Size of the room for a TPM's log (TPM_LOG_AREA_MINIMUM_SIZE).
 const TPM_LOG: u32 = 0x1_0000;
-/// What the tables are filled up to (ACPI_BUILD_TABLE_SIZE).
+/// The tables are padded to a multiple of this (ACPI_BUILD_TABLE_SIZE).
 const TABLES_ALIGNMENT: usize = 0x2_0000;
-/// Memory is given in whole units of this.
+/// Memory is a multiple of this.
 const MEBIBYTE: u64 = 1 << 20;
 const GIBIBYTE: u64 = 1 << 30;
-/// Bytes of PCI's memory above RAM (Q35_PCI_HOST_HOLE64_SIZE_DEFAULT).
+/// Size of the 64-bit PCI window (Q35_PCI_HOST_HOLE64_SIZE_DEFAULT).
 const WINDOW: u64 = 32 * GIBIBYTE;
-/// Addresses end here at the latest: 52 bits are what x86-64 has.
+/// The end of the physical address space of x86-64, 52 bits.
 const ADDRESSES: u64 = 1 << 52;
 
-/// Why there are no tables.
+/// Tables cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The tables of this version were never compared.
-    #[error("QEMU {found} is unknown, expected 7.2, 10.0, 10.1, 10.2 or 11.1")]
+    /// This version of QEMU is unsupported.
+    #[error("unsupported QEMU version {found:?}, expected 7.2, 10.0, 10.1, 10.2 or 11.1")]
     Version {
         /// The version.
         found: String,
     },
-    /// More processors than have a local APIC of the old kind.
+    /// There are too many processors.
     #[error("{found} vCPUs, expected at most {MOST_VCPUS}")]
     Vcpus {
-        /// How many.
+        /// Their number.
         found: u16,
     },
-    /// More devices than the root bus has slots.
+    /// There are too many devices.
     #[error("{found} devices, expected at most {MOST_DEVICES}")]
     Devices {
-        /// How many.
+        /// Their number.
         found: u8,
     },
-    /// A size of memory that no machine has.
-    #[error("memory of {found} bytes, expected a multiple of {MEBIBYTE}, at least that")]
+    /// The memory size is invalid.
+    #[error("memory of {found} bytes, expected a nonzero multiple of {MEBIBYTE}, below 2^52")]
     Memory {
-        /// Bytes.
+        /// The size.
         found: u64,
     },
-    /// PCI's memory would lie over RAM, or end where no address is.
+    /// The PCI window would overlap RAM or exceed the address space.
     #[error("the first 64-bit BAR is at {found:#x}, expected between {least:#x} and {most:#x}")]
     Window {
         /// The address.
         found: u64,
-        /// Where memory ends.
+        /// The end of memory.
         least: u64,
-        /// The last address that leaves room.
+        /// The highest address with enough room.
         most: u64,
     },
-    /// OVMF does not take its window from so many bits.
+    /// OVMF's window is unknown for this address width.
     #[error(
-        "{found} bits of physical addresses, expected 41 to 46 (OVMF counts no more), or 40 of an AMD processor"
+        "{found} physical address bits, expected 41 to 46 (OVMF uses no more), or 40 on an AMD processor"
     )]
     AddressBits {
-        /// How many.
+        /// The number of bits.
         found: u8,
     },
 }
 
-/// Names versions of QEMU whose machine `q35` has the same tables.
+/// Versions of QEMU whose machine `q35` has the same tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Qemu {
-    /// 7.2, of Debian bookworm; compared with 7.2.22.
+    /// 7.2, in Debian bookworm; compared with 7.2.22.
     V7_2,
-    /// 10.0 to 10.2, of Debian trixie; compared with 10.0.13, and 10.2's code for this machine is the same.
+    /// 10.0 to 10.2; compared with 10.0.13 of Debian trixie. 10.2 has the same code for this machine.
     V10_0,
     /// 11.1; compared with 11.1.3.
     V11_1,
@@ -115,16 +114,16 @@ pub enum Qemu {
 impl FromStr for Qemu {
     type Err = Error;
 
-    /// Reads a version as `qemu-system-x86_64 --version` tells it, for instance `10.0.13`.
+    /// Parses a version as `qemu-system-x86_64 --version` prints it, such as `10.0.13`.
     ///
     /// # Errors
-    /// [`Error::Version`] when its tables are not known.
+    /// [`Error::Version`] if its tables are unknown.
     fn from_str(text: &str) -> Result<Self, Error> {
         let unknown = || Error::Version { found: text.to_string() };
         let mut numbers = text.split('.').map(str::parse::<u16>);
         let number = |next: Option<Result<u16, _>>| next.and_then(Result::ok).ok_or_else(unknown);
         let (major, minor) = (number(numbers.next())?, number(numbers.next())?);
-        // The patch version may be left out; what is there must be a number.
+        // The patch version is optional, but must be a number.
         if numbers.any(|number| number.is_err()) {
             return Err(unknown());
         }
@@ -137,28 +136,28 @@ impl FromStr for Qemu {
     }
 }
 
-/// Tells whether a machine has what `-machine …=on|off` names.
+/// The value of a `-machine …=on|off` option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Switch {
-    /// `on`; also what `auto` comes to without a confidential guest.
+    /// `on`; also what `auto` means without a confidential guest.
     On,
     /// `off`.
     Off,
 }
 
-/// Tells what a machine does with system management mode.
+/// A machine's system management mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Smm {
-    /// `-machine smm=off`, as for TDX.
+    /// `-machine smm=off`, required for TDX.
     Off,
-    /// `smm=on`, with firmware that has no use for it; without KVM this is the default.
+    /// `smm=on`, the default without KVM, with firmware that does not use it.
     On,
-    /// `smm=on`, with firmware that lives in it and has taken over the plugging of processors: OVMF built with
-    /// SMM_REQUIRE, as Debian's with Secure Boot.
+    /// `smm=on`, with firmware that uses it and negotiates CPU hotplug: OVMF built with SMM_REQUIRE, such as Debian's with
+    /// Secure Boot.
     Negotiated,
 }
 
-/// Tells which TPM a machine has.
+/// A machine's TPM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tpm {
     /// None.
@@ -167,52 +166,51 @@ pub enum Tpm {
     Crb,
 }
 
-/// Describes a machine as far as ACPI tells of it.
+/// The parts of a machine that affect its ACPI files.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Machine {
-    /// Version of QEMU.
+    /// QEMU's version.
     pub qemu: Qemu,
     /// `-smp`, at most [`MOST_VCPUS`].
     pub vcpus: NonZeroU16,
     /// `-m`, in bytes.
     pub memory: u64,
-    /// Virtio devices on the root bus, at most [`MOST_DEVICES`].
+    /// The number of virtio devices on the root bus, at most [`MOST_DEVICES`].
     pub devices: NonZeroU8,
-    /// Address of the lowest 64-bit BAR of the devices, where firmware put it: see [`dynamic_window`].
+    /// The address that firmware gave the lowest 64-bit BAR: see [`dynamic_window`].
     pub window: u64,
     /// `-machine pic`; `off` for TDX.
     pub pic: Switch,
     /// `-machine hpet`; QEMU's default is `on`.
     pub hpet: Switch,
-    /// `-machine smm`, and what firmware makes of it.
+    /// `-machine smm`, and the firmware's use of it.
     pub smm: Smm,
     /// The TPM.
     pub tpm: Tpm,
 }
 
-/// Tells whose processor the machine has, as CPUID leaf 0 names it.
+/// The processor's vendor in CPUID leaf 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Vendor {
     /// `GenuineIntel`.
     Intel,
-    /// `AuthenticAMD`; also what QEMU emulates without KVM.
+    /// `AuthenticAMD`; also QEMU's default without KVM.
     Amd,
 }
 
-/// Gives the address at which OVMF puts the lowest 64-bit BAR: the last eighth of the addresses that the processor
-/// has, given by their bits.
+/// Returns the address that OVMF gives the lowest 64-bit BAR: the start of the last eighth of the physical address space.
 ///
-/// With 40 bits of an AMD processor, the twelve gibibytes before 1 TiB are HyperTransport's, and OVMF goes to the next
-/// eighth before it that fits: so QEMU 7.2 without KVM with OVMF 2025.02.
+/// With 40 bits on an AMD processor, the 12 GiB below 1 TiB belong to HyperTransport, and OVMF uses the highest lower
+/// eighth that is free. Observed with QEMU 7.2 without KVM and OVMF 2025.02.
 ///
-/// The bits are those that OVMF counts, of the ones that CPUID leaf 0x80000008 tells: with four levels of paging 46 at
-/// most (47 before edk2-stable202402), with five 48. Of edk2-stable202211 and later:
+/// `address_bits` is the width that OVMF uses, from CPUID leaf 0x80000008: at most 46 with 4-level paging (47 before
+/// edk2-stable202402) and 48 with 5-level paging. Source: edk2-stable202211 and later,
 /// OvmfPkg/Library/PlatformInitLib/MemDetect.c `PlatformAddressWidthFromCpuid`, `PlatformDynamicMmioWindow`,
 /// `PlatformReservationConflictCB`.
 ///
 /// # Errors
-/// [`Error::AddressBits`] for what was never compared, or what OVMF does not take its window from: fewer than 40 bits, 40
-/// of an Intel processor, more than 46. Who knows the window of such a machine writes it down as it is.
+/// [`Error::AddressBits`] for widths that were never compared or that OVMF does not use: below 40, 40 on an Intel
+/// processor, above 46. For such a machine, set [`Machine::window`] directly if you know it.
 pub fn dynamic_window(address_bits: u8, vendor: Vendor) -> Result<u64, Error> {
     match (address_bits, vendor) {
         (40, Vendor::Amd) => Ok(0xc0_0000_0000),
@@ -221,7 +219,7 @@ pub fn dynamic_window(address_bits: u8, vendor: Vendor) -> Result<u64, Error> {
     }
 }
 
-/// Holds the files; [`measured`](Self::measured) gives them in their order.
+/// The files; [`measured`](Self::measured) returns them in the order of measurement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tables {
     /// `etc/table-loader`.
@@ -235,8 +233,8 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Gives names and bytes in the order in which firmware measures them: the loader's commands, then the files as
-    /// the commands allocate them.
+    /// Returns names and bytes in the order in which firmware measures them: the loader, then the files in the order of their
+    /// allocation.
     pub fn measured(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
         let log = self.tpm_log.as_deref().map(|log| (Blob::TpmLog.name(), log));
         let head = [("etc/table-loader", self.loader.as_slice()), (Blob::Rsdp.name(), &self.rsdp)];
@@ -244,11 +242,11 @@ impl Tables {
     }
 }
 
-/// Where memory lies, and what of it PCI has.
+/// The memory map.
 struct Layout {
-    /// Where RAM below 4 GiB ends.
+    /// The end of RAM below 4 GiB.
     low_memory: u64,
-    /// First and last address of PCI's memory above RAM.
+    /// First and last address of the 64-bit PCI window.
     window: (u64, u64),
 }
 
@@ -263,7 +261,7 @@ impl Machine {
         if self.memory == 0 || !self.memory.is_multiple_of(MEBIBYTE) || self.memory >= ADDRESSES {
             return Err(Error::Memory { found: self.memory });
         }
-        // pc_q35_init: from 2.75 GiB on, memory is split at 2 GiB, so that high memory is whole gibibytes.
+        // pc_q35_init: from 2.75 GiB on, memory is split at 2 GiB, which keeps high memory GiB-aligned.
         let low_memory = if self.memory < 0xb000_0000 { self.memory } else { 0x8000_0000 };
         let least = (4 * GIBIBYTE).saturating_add(self.memory - low_memory);
         let most = ADDRESSES - WINDOW - GIBIBYTE;
@@ -275,10 +273,10 @@ impl Machine {
         Ok(Layout { low_memory, window: (self.window, end - 1) })
     }
 
-    /// Gives the files of the machine.
+    /// Makes the files of the machine.
     ///
     /// # Errors
-    /// When the shape is one that was never compared with QEMU's.
+    /// [`Error`]: a shape that was never compared with QEMU.
     pub fn tables(&self) -> Result<Tables, Error> {
         let layout = self.layout()?;
         let mut loader = Loader::default();

@@ -1,21 +1,20 @@
-//! The verdict on evidence, from what a boot should have measured and what a policy allows.
+//! A verdict on evidence, from reference values and a policy.
 //!
 //! # Shape
 //!
 //! ```text
-//! Evidence<Unverified> ─┐                       ┌─ accepted: no reason against it
+//! Evidence<Unverified> ─┐                       ┌─ accepted: no reason to refuse
 //! Evidence<Verified> ───┼─ appraise ─> Verdict ─┤
 //! Reference, Policy ────┘                       └─ refused: every reason
 //! ```
 //!
-//! The world is closed. The log must replay to the registers that the evidence holds; in each register every event must
-//! be the next that the reference predicts, in order, none missing and none more; what the platform decides passes by its
-//! rule alone; no register holds anything else. The log's words (types, data) prove nothing: a digest that the data could
-//! explain must be theirs, and what the data merely name is never looked at.
+//! The appraisal is closed-world. The log must replay to the evidence's registers. In each register, the events must be
+//! exactly those that the reference predicts, in order. An event that the platform decides must satisfy its rule. Types
+//! and data in the log prove nothing: where the data can explain a digest, they must, and names in the data are ignored.
 //!
-//! An unverified quote is refused unless the policy allows it by name, and its verdict says so even then. Only a verifier
-//! of signatures makes `Evidence<Verified>`, and none is written yet: [`Verified`] has no value, so no code, here or
-//! outside, can pass a quote off as verified.
+//! An unverified quote is refused unless the policy explicitly allows it, and even then the verdict says so. Only a
+//! signature verifier may make `Evidence<Verified>`, and there is none yet: [`Verified`] has no values, so no code, here
+//! or elsewhere, can pass a quote off as verified.
 //!
 //! ```compile_fail
 //! use ovmf_measure::appraise::Verified;
@@ -25,11 +24,11 @@
 //! # Source
 //!
 //! IETF RFC 9334 (evidence, reference values, appraisal); Intel TDX Module Base Specification, 12 (what a quote covers).
-//! The replay of each public log that has a quote gives the quote's registers.
+//! Each public log that comes with a quote replays to the quote's registers.
 //!
 //! # Not here
 //!
-//! Signatures, TCB levels, collateral; reading of files; the words of a policy's file format beyond serde's.
+//! Signatures, TCB levels, collateral; reading files; a policy's file format (its types are serde's).
 
 mod closed;
 mod policy;
@@ -50,8 +49,7 @@ use crate::quote::{Attributes, Quote, Report, Td, Xfam};
 use crate::reference::{Platform, Profile, Reference, RegisterKind};
 use crate::replay;
 
-/// Holds what a machine says of itself: its registers, the log that should explain them, and how far the registers can
-/// be believed.
+/// A machine's claims: its registers, the log that should explain them, and whether their signature was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evidence<S> {
     held: Held,
@@ -59,15 +57,15 @@ pub struct Evidence<S> {
     signature: S,
 }
 
-/// Marks evidence whose signature nobody has checked.
+/// Marks evidence whose signature was not verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unverified(());
 
-/// Marks evidence whose signature, collateral and TCB level a verifier has checked; only the verifier makes it.
+/// Marks evidence whose signature, collateral and TCB level were verified. Only a verifier makes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verified(Verification);
 
-/// Stands for what the verifier found; as long as there is no verifier, there is no value of it.
+/// The verifier's result; it has no values as long as there is no verifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verification {}
 
@@ -77,9 +75,9 @@ mod sealed {
     impl Sealed for super::Verified {}
 }
 
-/// Says how far evidence can be believed; [`Unverified`] and [`Verified`] alone do.
+/// Whether a signature was verified; implemented by [`Unverified`] and [`Verified`] only.
 pub trait Trust: sealed::Sealed {
-    /// Tells it for the verdict.
+    /// Returns the entry for the verdict.
     fn signature(&self) -> Signature;
 }
 
@@ -95,7 +93,7 @@ impl Trust for Verified {
     }
 }
 
-/// Holds the registers of evidence.
+/// The registers of evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Held {
     Td(Box<Td>),
@@ -103,7 +101,7 @@ enum Held {
 }
 
 impl Evidence<Unverified> {
-    /// Takes a quote and the log of the same boot.
+    /// Makes evidence of a quote and the log of the same boot.
     pub fn of_quote(quote: &Quote, log: Log) -> Self {
         Evidence {
             held: Held::Td(Box::new(quote.td.clone())),
@@ -112,7 +110,7 @@ impl Evidence<Unverified> {
         }
     }
 
-    /// Takes a TDREPORT and the log of the same boot: nobody but the machine itself could verify it.
+    /// Makes evidence of a TDREPORT and the log of the same boot. Only the machine itself can verify a TDREPORT.
     pub fn of_report(report: &Report, log: Log) -> Self {
         Evidence {
             held: Held::Td(Box::new(report.td.clone())),
@@ -121,7 +119,7 @@ impl Evidence<Unverified> {
         }
     }
 
-    /// Takes the values of one bank of a TPM's PCRs and the log of the same boot.
+    /// Makes evidence of one bank of a TPM's PCRs and the log of the same boot.
     ///
     /// # Errors
     ///
@@ -144,12 +142,12 @@ impl Evidence<Unverified> {
 }
 
 impl<S> Evidence<S> {
-    /// Tells whose registers these are.
+    /// Returns whose registers these are.
     pub fn kind(&self) -> RegisterKind {
         self.log.kind
     }
 
-    /// Tells the registers' algorithm.
+    /// Returns the registers' algorithm.
     pub fn algorithm(&self) -> Algorithm {
         match &self.held {
             Held::Td(_) => Algorithm::Sha384,
@@ -157,7 +155,7 @@ impl<S> Evidence<S> {
         }
     }
 
-    /// Gives the registers that events are extended into.
+    /// Returns the registers that events are extended into.
     pub fn registers(&self) -> BTreeMap<Register, Digest> {
         match &self.held {
             Held::Td(td) => (0..).zip(td.rtmr).map(|(index, value)| (Register::Rtmr(index), value)).collect(),
@@ -168,33 +166,33 @@ impl<S> Evidence<S> {
     }
 }
 
-/// Says why there can be no verdict.
+/// An appraisal is impossible.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A PCR's number is none.
+    /// There is no PCR with this number.
     #[error("expected PCRs 0 to 23, found {found}")]
     PcrNumber {
         /// The number.
         found: u8,
     },
-    /// A PCR's value is of another bank.
-    #[error("expected a value of {expected} for PCR {pcr}, found one of {found}")]
+    /// A PCR's value is from another bank.
+    #[error("PCR {pcr}: expected a {expected} value, found {found}")]
     PcrAlgorithm {
         /// The PCR.
         pcr: u8,
         /// The bank's algorithm.
         expected: Algorithm,
-        /// The value's.
+        /// The value's algorithm.
         found: Algorithm,
     },
-    /// The policy leaves a register out that it must judge.
-    #[error("a policy cannot leave {register} unjudged: the image's identity is in it")]
+    /// The policy exempts a register that must be judged.
+    #[error("a policy cannot leave {register} unjudged: it identifies the image")]
     Unjudged {
         /// The register.
         register: Register,
     },
-    /// The reference names a register, or a digest's algorithm, that the platform does not have.
-    #[error("the reference's platform {platform} is of {kind:?} and {algorithm}, but has {found}")]
+    /// The reference has a register or a digest algorithm that does not exist on the platform.
+    #[error("the reference's platform {platform} is {kind:?} with {algorithm}, but has {found}")]
     Foreign {
         /// The platform's name.
         platform: String,
@@ -202,33 +200,31 @@ pub enum Error {
         kind: RegisterKind,
         /// Its algorithm.
         algorithm: Algorithm,
-        /// What does not belong there.
+        /// What does not belong.
         found: String,
     },
-    /// A register of the reference is not what its events lead to.
-    #[error(
-        "the reference's platform {platform} gives {register} as {found}, but its events lead to {expected}"
-    )]
+    /// A register of the reference is not what its own events give.
+    #[error("the reference's platform {platform} has {register} {found}, but its events give {expected}")]
     Inconsistent {
         /// The platform's name.
         platform: String,
         /// The register.
         register: Register,
-        /// What the events lead to.
+        /// The value by the events.
         expected: Digest,
-        /// What the reference says.
+        /// The value in the reference.
         found: Digest,
     },
 }
 
-/// Judges evidence by a reference and a policy.
+/// Appraises evidence against reference values and a policy.
 ///
-/// Of several platforms in the reference that the evidence could be of, one that accepts it decides, else the one with
-/// the fewest reasons against it.
+/// If the reference has several platforms of the evidence's kind, the verdict is from the one with the fewest reasons to
+/// refuse: none, if one accepts.
 ///
 /// # Errors
 ///
-/// [`Error`] when reference or policy contradict themselves; evidence that is not as it should be is a [`Verdict`].
+/// [`Error`] if the reference or the policy contradicts itself. Evidence that fails is a [`Verdict`].
 pub fn appraise<S: Trust>(
     evidence: &Evidence<S>,
     reference: &Reference,
@@ -285,7 +281,7 @@ pub fn appraise<S: Trust>(
     Ok(Verdict::new(reference, platform, signature, reasons, notes))
 }
 
-/// Judges what a TD is by itself.
+/// Judges the TD's identity fields.
 fn identity(td: &Td, policy: &Policy, reasons: &mut Vec<Reason>, notes: &mut Vec<Note>) {
     let rule = &policy.attributes;
     for bit in 0..u64::BITS {
@@ -310,7 +306,7 @@ fn identity(td: &Td, policy: &Policy, reasons: &mut Vec<Reason>, notes: &mut Vec
     let none = Algorithm::Sha384.zero();
     let service_td = td.mr_service_td.unwrap_or(none);
     field("mr_service_td", policy.mr_service_td.unwrap_or(none).to_string(), service_td.to_string());
-    // An Intel-signed module that is not for debugging: anything else is not the TDX module.
+    // Only an Intel-signed production module is the TDX module.
     field("mr_signer_seam", none.to_string(), td.mr_signer_seam.to_string());
     field("seam_attributes", 0u64.to_string(), td.seam_attributes.to_string());
     match &policy.report_data {
@@ -324,7 +320,7 @@ fn identity(td: &Td, policy: &Policy, reasons: &mut Vec<Reason>, notes: &mut Vec
     }
 }
 
-/// Gives the register that an event extends on a platform; `None` for one that the platform is not told of.
+/// Returns the register that an event extends on a platform; `None` if the platform does not receive it.
 fn register_of(event: &Event, kind: RegisterKind) -> Option<Register> {
     match (kind, event.witness) {
         (RegisterKind::Tdx, Witness::Both | Witness::Tdx) => rtmr_of_pcr(event.pcr).map(Register::Rtmr),
@@ -333,12 +329,12 @@ fn register_of(event: &Event, kind: RegisterKind) -> Option<Register> {
     }
 }
 
-/// Checks that a platform's registers are what its own events lead to.
+/// Checks that a platform's registers are what its own events give.
 fn check(platform: &Platform) -> Result<(), Error> {
     let (kind, algorithm) = (platform.kind, platform.algorithm);
     let foreign = |found: String| Error::Foreign { platform: platform.name.clone(), kind, algorithm, found };
     if kind == RegisterKind::Tdx && algorithm != Algorithm::Sha384 {
-        return Err(foreign("no register of that algorithm".to_string()));
+        return Err(foreign("no register with that algorithm".to_string()));
     }
     let mut led_to: BTreeMap<Register, Option<Digest>> = BTreeMap::new();
     for event in &platform.events {
@@ -349,7 +345,7 @@ fn check(platform: &Platform) -> Result<(), Error> {
         let value = led_to.entry(register).or_insert(Some(replay::reset_value(register, algorithm)));
         *value = match &event.expected {
             Expected::Exact(digest) if digest.algorithm() != algorithm => {
-                return Err(foreign(alloc::format!("a digest of {}", digest.algorithm())));
+                return Err(foreign(alloc::format!("a {} digest", digest.algorithm())));
             }
             Expected::Exact(digest) => value.map(|value| value.extended(digest)),
             Expected::PlatformGiven(_) => None,
@@ -360,7 +356,7 @@ fn check(platform: &Platform) -> Result<(), Error> {
             (kind, register),
             (RegisterKind::Tdx, Register::Rtmr(_)) | (RegisterKind::Tpm, Register::Pcr(_))
         );
-        // MRTD is in a list of its own, and may stand here too when it is one of it.
+        // MRTD has a list of its own; here it must be one of that list.
         let listed = *register == Register::Mrtd && platform.mrtd.iter().any(|mrtd| mrtd.digest == *found);
         if !fits && !listed {
             return Err(foreign(register.to_string()));
@@ -375,7 +371,7 @@ fn check(platform: &Platform) -> Result<(), Error> {
     Ok(())
 }
 
-/// Judges evidence by one platform.
+/// Judges evidence against one platform.
 fn judge<S>(evidence: &Evidence<S>, platform: &Platform, policy: &Policy) -> (Vec<Reason>, Vec<Note>) {
     let (mut reasons, mut notes) = (Vec::new(), Vec::new());
     if let Held::Td(td) = &evidence.held {
@@ -405,7 +401,7 @@ fn judge<S>(evidence: &Evidence<S>, platform: &Platform, policy: &Policy) -> (Ve
     let held = evidence.registers();
     let judged = judged(evidence.kind(), logged.keys().chain(predicted.keys()).copied());
     for (register, value) in held.iter().filter(|(register, _)| !judged.contains(register)) {
-        // What nothing was extended into needs no judge.
+        // A register at its reset value needs no judging.
         if *value != replay::reset_value(*register, algorithm) {
             notes.push(Note::NotJudged { register: *register });
         }
@@ -419,7 +415,7 @@ fn judge<S>(evidence: &Evidence<S>, platform: &Platform, policy: &Policy) -> (Ve
         }
         let events = logged.get(&register).map_or(&[][..], Vec::as_slice);
         let runtime = policy.runtime.get(&register).map_or(&[][..], Vec::as_slice);
-        // What the log already tells of the run time is not told again.
+        // Runtime digests that the log already contains are not extended twice.
         let told = closed::told(events, runtime);
         let start = at_start.get(&register).copied();
         let start = start.unwrap_or_else(|| replay::reset_value(register, algorithm));
@@ -453,7 +449,7 @@ fn judge<S>(evidence: &Evidence<S>, platform: &Platform, policy: &Policy) -> (Ve
     (reasons, notes)
 }
 
-/// Gives the registers that are judged: each RTMR; each PCR of the firmware, and every other that is predicted or logged.
+/// Returns the registers to judge: every RTMR; PCRs 0 to 7 and any other that is predicted or logged.
 fn judged(kind: RegisterKind, touched: impl Iterator<Item = Register>) -> BTreeSet<Register> {
     let always: Vec<Register> = match kind {
         RegisterKind::Tdx => (0..4).map(Register::Rtmr).collect(),

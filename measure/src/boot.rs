@@ -1,11 +1,11 @@
-//! The events of a whole boot, from the firmware, the machine and the image.
+//! The events of a whole boot, from firmware, machine and image.
 //!
 //! # Shape
 //!
 //! ```text
 //! firmware   TPM: its version, PEIFV, DXEFV      TD: TD HOB, CFV
 //! variables  SecureBoot PK KEK db dbx, separator
-//! machine    ACPI: the files that the loader allocates, and the loader; SMBIOS; BootOrder, each Boot####
+//! machine    ACPI: the table loader and the files that it allocates; SMBIOS; BootOrder, each Boot####
 //! image      "Calling EFI Application…", separators, GPT, the UKI, the stub's sections, the kernel, its command line
 //!            and initrd, "Exit Boot Services…" twice
 //! -kernel    the UKI before the boot options, no GPT
@@ -14,13 +14,13 @@
 //! # Source
 //!
 //! edk2 `SecurityPkg/Tcg/Tcg2Dxe`, `SecurityPkg/Tcg/Tcg2Pei`, `OvmfPkg/Tcg/TdTcg2Dxe`, `OvmfPkg/AcpiPlatformDxe`,
-//! `OvmfPkg/Library/PlatformBootManagerLib`, `MdeModulePkg/Library/UefiBootManagerLib`: compared event by event with what
-//! Debian's OVMF 2022.11, 2025.02 and 2026.08 measure of our images in QEMU with swtpm, and with logs of TDs.
+//! `OvmfPkg/Library/PlatformBootManagerLib`, `MdeModulePkg/Library/UefiBootManagerLib`. Compared event by event with boots
+//! of this project's images in QEMU with swtpm and Debian's OVMF 2022.11, 2025.02 and 2026.08, and with logs of TDs.
 //!
 //! # Not here
 //!
-//! MRTD ([`crate::mrtd`]); a boot loader between firmware and UKI; with `-kernel`, what is no UKI, or has an initrd or a command
-//! line of QEMU's beside it.
+//! MRTD ([`crate::mrtd`]); a boot loader between firmware and UKI; `-kernel` with anything but a UKI, or together with
+//! `-initrd` or `-append`.
 
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
@@ -44,72 +44,70 @@ const DISK: &str = "disk";
 const UKI: &str = "uki";
 const PROGRAM: EventType = EventType::EV_EFI_BOOT_SERVICES_APPLICATION;
 const AUTHENTICODE: &str = "Authenticode: the ranges, one after another";
-/// The text that the firmware measures of an application that it starts.
+/// The action that the firmware measures before it starts a boot option.
 const CALLING: &str = "Calling EFI Application from Boot Option";
-/// The texts that the firmware measures as the kernel takes over.
+/// The actions that the firmware measures when the kernel exits boot services.
 const EXITING: [&str; 2] = ["Exit Boot Services Invocation", "Exit Boot Services Returned with Success"];
-/// The file of the TPM's log that the loader allocates, of zeros: QEMU's `TPM_LOG_AREA_MINIMUM_SIZE`.
+/// Size of the zeroed file for the TPM's log that the loader allocates: QEMU's `TPM_LOG_AREA_MINIMUM_SIZE`.
 const TPM_LOG: usize = 64 << 10;
 
-/// Says why a boot cannot be told.
+/// The events of a boot cannot be predicted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The UKI cannot be read.
+    /// The UKI is invalid.
     #[error(transparent)]
     Stub(#[from] stub::Error),
-    /// The kernel in it cannot be read.
+    /// The kernel in the UKI is invalid.
     #[error("kernel in the UKI")]
     Kernel(#[source] crate::pe::Error),
     /// The command line is not text.
     #[error(transparent)]
     Linux(#[from] linux::Error),
-    /// The partition table cannot be read.
+    /// The partition table is invalid.
     #[error(transparent)]
     Gpt(#[from] gpt::Error),
-    /// The firmware cannot be read.
+    /// The firmware is invalid.
     #[error(transparent)]
     Firmware(#[from] crate::firmware::Error),
-    /// Its variables cannot be read.
+    /// The firmware's variables are invalid.
     #[error(transparent)]
     Variable(#[from] variable::Error),
-    /// Its TD HOB cannot be made.
+    /// The TD HOB cannot be computed.
     #[error(transparent)]
     TdHob(#[from] td_hob::Error),
-    /// As many digests are needed as there are preimages.
+    /// The number of digests differs from the number of preimages.
     #[error("expected the digests of {expected} preimages, found {found}")]
     Digests {
-        /// Preimages.
+        /// The number of preimages.
         expected: usize,
-        /// Digests given.
+        /// The number of digests.
         found: usize,
     },
-    /// The firmware does not tell a TD's registers of the boot.
-    #[error(
-        "firmware {firmware}: expected one that extends a TD's registers, found none of edk2's TdTcg2Dxe in it"
-    )]
+    /// The firmware does not extend RTMRs.
+    #[error("firmware {firmware} does not extend RTMRs: expected edk2's TdTcg2Dxe in it")]
     NotForTdx {
         /// SHA-256 of the firmware.
         firmware: Digest,
     },
-    /// The firmware would refuse the image.
+    /// The firmware would reject the image.
     #[error(
-        "firmware has Secure Boot on, and no certificate of its db signed the UKI: expected one of {expected}"
+        "Secure Boot is on, and the UKI is not signed with any of the {expected} certificates in the firmware's db"
     )]
     NotSigned {
-        /// Certificates of db.
+        /// The number of certificates in db.
         expected: usize,
     },
-    /// Both digests and image must be of one algorithm.
-    #[error("image hashed with {found:?}, expected {expected:?}")]
+    /// Firmware and image were hashed with different algorithms.
+    #[error("image was hashed with {found}, expected {expected}")]
     Algorithm {
-        /// What the registers have.
+        /// The firmware's algorithm.
         expected: Algorithm,
-        /// What the image has.
+        /// The image's algorithm.
         found: Algorithm,
     },
 }
 
-/// What of an image is hashed, parsed but not hashed yet.
+/// The preimages of an image's events, parsed but not hashed.
 #[derive(Debug, Clone)]
 pub struct Plan<'a> {
     preimages: Vec<Preimage<'a>>,
@@ -118,7 +116,7 @@ pub struct Plan<'a> {
     signature: &'a [u8],
 }
 
-/// One event of the image: what it is, and which digest of which preimage it has.
+/// An event of the image: its role, and its digest as a cut of a preimage.
 #[derive(Debug, Clone)]
 struct Part {
     role: Role,
@@ -137,12 +135,12 @@ enum Role {
 }
 
 impl<'a> Plan<'a> {
-    /// Reads a UKI, and the first sectors of the disk that it boots from (at least [`gpt::TABLE`] bytes); without a disk
-    /// there is no event of a partition table.
+    /// Reads a UKI and the first sectors of the disk that it boots from, at least [`gpt::TABLE`] bytes. Without a disk there
+    /// is no partition table event.
     ///
     /// # Errors
     ///
-    /// [`Error`]: what firmware would not boot, or what these rules do not cover.
+    /// [`Error`]: an image that firmware would not boot, or that the rules do not cover.
     pub fn read(uki: &'a [u8], disk: Option<&'a [u8]>) -> Result<Self, Error> {
         let image = Uki::read(uki)?;
         let mut plan = Plan {
@@ -160,7 +158,7 @@ impl<'a> Plan<'a> {
         plan.preimages.push(initrd);
         for (name, content) in image.sections() {
             match (*name, cut) {
-                // The initrd begins with the section: both cost one pass.
+                // The initrd starts with this section: one pass gives both digests.
                 (".initrd", 1) => {
                     plan.parts.push(Part { role: Role::Section(name), preimage: initrd_index, cut: 0 });
                 }
@@ -179,12 +177,12 @@ impl<'a> Plan<'a> {
         Ok(plan)
     }
 
-    /// Gives what is hashed; the largest take as long as the whole, so that threads help.
+    /// Returns the preimages. They can be hashed in parallel; the largest dominate.
     pub fn preimages(&self) -> &[Preimage<'a>] {
         &self.preimages
     }
 
-    /// Takes the digests of all preimages, in their order.
+    /// Combines the digests of all preimages, in order, into a hashed image.
     ///
     /// # Errors
     ///
@@ -206,7 +204,7 @@ impl<'a> Plan<'a> {
         Ok(Image { algorithm, parts, stub: self.stub, signature: self.signature.to_vec() })
     }
 
-    /// Hashes everything, in one thread.
+    /// Hashes all preimages in one thread.
     ///
     /// # Errors
     ///
@@ -221,10 +219,10 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// A part's digest, and the ranges of its file that it covers.
+/// A part's role, its digest, and the ranges of its file that the digest covers.
 type Hashed = (Role, Digest, Vec<(u64, u64)>);
 
-/// An image that was hashed: all that the events of a boot need of it, whatever the machine.
+/// A hashed image: everything that the events of its boot depend on, on any machine.
 #[derive(Debug, Clone)]
 pub struct Image {
     algorithm: Algorithm,
@@ -234,7 +232,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// Tells what it was hashed with.
+    /// Returns the algorithm it was hashed with.
     pub const fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
@@ -244,7 +242,7 @@ impl Image {
         part.map(|(_, digest, ranges)| (digest, ranges.as_slice()))
     }
 
-    /// Gives the entry of db (its owner's GUID, a certificate) whose certificate the UKI's signature carries.
+    /// Returns the db entry (owner's GUID, certificate) whose certificate is in the UKI's signature.
     fn signer<'b>(&self, entries: &[&'b [u8]]) -> Option<&'b [u8]> {
         let carried = |entry: &&&[u8]| {
             let certificate = entry.get(16..).unwrap_or_default();
@@ -255,7 +253,7 @@ impl Image {
     }
 }
 
-/// The ACPI tables that a machine is given, as QEMU's fw_cfg holds them.
+/// A machine's ACPI files in QEMU's fw_cfg.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcpiFiles {
     /// `etc/table-loader`.
@@ -272,30 +270,30 @@ impl From<crate::acpi::Tables> for AcpiFiles {
     }
 }
 
-/// How a machine comes to the UKI.
+/// How a machine boots the UKI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Start {
-    /// The firmware finds it on the disk.
+    /// From the disk.
     #[default]
     Disk,
-    /// QEMU's `-kernel` hands it over; the firmware starts it before it looks at a disk.
+    /// With QEMU's `-kernel`; the firmware starts it before it searches any disk.
     Kernel,
 }
 
-/// A QEMU machine of our shape: q35, one disk, which is booted or has the root file system.
+/// A QEMU machine: q35 with one disk, which is booted or holds the root file system.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    /// How it comes to the UKI.
+    /// How it boots the UKI.
     pub start: Start,
-    /// Bytes of memory.
+    /// Memory in bytes.
     pub memory: u64,
-    /// Its ACPI tables; without them the events of the tables are the platform's.
+    /// Its ACPI files; without them, their events are platform-given.
     pub acpi: Option<AcpiFiles>,
-    /// The slot on PCI bus 0 of the virtio disk that is booted.
+    /// The PCI slot, on bus 0, of the virtio disk that is booted.
     pub disk_slot: u8,
 }
 
-/// A firmware whose own part of every boot was hashed.
+/// Hashed firmware: its part of every boot.
 #[derive(Debug, Clone)]
 pub struct Code {
     algorithm: Algorithm,
@@ -304,9 +302,9 @@ pub struct Code {
     variables: [(&'static str, [u8; 16], Vec<u8>); 5],
     secure_boot: SecureBoot,
     certificates: Vec<Vec<u8>>,
-    /// Whether the variables hold boot options, among which the firmware sorts its own.
+    /// Whether the variables have boot options, which the firmware merges its own into.
     boot_options: BootOptions,
-    /// What was seen of PEIFV, which code changes in memory before it is measured.
+    /// The known digests of PEIFV, whose code changes itself in memory before it is measured.
     pei: Vec<Digest>,
 }
 
@@ -317,13 +315,13 @@ enum BootOptions {
 }
 
 impl Code {
-    /// Tells what QEMU's ACPI tables tell of system management mode where the machine has it.
+    /// Returns the firmware's use of system management mode, as it shows in QEMU's ACPI tables.
     pub const fn smm(&self) -> Smm {
         if self.profile.smm.is_present() { Smm::Negotiated } else { Smm::On }
     }
 
-    /// Reads what a boot measures of a firmware; `variables` replace those of the image, as QEMU's second flash does;
-    /// `pei` are the digests of PEIFV that were seen in logs of this firmware.
+    /// Hashes what a boot measures of firmware. `variables` replace those of the image, like QEMU's second flash; `pei` are
+    /// digests of PEIFV from logs of this firmware.
     ///
     /// # Errors
     ///
@@ -335,7 +333,7 @@ impl Code {
         variables: Option<&[u8]>,
         pei: &[Digest],
     ) -> Result<Self, Error> {
-        // Without sections, the image begins with its variables.
+        // Without sections, the image starts with its variables.
         let cfv = match firmware.sections() {
             [] => None,
             _ => Some(firmware.section(Kind::Cfv)?),
@@ -370,7 +368,7 @@ impl Code {
     }
 }
 
-/// Events that are being put together.
+/// A list of events under construction.
 struct Events {
     algorithm: Algorithm,
     witness: Witness,
@@ -390,7 +388,7 @@ impl Events {
         self.events.push(event);
     }
 
-    /// Bytes that a rule makes.
+    /// Adds an event whose bytes a rule makes.
     fn made(
         &mut self,
         pcr: u8,
@@ -445,7 +443,7 @@ fn rule_source(file: &str, rule: impl Into<String>) -> Source {
     Source { file: file.into(), ranges: Vec::new(), rule: rule.into() }
 }
 
-/// Gives the events of a QEMU machine that boots the image from its disk, in their order.
+/// Returns the events of a QEMU machine that boots the image, in order.
 ///
 /// # Errors
 ///
@@ -506,7 +504,7 @@ pub fn qemu(
     }
     match (code.boot_options, machine.start, profile.boot_menu.is_present()) {
         (BootOptions::None, Start::Disk, _) => boot_options(&mut events, profile, Some(machine.disk_slot)),
-        // Before the firmware has looked for anything to boot, it knows its own setup alone.
+        // Before the firmware has searched for boot options, it has only its own.
         (BootOptions::None, Start::Kernel, false) => boot_options(&mut events, profile, None),
         (BootOptions::There, ..) | (_, Start::Kernel, true) => {
             let rule = Expected::PlatformGiven(PlatformRule::FromData { at_most: 17 });
@@ -524,7 +522,7 @@ pub fn qemu(
     Ok(events.events)
 }
 
-/// Gives the events of a platform that its file tells, and the image's behind them.
+/// Returns a platform's events (`before`, from its file) followed by the image's.
 ///
 /// # Errors
 ///
@@ -595,9 +593,9 @@ fn acpi(events: &mut Events, listener: Listener, files: Option<&AcpiFiles>) {
     }
 }
 
-/// The items of fw_cfg that edk2-stable202505 and later read early and measure (OvmfPkg/Library/QemuFwCfgLib,
-/// QemuFwCfgCacheInit.c). Of its list this machine has two: no menu was asked for, and one disk has a boot index. The log
-/// holds their names, the digests are of their contents.
+/// Adds the fw_cfg items that edk2-stable202505 and later read early and measure (OvmfPkg/Library/QemuFwCfgLib,
+/// QemuFwCfgCacheInit.c). This machine has two: no boot menu, and one disk with a boot index. The log has their names, the
+/// digests are of their contents.
 fn fw_cfg(events: &mut Events, start: Start, slot: u8) {
     let kind = EventType::EV_PLATFORM_CONFIG_FLAGS;
     let order = boot_order(start, slot);
@@ -608,8 +606,8 @@ fn fw_cfg(events: &mut Events, start: Start, slot: u8) {
     }
 }
 
-/// `bootorder` of fw_cfg for one virtio disk on PCI bus 0: Open Firmware paths on lines of their own, a NUL at the end. For
-/// `-kernel`, QEMU puts its own program for older firmware first.
+/// Returns fw_cfg's `bootorder` for one virtio disk on PCI bus 0: Open Firmware paths, one per line, with a NUL at the
+/// end. With `-kernel`, QEMU puts its own option ROM first.
 pub fn boot_order(start: Start, slot: u8) -> Vec<u8> {
     let first = match start {
         Start::Disk => "",
@@ -618,7 +616,7 @@ pub fn boot_order(start: Start, slot: u8) -> Vec<u8> {
     alloc::format!("{first}/pci@i0cf8/scsi@{slot:x}/disk@0,0\0").into_bytes()
 }
 
-/// The files that a loader script allocates, in order: commands of 128 bytes, 1 is ALLOCATE, with the name at 4.
+/// Returns the files that a loader script allocates, in order: commands of 128 bytes, 1 is ALLOCATE, the name at 4.
 fn allocated(loader: &[u8]) -> Vec<String> {
     let allocate = loader.chunks_exact(128).filter(|command| crate::field::u32(command, 0) == Some(1));
     let name = |command: &[u8]| {
@@ -629,7 +627,7 @@ fn allocated(loader: &[u8]) -> Vec<String> {
     allocate.map(name).collect()
 }
 
-/// A load option: attributes u32, length of the paths u16, description, paths, more.
+/// Makes a load option: attributes u32, length of the paths u16, description, paths, optional data.
 fn load_option(attributes: u32, description: &str, path: &[u8], more: &[u8]) -> Vec<u8> {
     let mut option = attributes.to_le_bytes().to_vec();
     option.extend((path.len() as u16).to_le_bytes());
@@ -641,15 +639,15 @@ fn load_option(attributes: u32, description: &str, path: &[u8], more: &[u8]) -> 
 
 /// Ends a device path.
 const PATH_END: [u8; 4] = [0x7f, 0xff, 4, 0];
-/// Marks an option that the boot manager itself made: 8108ac4e-9f11-4d59-850e-e21a522c59b2.
+/// Optional data of options that the boot manager made: 8108ac4e-9f11-4d59-850e-e21a522c59b2.
 const MADE: [u8; 16] =
     [0x4e, 0xac, 0x08, 0x81, 0x11, 0x9f, 0x59, 0x4d, 0x85, 0x0e, 0xe2, 0x1a, 0x52, 0x2c, 0x59, 0xb2];
-/// The volume of drivers, 7cb8bdc9-f8eb-4f34-aaea-3ee4af6516a1.
+/// DXEFV, 7cb8bdc9-f8eb-4f34-aaea-3ee4af6516a1.
 const DXE_VOLUME: [u8; 16] =
     [0xc9, 0xbd, 0xb8, 0x7c, 0xeb, 0xf8, 0x34, 0x4f, 0xaa, 0xea, 0x3e, 0xe4, 0xaf, 0x65, 0x16, 0xa1];
 const ACTIVE: u32 = 1;
 const HIDDEN: u32 = 8;
-/// An application, not a boot option proper.
+/// LOAD_OPTION_CATEGORY_APP.
 const APPLICATION: u32 = 0x100;
 
 fn volume_option(attributes: u32, description: &str, file: &[u8; 16]) -> Vec<u8> {
@@ -661,8 +659,8 @@ fn volume_option(attributes: u32, description: &str, file: &[u8; 16]) -> Vec<u8>
     load_option(attributes, description, &path, &[])
 }
 
-/// BootOrder and its options: the disk that has a boot index, then what the firmware brings along. Without a disk: what it
-/// knows before it has looked for any.
+/// Adds BootOrder and its options: the disk with a boot index, then the firmware's own. Without a disk: the options before
+/// the firmware has searched for any.
 fn boot_options(events: &mut Events, profile: &Profile, disk: Option<u8>) {
     let mut options: Vec<Vec<u8>> = Vec::new();
     let menu = profile.boot_menu.is_present();
@@ -701,7 +699,7 @@ fn boot_options(events: &mut Events, profile: &Profile, disk: Option<u8>) {
     }
 }
 
-/// What the firmware measures as it calls a boot option.
+/// Adds what the firmware measures when it starts a boot option.
 fn ready(events: &mut Events, listener: Listener, code: Option<&Code>) {
     events.action(4, CALLING);
     match (listener, code.map(|code| code.profile.separator)) {
@@ -711,9 +709,9 @@ fn ready(events: &mut Events, listener: Listener, code: Option<&Code>) {
     }
 }
 
-/// What the firmware measures as it loads the UKI.
+/// Adds what the firmware measures when it loads the UKI.
 fn load(events: &mut Events, code: Option<&Code>, start: Start, image: &Image) -> Result<(), Error> {
-    // Of the handlers that firmware asks about a file, that of Secure Boot is asked before the one that measures.
+    // The firmware verifies an image before it measures it.
     if let Some(code) = code.filter(|code| code.secure_boot == SecureBoot::On) {
         let entries: Vec<&[u8]> = code.certificates.iter().map(Vec::as_slice).collect();
         let entry = image.signer(&entries).ok_or(Error::NotSigned { expected: entries.len() })?;
@@ -728,7 +726,7 @@ fn load(events: &mut Events, code: Option<&Code>, start: Start, image: &Image) -
     Ok(())
 }
 
-/// What the UKI's stub and its kernel measure.
+/// Adds what the UKI's stub and kernel measure.
 fn run(events: &mut Events, listener: Listener, secure_boot: SecureBoot, image: &Image) {
     let tpm = listener == Listener::Tpm;
     if tpm || image.stub.extends_rtmrs() {
@@ -756,14 +754,14 @@ fn run(events: &mut Events, listener: Listener, secure_boot: SecureBoot, image: 
     EXITING.iter().for_each(|text| events.action(5, text));
 }
 
-/// Gives the value of every register that only exact events are extended into, after all of them.
+/// Returns the final value of every register that only exact events extend.
 pub fn registers(algorithm: Algorithm, events: &[Event]) -> BTreeMap<Register, Digest> {
     let mut values: BTreeMap<Register, Option<Digest>> = BTreeMap::new();
     let tdx = events.iter().any(|event| event.witness != Witness::Tpm);
     if tdx {
         values.extend((0..4).map(|index| (Register::Rtmr(index), Some(algorithm.zero()))));
     } else {
-        // What is not extended before the kernel runs is the kernel's and its programs' to extend.
+        // PCRs without predicted events belong to the kernel and its programs.
         values.extend(events.iter().map(|event| (Register::Pcr(event.pcr), Some(algorithm.zero()))));
     }
     for event in events {
@@ -786,7 +784,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_items_of_fw_cfg_are_hashed_not_their_names() {
+    fn fw_cfg_items_are_hashed_by_content_not_by_name() {
         let algorithm = Algorithm::Sha384;
         let mut events = Events { algorithm, witness: Witness::Tdx, events: Vec::new() };
         fw_cfg(&mut events, Start::Disk, 0x1f);

@@ -1,9 +1,9 @@
-//! Digests, and the registers that they are extended into.
+//! Digests, and how a register is extended with one.
 //!
 //! # Shape
 //!
 //! ```text
-//! register' = H(register ‖ digest)        both as long as H's output; 32 or 48 bytes
+//! register' = H(register ‖ digest)        both as long as H's output, 32 or 48 bytes
 //! ```
 //!
 //! # Source
@@ -17,7 +17,7 @@ use core::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Digest as _;
 
-/// Names a hash algorithm of a TPM bank; TDX knows SHA-384 alone.
+/// Names the hash algorithm of a TPM bank; TDX has SHA-384 only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Algorithm {
@@ -28,7 +28,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Gives the bytes of a digest.
+    /// Returns the size of a digest in bytes.
     pub const fn size(self) -> usize {
         match self {
             Algorithm::Sha256 => 32,
@@ -36,7 +36,7 @@ impl Algorithm {
         }
     }
 
-    /// Hashes what `pieces` are one after another.
+    /// Hashes the concatenation of `pieces`.
     pub fn of_pieces<'a>(self, pieces: impl IntoIterator<Item = &'a [u8]>) -> Digest {
         match self {
             Algorithm::Sha256 => {
@@ -57,7 +57,7 @@ impl Algorithm {
         self.of_pieces([bytes])
     }
 
-    /// Gives a register as it is at power on: zeros.
+    /// Returns a register's value at power on: zeros.
     pub const fn zero(self) -> Digest {
         match self {
             Algorithm::Sha256 => Digest::Sha256([0; 32]),
@@ -75,17 +75,17 @@ impl fmt::Display for Algorithm {
     }
 }
 
-/// Holds a digest, or a register's value.
+/// A digest, or a register's value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Digest {
-    /// Of SHA-256.
+    /// SHA-256.
     Sha256([u8; 32]),
-    /// Of SHA-384.
+    /// SHA-384.
     Sha384([u8; 48]),
 }
 
 impl Digest {
-    /// Tells what it was hashed with.
+    /// Returns the algorithm that made it.
     pub const fn algorithm(&self) -> Algorithm {
         match self {
             Digest::Sha256(_) => Algorithm::Sha256,
@@ -93,7 +93,7 @@ impl Digest {
         }
     }
 
-    /// Gives its bytes.
+    /// Returns its bytes.
     pub const fn as_bytes(&self) -> &[u8] {
         match self {
             Digest::Sha256(bytes) => bytes,
@@ -101,7 +101,7 @@ impl Digest {
         }
     }
 
-    /// Takes 32 or 48 bytes; `None` for any other number.
+    /// Makes a digest of 32 or 48 bytes; `None` for any other length.
     pub fn from_bytes(bytes: &[u8]) -> Option<Digest> {
         match bytes.len() {
             32 => bytes.try_into().ok().map(Digest::Sha256),
@@ -110,7 +110,7 @@ impl Digest {
         }
     }
 
-    /// Gives the register's value after `digest` was extended into it; of the register's own algorithm.
+    /// Returns the register's value after an extend with `digest`, using the register's own algorithm.
     #[must_use]
     pub fn extended(&self, digest: &Digest) -> Digest {
         self.algorithm().of_pieces([self.as_bytes(), digest.as_bytes()])
@@ -129,7 +129,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Says why text is no digest.
+/// Text is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected 64 or 96 hexadecimal digits, found {found:?}")]
 pub struct NotADigest {

@@ -1,22 +1,22 @@
-//! Where a file of an EFI system partition lies, from those of the partition's bytes that say so.
+//! The location of a file in an EFI system partition, reading only the bytes that are needed to find it.
 //!
 //! # Shape
 //!
 //! ```text
-//! sector 0     bytes a sector u16 at 11, sectors a cluster u8 at 13, reserved sectors u16 at 14, FATs u8 at 16,
-//!              sectors in all u32 at 32, sectors a FAT u32 at 36, the root's cluster u32 at 44
-//! FAT          the next cluster, 28 bits of 4 bytes each; 0x0ffffff8 and above end a chain
-//! directory    entries of 32 bytes; the parts of a long name stand before the entry, last part first
+//! sector 0     bytes per sector u16 at 11, sectors per cluster u8 at 13, reserved sectors u16 at 14, FATs u8 at 16,
+//!              total sectors u32 at 32, sectors per FAT u32 at 36, cluster of the root directory u32 at 44
+//! FAT          u32 for each cluster: its low 28 bits are the next one; 0x0ffffff8 and above end a chain
+//! directory    entries of 32 bytes; the parts of a long name precede the entry, last part first
 //! ```
 //!
 //! # Source
 //!
-//! UEFI 2.10, 13.3.1 (FAT32 on a fixed disk) and 3.5.1.1; *FAT32 File System Specification* 1.03. Read back: partitions
-//! that mtools and this project write.
+//! UEFI 2.10, 13.3.1 (FAT32 on a fixed disk) and 3.5.1.1; *FAT32 File System Specification* 1.03. Checked with partitions
+//! written by mtools and by this project.
 //!
 //! # Not here
 //!
-//! FAT12 and FAT16, which UEFI wants of removable media alone; writing.
+//! FAT12 and FAT16, which UEFI requires for removable media only; writing.
 
 use alloc::vec::Vec;
 
@@ -33,7 +33,7 @@ const END: u32 = 0x0fff_fff8;
 /// "A FAT directory must not be larger than 65,536 × 32 bytes".
 const MOST_DIRECTORY: usize = 65_536 * ENTRY;
 
-/// Says why a file cannot be found.
+/// A file cannot be found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A field has a value that is not allowed.
@@ -41,52 +41,52 @@ pub enum Error {
     Field {
         /// The field.
         field: &'static str,
-        /// Where it is.
+        /// Its offset.
         offset: u64,
-        /// What is allowed.
+        /// The allowed values.
         expected: &'static str,
-        /// What stands there.
+        /// Its value.
         found: u64,
     },
     /// The partition has no such file.
     #[error("EFI system partition has no {name} in the directory at cluster {cluster}")]
     Missing {
-        /// The file's or folder's name.
+        /// The name of the file or directory.
         name: &'static str,
         /// The directory's first cluster.
         cluster: u32,
     },
-    /// A chain of clusters does not end, or ends before the file does.
+    /// A chain of clusters is cyclic, leaves the partition, or ends before the file does.
     #[error(
         "EFI system partition, chain from cluster {cluster}: expected {expected} clusters, found {found}"
     )]
     Chain {
         /// The first cluster.
         cluster: u32,
-        /// How many there should be, at the most.
+        /// The maximum length of the chain.
         expected: u64,
-        /// How many there are before it breaks off or returns to itself.
+        /// Clusters found before it breaks or exceeds that.
         found: u64,
     },
-    /// Bytes that there should be are not given.
+    /// Bytes cannot be read.
     #[error("EFI system partition: expected {length} bytes at offset {offset:#x}, which cannot be read")]
     Unreadable {
-        /// Where.
+        /// Their offset.
         offset: u64,
-        /// How many.
+        /// Their number.
         length: usize,
     },
 }
 
-/// A partition's bytes, read as they are asked for: some kilobytes of many megabytes.
+/// Random access to a partition's bytes: some kilobytes out of many megabytes.
 pub trait Sectors {
-    /// Length in bytes.
+    /// Returns its length in bytes.
     fn length(&self) -> u64;
 
-    /// Appends so many bytes from `offset` on; `None` where there are fewer, or where they cannot be read.
+    /// Appends `length` bytes from `offset`; `None` if there are fewer or reading fails.
     fn append(&self, offset: u64, length: usize, bytes: &mut Vec<u8>) -> Option<()>;
 
-    /// So many bytes from `offset` on; `None` likewise.
+    /// Returns `length` bytes from `offset`; `None` if there are fewer or reading fails.
     fn read(&self, offset: u64, length: usize) -> Option<Vec<u8>> {
         let mut bytes = Vec::with_capacity(length);
         self.append(offset, length, &mut bytes)?;
@@ -114,7 +114,7 @@ struct Fat<'a> {
     cluster_size: usize,
 }
 
-/// Finds the program that firmware starts; gives its pieces, each an offset in the partition and a length.
+/// Finds the program that firmware starts. Returns offset and length of each piece in the partition.
 ///
 /// # Errors
 ///
@@ -138,7 +138,7 @@ pub fn boot_program(partition: &dyn Sectors) -> Result<Vec<(u64, u64)>, Error> {
 pub fn read_boot_program(partition: &dyn Sectors) -> Result<Vec<u8>, Error> {
     let pieces = boot_program(partition)?;
     let whole: u64 = pieces.iter().map(|(_, length)| length).sum();
-    // No longer than the directory says, whose file lies in the partition.
+    // At most the size in the directory, and the pieces lie in the partition.
     let mut program = Vec::with_capacity(usize::try_from(whole).unwrap_or_default());
     for (offset, length) in pieces {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -160,11 +160,11 @@ impl<'a> Fat<'a> {
         }
         let sector = word(11);
         if !(512..=4096).contains(&sector) || !sector.is_power_of_two() {
-            return wrong("bytes a sector", 11, "512 to 4096", sector);
+            return wrong("bytes per sector", 11, "512 to 4096", sector);
         }
         let per_cluster = byte(13);
         if !per_cluster.is_power_of_two() {
-            return wrong("sectors a cluster", 13, "a power of two", per_cluster);
+            return wrong("sectors per cluster", 13, "a power of two", per_cluster);
         }
         if word(22) != 0 || word(17) != 0 {
             return wrong("the FAT's size in 16 bits", 22, "0 (FAT32)", word(22));
@@ -174,13 +174,13 @@ impl<'a> Fat<'a> {
         let data = start.saturating_add(byte(16).saturating_mul(fat_size));
         let end = double(32).saturating_mul(sector);
         if end > partition.length() {
-            return wrong("sectors in all", 32, "at most the partition's", double(32));
+            return wrong("total sectors", 32, "at most the partition's", double(32));
         }
         if data >= end || byte(16) == 0 {
-            return wrong("sectors a FAT", 36, "FATs that end in the partition", double(36));
+            return wrong("sectors per FAT", 36, "FATs that end inside the partition", double(36));
         }
         let cluster_size = sector.saturating_mul(per_cluster);
-        // Entries of clusters that there are, and two before them.
+        // One entry for each cluster, after two reserved ones.
         let entries = (end.saturating_sub(data) / cluster_size.max(1)).saturating_add(2);
         let length = fat_size.min(entries.saturating_mul(4)) as usize;
         Ok(Fat {
@@ -193,14 +193,14 @@ impl<'a> Fat<'a> {
         })
     }
 
-    /// Where a cluster begins; `None` outside of the partition.
+    /// Returns a cluster's offset; `None` outside the partition.
     fn place(&self, cluster: u32) -> Option<u64> {
         let index = u64::from(cluster).checked_sub(2)?;
         let start = self.data.checked_add(index.checked_mul(self.cluster_size as u64)?)?;
         (start.checked_add(self.cluster_size as u64)? <= self.end).then_some(start)
     }
 
-    /// The clusters from `first` on, at most `most`; a chain that is longer or leads outside is refused.
+    /// Returns the chain of clusters from `first`; one that exceeds `most` or leaves the partition is refused.
     fn chain(&self, first: u32, most: u64) -> Result<Vec<u32>, Error> {
         let mut clusters = Vec::new();
         let mut cluster = first;
@@ -231,7 +231,7 @@ impl<'a> Fat<'a> {
                     0 => return Err(Error::Missing { name, cluster: directory }),
                     0xe5 => long.clear(),
                     _ if attributes & 0x3f == LONG_NAME => {
-                        // The last part comes first.
+                        // Parts come last first.
                         let units = [(1, 5), (14, 6), (28, 2)];
                         let part = units.iter().flat_map(|(at, count)| {
                             (0..*count)
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_that_is_a_circle_is_refused() {
+    fn a_cyclic_chain_is_refused() {
         let mut bytes = partition();
         put(&mut bytes, 512 + 4 * 7, &5u32.to_le_bytes());
         assert_eq!(boot_program(&&*bytes), Err(Error::Chain { cluster: 5, expected: 3, found: 3 }));
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_that_is_too_short_or_leads_outside_is_refused() {
+    fn a_chain_that_is_too_short_or_leaves_the_partition_is_refused() {
         let mut bytes = partition();
         put(&mut bytes, 512 + 4 * 7, &END.to_le_bytes());
         assert_eq!(boot_program(&&*bytes), Err(Error::Chain { cluster: 5, expected: 3, found: 2 }));
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_fat32_is_refused() {
+    fn bytes_that_are_not_fat32_are_refused() {
         for (at, value) in [(510, 0u8), (11, 1), (13, 0), (13, 3), (16, 0), (22, 1), (32, 0xff), (36, 0xff)] {
             let mut bytes = partition();
             bytes[at] = value;

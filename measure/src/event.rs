@@ -1,20 +1,20 @@
-//! The one model of a boot: an ordered list of events, each extended into one register.
+//! The model of a boot: an ordered list of events, each extended into one register.
 //!
 //! # Shape
 //!
 //! ```text
 //! events   [pcr, type, subject, expected, source]   in the order in which firmware, stub and kernel measure
 //!            |                     |
-//!            |                     exact digest, or platform-given with the rule by which it may be accepted
+//!            |                     an exact digest, or platform-given with the rule for accepting it
 //!            register on TDX:  PCR 0 -> none (MRTD)   1, 7 -> RTMR0   2..6 -> RTMR1   8..15 -> RTMR2   17 -> RTMR3
 //! ```
 //!
-//! The same list gives a TPM's PCRs and TDX's RTMRs; what only one of them is told has [`Witness`] say so.
+//! The same list yields a TPM's PCRs and TDX's RTMRs; [`Witness`] marks events that only one of them receives.
 //!
 //! # Source
 //!
 //! UEFI 2.10, 38.4.1 (the map of PCRs to measurement registers); TCG PC Client Platform Firmware Profile 1.06, 10.4.1
-//! (event types). Replayed against logs of real TDX machines.
+//! (event types). Checked against logs of real TDX machines.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -24,12 +24,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
-/// Names a register whose value a quote holds.
+/// A register whose value a quote holds.
 ///
-/// `mrtd`, `rtmr0` to `rtmr3`, `pcr.0` to `pcr.23` as text.
+/// As text: `mrtd`, `rtmr0` to `rtmr3`, `pcr.0` to `pcr.23`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Register {
-    /// TDX: the TD's memory as it was at its start.
+    /// TDX: the TD's initial memory.
     Mrtd,
     /// TDX: extended at run time; 0 to 3.
     Rtmr(u8),
@@ -47,7 +47,7 @@ impl fmt::Display for Register {
     }
 }
 
-/// Says why text names no register.
+/// Text is not the name of a register.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected mrtd, rtmr0 to rtmr3 or pcr.0 to pcr.23, found {found:?}")]
 pub struct NotARegister {
@@ -85,8 +85,8 @@ impl<'de> Deserialize<'de> for Register {
     }
 }
 
-/// Tells the RTMR that TDX extends instead of a PCR; `None` for PCR 0, which MRTD stands for, and for PCR 16 and those
-/// from 18 on, which no firmware extends.
+/// Returns the RTMR that TDX extends instead of a PCR; `None` for PCR 0, which corresponds to MRTD, and for PCR 16 and
+/// PCR 18 and above, which no firmware extends.
 pub const fn rtmr_of_pcr(pcr: u8) -> Option<u8> {
     match pcr {
         1 | 7 => Some(0),
@@ -97,7 +97,7 @@ pub const fn rtmr_of_pcr(pcr: u8) -> Option<u8> {
     }
 }
 
-/// Names an event's type; TCG PC Client Platform Firmware Profile 1.06, 10.4.1.
+/// An event's type; TCG PC Client Platform Firmware Profile 1.06, 10.4.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct EventType(pub u32);
@@ -108,7 +108,7 @@ macro_rules! event_types {
             $(#[doc = concat!("`", stringify!($name), "`, ", stringify!($value), ".")]
             pub const $name: EventType = EventType($value);)*
 
-            /// Gives the specification's name; `None` for a type that it does not name.
+            /// Returns the specification's name; `None` if it has none.
             pub const fn name(self) -> Option<&'static str> {
                 match self {
                     $(EventType::$name => Some(stringify!($name)),)*
@@ -180,7 +180,7 @@ impl From<EventType> for String {
     }
 }
 
-/// Says why text names no type of events.
+/// Text is not an event type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected EV_... or 0x..., found {found:?}")]
 pub struct NotAnEventType {
@@ -199,78 +199,77 @@ impl TryFrom<String> for EventType {
     }
 }
 
-/// Says who is told of an event.
+/// Names who receives an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Witness {
     /// A TPM and a TD's registers.
     Both,
-    /// A TPM alone.
+    /// A TPM only.
     Tpm,
-    /// A TD's registers alone.
+    /// A TD's registers only.
     Tdx,
 }
 
-/// Says where the bytes come from that were hashed, so that an auditor can hash them again.
+/// Says where the hashed bytes come from, so that an auditor can hash them again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// Which file: `firmware`, `uki`, `disk`, or what the boot itself makes, as `machine`, `acpi`, `rule`.
+    /// A file (`firmware`, `uki`, `disk`), or where no file holds the bytes, `machine`, `acpi`, `platform` or `rule`.
     pub file: String,
-    /// Where in that file the bytes stand, in order; none where the rule makes the bytes.
+    /// Offset and length of the bytes in that file, in order; empty if the rule alone makes the bytes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<(u64, u64)>,
     /// How they are hashed, in one clause.
     pub rule: String,
 }
 
-/// Says what a verifier may accept of an event.
+/// The digests that a verifier may accept for an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Expected {
-    /// This digest and no other.
+    /// Exactly this digest.
     Exact(Digest),
-    /// The platform decides; what is accepted is one of [`PlatformRule`].
+    /// The platform decides the digest; the rule says which digests are accepted.
     PlatformGiven(PlatformRule),
 }
 
-/// The rules by which an event that the platform decides may be accepted; none takes a digest on trust that its data
-/// could explain.
+/// The rules for accepting an event that the platform decides. Where the event's data can explain the digest, they must.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "rule")]
 pub enum PlatformRule {
-    /// One of these digests, which a platform file lists with its source and date.
+    /// One of the digests that a platform file lists with source and date.
     OneOf {
         /// The digests.
         digests: Vec<Digest>,
     },
-    /// A `Boot####` variable whose digest is that of its value, an active load option whose description begins so; an
-    /// empty description allows any. Which file it names does not matter: the file that runs is measured itself.
+    /// A `Boot####` variable whose digest is that of its value: an active load option whose description has this prefix.
+    /// Which file it names does not matter: the file that runs is measured itself.
     BootOption {
-        /// The beginning of its description.
+        /// The prefix; empty for any description.
         description: String,
     },
-    /// The digest is that of the event's data, of which nothing else is known; at most so many such events in a row.
+    /// The digest of the event's own data, whatever they are.
     FromData {
-        /// The most events.
+        /// The maximum number of such events in a row.
         at_most: u32,
     },
-    /// Any digest: nothing binds it, and the verdict says that it was not judged.
+    /// Any digest: nothing constrains it, and the verdict says that it was not judged.
     Unjudged,
 }
 
-/// One event of a boot, as it is predicted.
+/// A predicted event of a boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// The PCR that a TPM extends; TDX by [`rtmr_of_pcr`].
+    /// The PCR that a TPM extends; for TDX see [`rtmr_of_pcr`].
     pub pcr: u8,
-    /// The type in the log.
+    /// Its type in the log.
     #[serde(rename = "type")]
     pub kind: EventType,
-    /// What was measured, in the words that a person would use.
+    /// What is measured, for people.
     pub subject: String,
     /// What a verifier accepts.
     pub expected: Expected,
-    /// Who is told.
+    /// Who receives it.
     pub witness: Witness,
     /// Where the hashed bytes come from.
     pub source: Source,

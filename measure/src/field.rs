@@ -1,11 +1,11 @@
-//! Little-endian fields and ranges of foreign bytes, each of which may not be there.
+//! Little-endian fields and ranges of foreign bytes; each may be missing.
 
-/// Gives `length` bytes from `offset`; `None` where they do not all exist.
+/// Returns `length` bytes from `offset`; `None` unless all of them exist.
 pub(crate) fn bytes(from: &[u8], offset: usize, length: usize) -> Option<&[u8]> {
     from.get(offset..offset.checked_add(length)?)
 }
 
-/// Gives `N` bytes from `offset`.
+/// Returns `N` bytes from `offset`.
 pub(crate) fn array<const N: usize>(from: &[u8], offset: usize) -> Option<[u8; N]> {
     bytes(from, offset, N)?.try_into().ok()
 }

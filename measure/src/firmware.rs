@@ -3,19 +3,19 @@
 //! # Shape
 //!
 //! ```text
-//! 0                 CFV: variables        BFV: code                                  both named by the sections
+//! 0                 CFV: variables        BFV: code                                  both listed as sections
 //! descriptor - 16   e9eaf9f3-168e-44d5-a8eb-7f4d8738f6ae
 //! descriptor        "TDVF"  length u32  version u32 = 1  count u32                   little-endian
 //!                   count x [data offset u32, data size u32, address u64, memory size u64, type u32, attributes u32]
-//! end - 0x32        … [content, length u16, GUID] backwards from the footer 96b582de-1fb2-45f7-baea-a366c55a082d;
-//!                   the content of e47a6535-984a-4798-865e-4685a7bf8ec2 ends in the descriptor's offset from the end
-//! end - 0x20        the footer's end; td-shim has the descriptor's offset from the start here, and no table
+//! end - 0x32        … [content, length u16, GUID], read backwards from the footer 96b582de-1fb2-45f7-baea-a366c55a082d;
+//!                   entry e47a6535-984a-4798-865e-4685a7bf8ec2 ends with the descriptor's offset from the end
+//! end - 0x20        end of the footer; td-shim has no table, but the descriptor's offset from the start here
 //! ```
 //!
 //! # Source
 //!
 //! Intel TDX Virtual Firmware Design Guide, 11; edk2 `OvmfPkg/ResetVector/X64/IntelTdxMetadata.nasm.inc` and
-//! `OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.asm` (the table). Five images of Debian are read as other tools read them.
+//! `OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.asm` (the table). Checked with five images of Debian against other tools.
 //!
 //! # Not here
 //!
@@ -27,9 +27,9 @@ use alloc::vec::Vec;
 use crate::field;
 use crate::variable::{self, Store};
 
-/// Where the table of GUIDs ends, from the end of the image.
+/// The end of the GUID table, counted from the end of the image.
 const TABLE_END: usize = 0x20;
-/// A GUID and the u16 before it.
+/// Size of an entry's length and GUID.
 const ENTRY: usize = 18;
 /// 96b582de-1fb2-45f7-baea-a366c55a082d.
 const FOOTER: [u8; 16] =
@@ -42,35 +42,35 @@ const DESCRIPTOR_GUID: [u8; 16] =
     [0xf3, 0xf9, 0xea, 0xe9, 0x8e, 0x16, 0xd5, 0x44, 0xa8, 0xeb, 0x7f, 0x4d, 0x87, 0x38, 0xf6, 0xae];
 const DESCRIPTOR: usize = 16;
 const SECTION: usize = 32;
-/// A page of a TD's memory, in bytes.
+/// Size of a page of a TD's memory in bytes.
 pub const PAGE: u64 = 4096;
-/// The most sections: QEMU's and td-shim's images have at most a dozen.
+/// The maximum number of sections; images of OVMF and td-shim have at most a dozen.
 const MOST_SECTIONS: u32 = 64;
-/// The most memory that one section may take: a kernel inside td-shim has some tens of MiB.
+/// The maximum memory of a section in bytes; a kernel inside td-shim takes some tens of MiB.
 pub const MOST_MEMORY: u64 = 512 << 20;
 
-/// An address in the guest's memory, in bytes.
+/// A guest physical address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Gpa(pub u64);
 
-/// Says what a section is for; TDX Virtual Firmware Design Guide, table 11-2.
+/// A section's type; TDX Virtual Firmware Design Guide, table 11-2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Code: the boot firmware volume.
     Bfv,
     /// Variables: the configuration firmware volume.
     Cfv,
-    /// Where the VMM writes the list of hand-off blocks.
+    /// Where the VMM writes the hand-off blocks.
     TdHob,
-    /// Memory for the firmware's first steps.
+    /// Temporary memory of the firmware.
     TempMem,
     /// Memory that the guest keeps.
     PermMem,
     /// A kernel inside the image.
     Payload,
-    /// Its parameters.
+    /// The kernel's parameters.
     PayloadParameter,
-    /// One that this code knows no use of.
+    /// Any other type.
     Other(u32),
 }
 
@@ -89,20 +89,20 @@ impl From<u32> for Kind {
     }
 }
 
-/// One section: bytes of the image, and the memory that they are loaded into.
+/// A section: bytes of the image, and the memory that they are loaded into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Section {
-    /// What it is for.
+    /// Its type.
     pub kind: Kind,
-    /// Where its bytes begin in the image.
+    /// Offset of its bytes in the image.
     pub data_offset: u32,
-    /// How many bytes of the image it has; the rest of its memory is zero.
+    /// Number of its bytes in the image; the rest of its memory is zero.
     pub data_size: u32,
-    /// Where it is in memory, at a page.
+    /// Its address in memory, page-aligned.
     pub address: Gpa,
-    /// How much memory it takes, in whole pages, at most [`MOST_MEMORY`].
+    /// Its size in memory: whole pages, at most [`MOST_MEMORY`].
     pub memory_size: u64,
-    /// Bit 0: the content is measured into MRTD; bit 1: its pages are added later, by the guest.
+    /// Bit 0: MR.EXTEND, the content is measured into MRTD. Bit 1: PAGE.AUG, the pages are added after MRTD is final.
     pub attributes: u32,
 }
 
@@ -112,37 +112,37 @@ impl Section {
         self.attributes & 1 != 0
     }
 
-    /// Tells whether its pages are added by the guest, and thus not measured at all.
+    /// Tells whether its pages are added after MRTD is final, and thus not measured at all.
     pub const fn is_added_later(&self) -> bool {
         self.attributes & 2 != 0
     }
 
-    /// Gives the address behind its memory.
+    /// Returns the end of its memory.
     pub const fn end(&self) -> u64 {
         // The reader checked the sum.
         self.address.0.saturating_add(self.memory_size)
     }
 }
 
-/// Says why bytes are no TDVF image.
+/// Bytes are not a valid firmware image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The image ends inside a structure, or points outside of itself.
+    /// A structure lies outside the image.
     #[error("firmware of {length} bytes: expected {needed} bytes of {what} at offset {offset:#x}")]
     Truncated {
         /// The structure.
         what: &'static str,
-        /// Where it would begin.
+        /// Its offset.
         offset: u64,
-        /// How long it would be.
+        /// Its length.
         needed: u64,
         /// The image's length.
         length: usize,
     },
-    /// There is no table of GUIDs, or none of its entries tells of a TD.
+    /// There is no GUID table, or no TDX entry in it.
     #[error("firmware has no TDX metadata: expected the GUID {expected} at or before offset {offset:#x}")]
     NoMetadata {
-        /// The GUID that is missing.
+        /// The missing GUID.
         expected: &'static str,
         /// Where the search ended.
         offset: usize,
@@ -152,11 +152,11 @@ pub enum Error {
     Field {
         /// The field.
         field: &'static str,
-        /// Where it is.
+        /// Its offset.
         offset: usize,
-        /// What is allowed.
+        /// The allowed values.
         expected: &'static str,
-        /// What stands there.
+        /// Its value.
         found: u64,
     },
     /// Two sections share memory.
@@ -164,7 +164,7 @@ pub enum Error {
         "firmware sections {first} and {second} share memory: one ends at {end:#x}, the next begins at {start:#x}"
     )]
     Overlap {
-        /// Index of the one at the lower address.
+        /// Index of the one with the lower address.
         first: usize,
         /// Index of the other.
         second: usize,
@@ -173,21 +173,21 @@ pub enum Error {
         /// Where the second begins.
         start: u64,
     },
-    /// The file holds code and no variables.
-    #[error("firmware is code alone, whose variables are in a file of their own: expected that file too")]
+    /// The file has code but no variables.
+    #[error("firmware file has code only: expected the file with its variables too")]
     CodeAlone {
-        /// Why it does not begin with variables.
+        /// Why the file does not start with variables.
         source: variable::Error,
     },
-    /// There is no section of this kind.
-    #[error("firmware has no section of kind {kind:?}")]
+    /// There is no section of this type.
+    #[error("firmware has no {kind:?} section")]
     Missing {
-        /// The kind.
+        /// The type.
         kind: Kind,
     },
 }
 
-/// A firmware image whose sections were read and lie inside it.
+/// A firmware image with valid sections.
 #[derive(Debug, Clone)]
 pub struct Firmware<'a> {
     bytes: &'a [u8],
@@ -199,7 +199,7 @@ impl<'a> Firmware<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error`]: an image without metadata, cut short, with sections outside of it or over one another.
+    /// [`Error`]: no metadata, a truncated image, sections outside the image or overlapping in memory.
     pub fn read(bytes: &'a [u8]) -> Result<Self, Error> {
         let descriptor = descriptor(bytes)?;
         let truncated = |what, offset: usize, needed: usize| Error::Truncated {
@@ -236,7 +236,7 @@ impl<'a> Firmware<'a> {
         Ok(Firmware { bytes, sections })
     }
 
-    /// Reads an image; where no TD is asked for, it needs no metadata, has then no sections, and there is no MRTD of it.
+    /// Reads an image. Without `td`, metadata are optional; an image that lacks them has no sections and no MRTD.
     ///
     /// # Errors
     ///
@@ -248,8 +248,8 @@ impl<'a> Firmware<'a> {
         }
     }
 
-    /// Gives the image as it lies in memory: Debian and others deliver code and variables in two files too, of which QEMU maps
-    /// the variables right below the code. A file that begins with variables is the whole already, and is given back as it is.
+    /// Returns the image as mapped in memory. Distributions also ship code and variables as two files, and QEMU maps the
+    /// variables right below the code. A file that starts with variables is complete, and returned as it is.
     ///
     /// # Errors
     ///
@@ -258,28 +258,28 @@ impl<'a> Firmware<'a> {
         match (Store::read(file), variables) {
             (Ok(_), _) => Ok(file.into()),
             (Err(_), Some(variables)) => Ok([variables, file].concat().into()),
-            // Whatever it begins with: what has its sections where the metadata say is whole.
+            // An image whose sections are where its metadata say is complete, whatever it starts with.
             (Err(_), None) if Firmware::read(file).is_ok() => Ok(file.into()),
             (Err(source), None) => Err(Error::CodeAlone { source }),
         }
     }
 
-    /// Gives the whole image.
+    /// Returns the whole image.
     pub const fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// Gives the sections, in the order of the metadata.
+    /// Returns the sections, in the order of the metadata.
     pub fn sections(&self) -> &[Section] {
         &self.sections
     }
 
-    /// Gives the bytes of the image that a section is filled with.
+    /// Returns a section's bytes in the image.
     pub fn data(&self, section: &Section) -> &'a [u8] {
         field::bytes(self.bytes, section.data_offset as usize, section.data_size as usize).unwrap_or_default()
     }
 
-    /// Gives the first section of a kind.
+    /// Returns the first section of a type.
     ///
     /// # Errors
     ///
@@ -346,7 +346,7 @@ fn check_overlap(sections: &[Section]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Finds where the descriptor begins.
+/// Finds the descriptor's offset.
 fn descriptor(bytes: &[u8]) -> Result<usize, Error> {
     let length = bytes.len();
     let short = Error::Truncated { what: "the table of GUIDs", offset: 0, needed: 0x32, length };
@@ -363,7 +363,7 @@ fn descriptor(bytes: &[u8]) -> Result<usize, Error> {
         found: total as u64,
     })?;
     let missing = |offset| Error::NoMetadata { expected: "e47a6535-984a-4798-865e-4685a7bf8ec2", offset };
-    // Each step goes at least 18 bytes back: no table is a circle.
+    // Each step goes back at least 18 bytes: the loop ends.
     let mut end = footer;
     while end.checked_sub(ENTRY).is_some_and(|entry| entry >= start) {
         let entry = end.saturating_sub(ENTRY);
@@ -391,7 +391,7 @@ fn descriptor(bytes: &[u8]) -> Result<usize, Error> {
     Err(missing(start))
 }
 
-/// td-shim: the descriptor's offset stands where the table would end.
+/// td-shim has the descriptor's offset where OVMF's table ends.
 fn descriptor_of_td_shim(bytes: &[u8], at: usize) -> Result<usize, Error> {
     let missing = Error::NoMetadata { expected: "96b582de-1fb2-45f7-baea-a366c55a082d", offset: at };
     let offset = field::u32(bytes, at).ok_or(missing.clone())? as usize;
@@ -403,7 +403,7 @@ fn descriptor_of_td_shim(bytes: &[u8], at: usize) -> Result<usize, Error> {
 pub(crate) mod specimen {
     use super::*;
 
-    /// Makes an image of 64 KiB with these sections, whose metadata stands before the table.
+    /// Makes an image of 64 KiB with these sections.
     pub(crate) fn image(sections: &[Section]) -> Vec<u8> {
         let mut image: Vec<u8> = (0..0x10000u32).map(|at| (at % 251) as u8).collect();
         let descriptor = 0xf000;
@@ -444,7 +444,7 @@ pub(crate) mod specimen {
         image[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// Code and variables as OVMF has them, small.
+    /// Sections like OVMF's, but small.
     pub(crate) fn sections() -> Vec<Section> {
         let section = |kind, data_offset, data_size, address, memory_size, attributes| Section {
             kind,
@@ -470,7 +470,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn code_alone_is_joined_with_its_variables_and_a_whole_image_is_left_alone() {
+    fn code_only_is_joined_with_its_variables_and_a_whole_image_is_unchanged() {
         let code = Section { data_offset: 0x1000, data_size: 0xf000, memory_size: 0xf000, ..sections()[0] };
         let whole = image(&[code]);
         assert_eq!(Firmware::joined(&whole, None), Ok(Cow::Borrowed(whole.as_slice())));
@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_of_td_shim_are_found_by_their_offset() {
+    fn td_shim_metadata_are_found_by_their_offset() {
         let mut bytes = image(&sections());
         let end = bytes.len() - TABLE_END;
         put(&mut bytes, end - 40, &[0; 40]);
@@ -507,7 +507,7 @@ mod tests {
         for length in (0..bytes.len()).step_by(7) {
             assert!(Firmware::read(&bytes[..length]).is_err(), "{length}");
         }
-        // With its end alone the sections' data are outside.
+        // With only the end of the image, the sections' data are missing.
         assert!(matches!(Firmware::read(&bytes[0xe000..]), Err(Error::Truncated { .. })));
     }
 
@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_leads_in_a_circle_or_outside_is_refused() {
+    fn a_guid_table_with_invalid_lengths_is_refused() {
         for size in [0u16, 17, 23, 0xffff] {
             let mut bytes = image(&sections());
             let end = bytes.len() - TABLE_END;
@@ -545,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_of_sections_that_no_image_has_is_refused() {
+    fn too_many_sections_are_refused() {
         let mut bytes = image(&sections());
         put(&mut bytes, 0xf00c, &u32::MAX.to_le_bytes());
         let error = Firmware::read(&bytes).unwrap_err();
@@ -561,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn another_signature_or_version_is_refused() {
+    fn a_wrong_signature_or_version_is_refused() {
         for at in [0xf000, 0xf008] {
             let mut bytes = image(&sections());
             put(&mut bytes, at, &2u32.to_le_bytes());
@@ -570,7 +570,7 @@ mod tests {
     }
 
     #[test]
-    fn sections_outside_of_the_image_or_of_memory_are_refused() {
+    fn sections_outside_the_image_or_memory_are_refused() {
         let refusal = |change: fn(&mut Section)| {
             let mut sections = sections();
             change(&mut sections[0]);

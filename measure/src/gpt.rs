@@ -1,4 +1,4 @@
-//! The event of a partition table, from a disk's first sectors.
+//! The partition table's event, from a disk's first sectors.
 //!
 //! # Shape
 //!
@@ -9,27 +9,27 @@
 //! # Source
 //!
 //! UEFI 2.10, 5.3; TCG PC Client Platform Firmware Profile 1.06, 10.2.9 (`UEFI_GPT_DATA`); edk2
-//! `DxeTpm2MeasureBootLib.c`, `Tcg2MeasureGptTable`. Equal to what OVMF measures of our disks.
+//! `DxeTpm2MeasureBootLib.c`, `Tcg2MeasureGptTable`. Checked with OVMF and disks built by this project.
 //!
 //! # Not here
 //!
-//! What the partitions hold; the second table at the disk's end, which is not measured while the first is valid.
+//! The partitions' contents; the backup table at the disk's end, which is not measured if the first is valid.
 
 use alloc::vec::Vec;
 
 use crate::field;
 use crate::preimage::{Piece, Preimage};
 
-/// Bytes of a sector, of a disk whose table is measured.
+/// Size of a sector in bytes; disks with other sectors are not supported.
 pub const SECTOR: usize = 512;
-/// How many bytes from a disk's beginning hold its table, at least: it ends before the first usable sector.
+/// The length of a usual table from the disk's start, in bytes: the sectors before the first usable one.
 pub const TABLE: usize = 34 * SECTOR;
 const HEADER: usize = 92;
 const ENTRY: u32 = 128;
-/// The specification wants room for 128, and Linux reads no more than 1024.
+/// The specification requires room for 128, and Linux reads at most 1024.
 const MOST_ENTRIES: u32 = 1024;
 
-/// Says why there is no table that firmware would measure.
+/// There is no table that firmware would measure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The bytes end inside the table.
@@ -39,9 +39,9 @@ pub enum Error {
         what: &'static str,
         /// Where it begins.
         offset: u64,
-        /// How long it is.
+        /// Its length.
         needed: u64,
-        /// How many bytes there are.
+        /// Number of bytes given.
         length: usize,
     },
     /// A field has a value that is not allowed.
@@ -49,31 +49,31 @@ pub enum Error {
     Field {
         /// The field.
         field: &'static str,
-        /// Where it is.
+        /// Its offset.
         offset: usize,
-        /// What is allowed.
+        /// The allowed values.
         expected: &'static str,
-        /// What stands there.
+        /// Its value.
         found: u64,
     },
-    /// A check sum is wrong, so that firmware would go to the table at the disk's end.
-    #[error("partition table, check sum of {what}: expected {expected:#010x}, found {found:#010x}")]
+    /// A checksum is wrong: firmware would fall back to the backup table.
+    #[error("partition table, checksum of {what}: expected {expected:#010x}, found {found:#010x}")]
     CheckSum {
         /// The structure.
         what: &'static str,
-        /// What the header says.
+        /// The checksum in the header.
         expected: u32,
-        /// What the bytes give.
+        /// The checksum of the bytes.
         found: u32,
     },
 }
 
-/// One used entry.
+/// A used entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Partition {
-    /// Its type, as the bytes stand.
+    /// Its type GUID, as stored.
     pub kind: [u8; 16],
-    /// Its own GUID, as the bytes stand.
+    /// Its own GUID, as stored.
     pub guid: [u8; 16],
     /// First sector.
     pub first: u64,
@@ -81,11 +81,11 @@ pub struct Partition {
     pub last: u64,
 }
 
-/// c12a7328-f81f-11d2-ba4b-00a0c93ec93b, as it stands in the table.
+/// An EFI system partition's type, c12a7328-f81f-11d2-ba4b-00a0c93ec93b, as stored.
 pub const ESP: [u8; 16] =
     [0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b];
 
-/// A partition table that was read.
+/// A valid partition table.
 #[derive(Debug, Clone)]
 pub struct Gpt<'a> {
     header: &'a [u8],
@@ -93,11 +93,11 @@ pub struct Gpt<'a> {
 }
 
 impl<'a> Gpt<'a> {
-    /// Reads the table from a disk's first bytes, at least [`TABLE`] for a usual one.
+    /// Reads the table from a disk's first bytes; a usual one takes [`TABLE`].
     ///
     /// # Errors
     ///
-    /// [`Error`]; a table that firmware would not take is not guessed at.
+    /// [`Error`]: any table that firmware would reject.
     pub fn read(disk: &'a [u8]) -> Result<Self, Error> {
         let truncated = |what, offset: usize, needed: usize| Error::Truncated {
             what,
@@ -154,7 +154,7 @@ impl<'a> Gpt<'a> {
         Ok(Gpt { header, entries })
     }
 
-    /// Gives the used entries, in their order.
+    /// Returns the used entries, in order.
     pub fn partitions(&self) -> impl Iterator<Item = Partition> + '_ {
         self.entries.iter().map(|(_, row)| Partition {
             kind: field::array(row, 0).unwrap_or_default(),
@@ -164,7 +164,7 @@ impl<'a> Gpt<'a> {
         })
     }
 
-    /// Gives what firmware hashes.
+    /// Returns the bytes that firmware hashes.
     pub fn preimage(&self) -> Preimage<'a> {
         let count = (self.entries.len() as u64).to_le_bytes();
         let mut pieces = alloc::vec![Piece::of_file(SECTOR as u64, self.header), Piece::made(count.to_vec())];
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_check_sum_is_refused() {
+    fn a_wrong_checksum_is_refused() {
         for (at, what) in [(512 + 56, "the header"), (1024 + 500, "the entries")] {
             let mut bytes = disk(&[(34, 40)]);
             bytes[at] ^= 1;
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_firmware_would_not_take_are_refused() {
+    fn fields_that_firmware_rejects_are_refused() {
         for (at, value, expected) in [
             (0, 0u64, "the signature"),
             (12, 93, "the header's size"),

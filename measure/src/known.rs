@@ -1,15 +1,15 @@
-//! The platforms and firmware that are known beforehand, as the texts of their files.
+//! The files of the platforms and firmware that the crate knows, as text.
 //!
 //! # Shape
 //!
 //! ```text
-//! platforms/NAME.toml       one platform that decides for itself: [`crate::platform::PlatformFile`]
-//! platforms/firmware.toml   [[firmware]] profile and PEIFV's digests of an image, by its SHA-256: [`FirmwareFile`]
+//! platforms/NAME.toml       one platform with firmware of its own: [`crate::platform::PlatformFile`]
+//! platforms/firmware.toml   [[firmware]] an image's profile and the digests of its PEIFV: [`FirmwareFile`]
 //! ```
 //!
 //! # Not here
 //!
-//! Reading TOML: callers bring their own reader for serde's types.
+//! Parsing TOML: the types are serde's, and callers bring a parser.
 
 use alloc::vec::Vec;
 
@@ -19,20 +19,20 @@ use crate::digest::Digest;
 use crate::platform::Seen;
 use crate::volume::Profile;
 
-/// The text of each platform's file, by its name.
+/// The text of each platform's file, by the platform's name.
 pub const PLATFORMS: [(&str, &str); 2] = [
     ("gcp-c3", include_str!("../platforms/gcp-c3.toml")),
     ("alicloud-tdx", include_str!("../platforms/alicloud-tdx.toml")),
 ];
 
-/// The text of the file of known firmware.
+/// The text of the file of known firmware, a [`FirmwareFile`].
 pub const FIRMWARE: &str = include_str!("../platforms/firmware.toml");
 
-/// A file of firmware.
+/// The file of known firmware.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FirmwareFile {
-    /// Each image.
+    /// The images.
     pub firmware: Vec<KnownFirmware>,
 }
 
@@ -43,15 +43,15 @@ impl FirmwareFile {
     }
 }
 
-/// One image.
+/// A known firmware image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KnownFirmware {
-    /// Where it comes from.
+    /// Package and path it comes from.
     pub origin: alloc::string::String,
-    /// What it does.
+    /// What it measures.
     pub profile: Profile,
-    /// PEIFV as it was measured.
+    /// Digests of PEIFV found in event logs of this image.
     #[serde(default)]
     pub pei: Vec<Seen>,
 }

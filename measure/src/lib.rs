@@ -12,7 +12,7 @@
 //!
 //! # Not here
 //!
-//! Files, processes, the network, the environment, the clock, threads: bytes come in by argument.
+//! Files, processes, network, environment, clock and threads: bytes come in as arguments.
 #![no_std]
 
 extern crate alloc;

@@ -4,17 +4,16 @@
 //!
 //! ```text
 //! PCR 9   EV_EVENT_TAG 0x8f3b22ed   LoadOptions: UTF-16 with a NUL
-//! PCR 9   EV_EVENT_TAG 0x8f3b22ec   the initrd: .ucode, .initrd, archives (newc cpio) of what the stub hands on, each
-//!                                   filled up to a multiple of 4
+//! PCR 9   EV_EVENT_TAG 0x8f3b22ec   the initrd: .ucode, .initrd, newc cpio archives of what the stub passes on, each
+//!                                   padded to a multiple of 4 bytes
 //! ```
 //!
-//! Where firmware speaks to a TPM and to a TD's registers, the kernel tells the TPM alone.
+//! On a machine with a TPM and a TD's registers, the kernel extends only the TPM.
 //!
 //! # Source
 //!
 //! Linux `drivers/firmware/efi/libstub/efi-stub-helper.c` (from 6.9 also for TDs); systemd 257 `src/boot/stub.c`,
-//! `src/boot/cpio.c`, `src/boot/util.c` (`mangle_stub_cmdline`). Equal to what Debian's kernel 6.12 measures under stub
-//! 257.
+//! `src/boot/cpio.c`, `src/boot/util.c` (`mangle_stub_cmdline`). Checked with Debian's kernel 6.12 and stub 257.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -22,45 +21,45 @@ use alloc::vec::Vec;
 use crate::preimage::{Piece, Preimage};
 use crate::stub::Uki;
 
-/// Marks a directory in an archive.
+/// A directory in an archive.
 const DIRECTORY: u32 = 0o040_000;
-/// Marks a file in an archive.
+/// A file in an archive.
 const FILE: u32 = 0o100_000;
 
-/// Says why a command line cannot be told.
+/// A command line cannot be predicted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It is not text.
+    /// It is not UTF-8.
     #[error("command line at byte {offset}: expected UTF-8, found {found:#04x}")]
     NotText {
-        /// Of which byte.
+        /// Offset of the first bad byte.
         offset: usize,
-        /// What stands there.
+        /// The byte.
         found: u8,
     },
 }
 
-/// Gives the LoadOptions that systemd-stub hands to the kernel for the UKI's section `.cmdline`.
+/// Returns the LoadOptions that systemd-stub passes to the kernel for the UKI's section `.cmdline`.
 ///
 /// # Errors
 ///
 /// [`Error::NotText`].
 pub fn load_options(cmdline: &[u8]) -> Result<Vec<u8>, Error> {
-    // The section is text up to a NUL.
+    // The text ends at a NUL.
     let text = cmdline.split(|byte| *byte == 0).next().unwrap_or_default();
     let text = core::str::from_utf8(text).map_err(|error| {
         let offset = error.valid_up_to();
         Error::NotText { offset, found: text.get(offset).copied().unwrap_or_default() }
     })?;
     let blank = |letter: char| u32::from(letter) <= 0x20;
-    // A control character becomes a blank; blanks at both ends are cut off.
+    // Control characters become blanks, and blanks at both ends are trimmed.
     let plain = text.trim_matches(blank).chars().map(|letter| if blank(letter) { ' ' } else { letter });
     let text: String = plain.collect();
     Ok(text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect())
 }
 
-/// Gives what the kernel hashes of the initrd that systemd-stub puts together, and by which cut: its first cut is the
-/// UKI's section `.initrd` alone where the archive begins with it, so that both cost one pass.
+/// Returns the preimage of the kernel's initrd event, and the cut for it. If the initrd starts with the UKI's section
+/// `.initrd`, the cut before it is that section's own digest, so that both cost one pass.
 pub fn initrd<'a>(uki: &Uki<'a>) -> (Preimage<'a>, usize) {
     let mut pieces = Vec::new();
     let mut cut = 0;
@@ -94,7 +93,7 @@ pub fn initrd<'a>(uki: &Uki<'a>) -> (Preimage<'a>, usize) {
     }
 }
 
-/// Appends an archive of one file in `.extra`.
+/// Appends an archive with one file in `.extra`.
 fn archive<'a>(content: &Piece<'a>, name: &str, pieces: &mut Vec<Piece<'a>>) {
     let size = content.bytes.len();
     let mut head = member(1, DIRECTORY | 0o555, 0, ".extra");
@@ -106,7 +105,7 @@ fn archive<'a>(content: &Piece<'a>, name: &str, pieces: &mut Vec<Piece<'a>>) {
     let words = ["070701", zeros, zeros, zeros, zeros, "00000001", zeros, zeros, zeros, zeros, zeros, zeros];
     tail.extend(words.concat().into_bytes());
     tail.extend(b"0000000B00000000TRAILER!!!\0\0\0\0");
-    // The stub fills up each archive; the trailer is 124 bytes long, and so is the fill none.
+    // The stub pads each archive to 4 bytes; the trailer is 124 bytes long and needs no padding.
     pieces.push(Piece::made(tail));
 }
 
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn blanks_at_the_ends_go_and_control_characters_become_blanks() {
+    fn blanks_at_the_ends_are_trimmed_and_control_characters_become_blanks() {
         assert_eq!(text(b" \n quiet\troot=x\n\n"), "quiet root=x");
         assert_eq!(text("a\u{e4}\u{1f600} b\0junk".as_bytes()), "a\u{e4}\u{1f600} b");
         assert_eq!(text(b""), "");

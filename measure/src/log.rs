@@ -1,17 +1,17 @@
-//! The records of an event log (a TD's CCEL or a TPM 2.0's), from its bytes.
+//! The records of an event log (a TD's CCEL or a TPM 2.0 log), from its bytes.
 //!
 //! # Shape
 //!
 //! ```text
 //! first record   [index u32, type u32 = EV_NO_ACTION, SHA-1 20 bytes, length u32, "Spec ID Event03" and the banks]
 //! each further   [index u32, type u32, count u32, count × (algorithm u16, digest), length u32, data]
-//! the end        the end of the bytes, or nothing but 0xff or nothing but 0x00 from there on
+//! end            the end of the bytes, or padding that is all 0xff or all 0x00
 //! ```
 //!
-//! All numbers have their lowest byte first. The index is a PCR in a TPM's log, and a measurement register plus one
-//! in a CCEL: 1 is RTMR0, 4 is RTMR3, 0 stands for MRTD, which nothing extends.
+//! Numbers are little-endian. The index is a PCR in a TPM's log, and a register number plus one in a CCEL: 1 is RTMR0,
+//! 4 is RTMR3, and 0 is MRTD, which nothing extends.
 //!
-//! A quote covers the digests alone, and their order within one register: type, index and data are the log's word.
+//! A quote covers only the digests and their order within one register; type, index and data are unauthenticated.
 //!
 //! # Source
 //!
@@ -20,7 +20,7 @@
 //!
 //! # Not here
 //!
-//! The registers that the records lead to and whether a digest is that of its data: [`crate::replay`].
+//! Computing registers from the records, and checking digests against data: [`crate::replay`].
 
 mod area;
 
@@ -34,37 +34,37 @@ use crate::event::{EventType, Register};
 use crate::read::{Reader, Truncated};
 use crate::reference::RegisterKind;
 
-/// What the data of the first record begins with.
+/// The signature at the start of the first record's data.
 const SPEC_ID_3: &[u8; 16] = b"Spec ID Event03\0";
-/// Event types and digests of the layout that came before have the same beginning but for the number.
+/// The part of the signature that older formats share.
 const SPEC_ID: &[u8] = b"Spec ID Event";
-/// The most banks: a TPM has no more than this many, TPM 2.0 Library part 2, 10.6.2 (HASH_COUNT), with room.
+/// The maximum number of banks: above HASH_COUNT of any TPM (TPM 2.0 Library part 2, 10.6.2).
 const MOST_BANKS: u32 = 16;
 
-/// Holds an event log.
+/// An event log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
-    /// Whose registers the records' indexes name.
+    /// Whose registers the indexes refer to.
     pub kind: RegisterKind,
-    /// The banks that the log has digests of, as the first record lists them.
+    /// The banks of the log, in the order of the first record.
     pub banks: Vec<Bank>,
-    /// The records after the first, in their order.
+    /// The records after the first, in order.
     pub entries: Vec<Entry>,
-    /// How many bytes the records take; what follows is padding.
+    /// Length of the records in bytes; padding follows.
     pub length: usize,
 }
 
-/// Names one bank of a log.
+/// One bank of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bank {
     /// TPM_ALG_ID; TCG Algorithm Registry.
     pub id: u16,
-    /// The bytes of a digest.
+    /// Length of a digest in bytes.
     pub length: u16,
 }
 
 impl Bank {
-    /// Tells its algorithm; `None` for one that no register of ours is made with, as SHA-1 or SM3.
+    /// Returns its algorithm; `None` for one that this crate does not use, such as SHA-1 or SM3.
     pub const fn algorithm(self) -> Option<Algorithm> {
         match self.id {
             0x000b => Some(Algorithm::Sha256),
@@ -74,7 +74,7 @@ impl Bank {
     }
 }
 
-/// The length that the TCG Algorithm Registry gives a digest: SHA-1, SHA-256, SHA-384, SHA-512, SM3, SHA3-256, -384, -512.
+/// Digest lengths from the TCG Algorithm Registry: SHA-1, SHA-256, SHA-384, SHA-512, SM3, SHA3-256, -384, -512.
 const fn registered_length(id: u16) -> Option<u16> {
     match id {
         0x0004 => Some(20),
@@ -85,35 +85,35 @@ const fn registered_length(id: u16) -> Option<u16> {
     }
 }
 
-/// Holds one record of a log.
+/// One record of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Where the record begins in the log's bytes; its number where the log is no run of bytes.
+    /// Offset of the record in the log; its number if the log came as JSON.
     pub offset: usize,
-    /// What it calls its register.
+    /// The register's index.
     pub index: u32,
     /// Its type.
     pub kind: EventType,
-    /// Its digests with SHA-256 and SHA-384; others are passed over.
+    /// Its SHA-256 and SHA-384 digests; others are skipped.
     pub digests: Vec<Digest>,
-    /// Where its data begin in the log's bytes; 0 where the log is no run of bytes.
+    /// Offset of its data in the log; 0 if the log came as JSON.
     pub data_at: usize,
-    /// Its data; `None` where the form of the log leaves them out.
+    /// Its data; `None` if the log's format omits them.
     pub data: Option<Vec<u8>>,
 }
 
 impl Entry {
-    /// Gives the digest of a bank.
+    /// Returns the digest for an algorithm.
     pub fn digest(&self, algorithm: Algorithm) -> Option<&Digest> {
         self.digests.iter().find(|digest| digest.algorithm() == algorithm)
     }
 
-    /// Tells whether a register is extended: EV_NO_ACTION only tells something.
+    /// Tells whether the record extends a register; EV_NO_ACTION only informs.
     pub fn is_extended(&self) -> bool {
         self.kind != EventType::EV_NO_ACTION
     }
 
-    /// Tells the register that the record names; `None` for an index that stands for none.
+    /// Returns the register that the index refers to, if any.
     pub fn register(&self, kind: RegisterKind) -> Option<Register> {
         let index = u8::try_from(self.index).ok()?;
         match (kind, index) {
@@ -125,99 +125,101 @@ impl Entry {
     }
 }
 
-/// Says why bytes are no event log.
+/// Bytes are not an event log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The bytes end within a record.
+    /// The bytes end inside a record.
     #[error(transparent)]
     Truncated(#[from] Truncated),
-    /// The first record is not the one that names the banks.
-    #[error("expected EV_NO_ACTION at offset 4, found {found}: this is no log of a TPM 2.0 or a TD")]
+    /// The first record is not the one that lists the banks.
+    #[error("expected EV_NO_ACTION at offset 4, found {found}: not a TPM 2.0 or TD event log")]
     NoSpecId {
         /// The type of the first record.
         found: EventType,
     },
-    /// The log has SHA-1 digests alone.
+    /// The log has only SHA-1 digests.
     #[error(
-        "expected \"Spec ID Event03\" at offset 32, found {found:?}: a log of TPM 1.2's layout, with SHA-1 digests alone, \
-         proves nothing today"
+        "expected \"Spec ID Event03\" at offset 32, found {found:?}: a log in TPM 1.2 format has only SHA-1 digests, which \
+         prove nothing today"
     )]
     Sha1Only {
-        /// The beginning of the first record's data.
+        /// The start of the first record's data.
         found: String,
     },
-    /// The number of banks cannot be.
+    /// The number of banks is out of range.
     #[error("expected 1 to {MOST_BANKS} banks at offset {offset}, found {found}")]
     BankCount {
-        /// Where the number stands.
+        /// Offset of the number.
         offset: usize,
         /// The number.
         found: u32,
     },
-    /// A bank has another length than its algorithm, none, or stands twice.
+    /// A bank's digest length is zero or wrong for its algorithm, or the bank is listed twice.
     #[error(
-        "expected a bank of its own with algorithm {id:#06x} at offset {offset}, found one of {length} bytes"
+        "expected one bank for algorithm {id:#06x}, with digests of its length, at offset {offset}, found one of {length} bytes"
     )]
     Bank {
-        /// Where it stands.
+        /// Its offset.
         offset: usize,
         /// Its algorithm.
         id: u16,
-        /// The length that it claims.
+        /// The digest length that it declares.
         length: u16,
     },
-    /// No bank is of SHA-256 or SHA-384.
-    #[error("expected a bank of SHA-256 or SHA-384, found {found}")]
+    /// There is no SHA-256 or SHA-384 bank.
+    #[error("expected a SHA-256 or SHA-384 bank, found {found}")]
     NoBank {
-        /// The algorithms' numbers.
+        /// The algorithm IDs.
         found: String,
     },
-    /// A record has more digests than there are banks.
+    /// A record has more digests than the log has banks.
     #[error("expected at most {expected} digests at offset {offset}, found {found}")]
     DigestCount {
-        /// Where the number stands.
+        /// Offset of the number.
         offset: usize,
         /// The number of banks.
         expected: usize,
         /// The number.
         found: u32,
     },
-    /// A digest is of an algorithm that is no bank of the log, or that the record had before.
-    #[error("expected a digest of another bank of this log at offset {offset}, found algorithm {found:#06x}")]
+    /// A digest's algorithm has no bank, or the record has two digests with it.
+    #[error(
+        "expected a digest for another bank of this log at offset {offset}, found algorithm {found:#06x}"
+    )]
     DigestBank {
-        /// Where the algorithm stands.
+        /// Offset of the algorithm.
         offset: usize,
         /// The algorithm.
         found: u16,
     },
-    /// After the last record stands something.
-    #[error("expected padding of {fill:#04x} from offset {end} on, found {found:#04x} at offset {offset}")]
+    /// The padding after the last record has other bytes in it.
+    #[error("expected {fill:#04x} padding from offset {end}, found {found:#04x} at offset {offset}")]
     Padding {
-        /// Where the padding begins.
+        /// Where the padding starts.
         end: usize,
-        /// What it consists of.
+        /// The padding byte.
         fill: u8,
-        /// Where something else stands.
+        /// Offset of the other byte.
         offset: usize,
-        /// What.
+        /// The other byte.
         found: u8,
     },
 }
 
 impl Log {
-    /// Reads a log, whose registers are as `kind` says.
+    /// Reads a log of the given kind of registers.
     ///
     /// # Errors
     ///
-    /// See [`Error`]; a log that ends within a record is refused whole.
+    /// See [`Error`]; a log that ends inside a record is refused.
     pub fn read(bytes: &[u8], kind: RegisterKind) -> Result<Log, Error> {
         let (_, mut log) = read(bytes)?;
         log.kind = kind;
         Ok(log)
     }
 
-    /// Reads a log and takes it for a TD's when it has SHA-384 alone and names no register that a TD has not: from
-    /// the first record on in a CCEL, whose index is 1, or in every other record.
+    /// Reads a log of unknown kind. It is a TD's if its only bank is SHA-384 and either the first record's index is 1, as in a
+    /// CCEL, or every extended index is from 1 to 4.
     ///
     /// # Errors
     ///
@@ -232,7 +234,7 @@ impl Log {
         Ok(log)
     }
 
-    /// Gives the algorithms that registers can be computed with, SHA-384 last.
+    /// Returns the algorithms that registers can be computed with; SHA-384 comes last.
     pub fn algorithms(&self) -> Vec<Algorithm> {
         let mut algorithms: Vec<Algorithm> = self.banks.iter().filter_map(|bank| bank.algorithm()).collect();
         algorithms.sort();
@@ -240,7 +242,7 @@ impl Log {
     }
 }
 
-/// Reads a log and the index of its first record, as that of a TPM.
+/// Reads a log, taken as a TPM's, and the index of its first record.
 fn read(bytes: &[u8]) -> Result<(u32, Log), Error> {
     let mut reader = Reader::new(bytes, 0);
     let first = reader.u32("the first record's index")?;
@@ -265,10 +267,10 @@ fn read(bytes: &[u8]) -> Result<(u32, Log), Error> {
     Ok((first, Log { kind: RegisterKind::Tpm, banks, entries, length }))
 }
 
-/// Reads the banks from the data of the first record, which begin at `begin`.
+/// Reads the banks from the first record's data, which start at offset `begin` of the log.
 fn banks(data: &[u8], begin: usize) -> Result<Vec<Bank>, Error> {
     let mut reader = Reader::new(data, 0);
-    // Where it stands in the log, not in the record.
+    // Offsets in errors are those of the log.
     let at = |truncated: Truncated| Truncated { offset: truncated.offset.saturating_add(begin), ..truncated };
     let signature = reader.array::<16>("the signature of the first record").map_err(at)?;
     if signature != *SPEC_ID_3 {
@@ -302,8 +304,7 @@ fn banks(data: &[u8], begin: usize) -> Result<Vec<Bank>, Error> {
     Ok(banks)
 }
 
-/// Tells where the records end, when they do here; a record of type 0 for register 0, or of type and register
-/// 0xffffffff, is padding.
+/// Returns the end of the records if it is here: index and type both 0, or both 0xffffffff, start the padding.
 fn end(reader: &Reader<'_>) -> Result<Option<usize>, Error> {
     let (end, rest) = (reader.offset(), reader.rest());
     let Some((fill, _)) = rest.split_first() else { return Ok(Some(end)) };

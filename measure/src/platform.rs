@@ -1,25 +1,26 @@
-//! What a platform decides, from a file that says where each digest was read, and when.
+//! The events that a platform decides, from a file that records where and when each digest was read.
 //!
 //! # Shape
 //!
 //! ```text
 //! name = "gcp-c3"   kind = "tdx"   firmware-speaks-to = "tpm-and-tdx"
 //! [[mrtd]]          digest, source, date
-//! [[section]]       kind, address, size                    of the firmware, where its TD HOB follows from them
-//! [[event]]         pcr, type, subject, and by which rule it is accepted:
-//!                     td-hob = "google"                    computed from the sections and the memory
+//! [[section]]       kind, address, size                    of the firmware, if its TD HOB depends on them
+//! [[event]]         pcr, type, subject, and one rule:
+//!                     td-hob = "google"                    exact: computed from the sections and the memory
 //!                     digests = [{digest, source, date}]   one of these
-//!                     data = "…"                           exact, of this text, or of these bytes in hexadecimal
-//!                     boot-option = "UEFI …"               as its own data says, when its description begins so
-//!                     from-data = 8                        as their own data say, so many at the most
-//!                   in the order of the boot, up to the first event that the image decides
+//!                     data = "…"                           exact: the digest of this text
+//!                     bytes = "…"                          exact: the digest of these bytes, in hexadecimal
+//!                     boot-option = "UEFI …"               the digest of its own data, a boot option with this prefix
+//!                     from-data = 8                        up to so many events, each with the digest of its own data
+//!                   in boot order, up to the first event that the image decides
 //! ```
 //!
-//! The text is TOML in `platforms/`; this type is serde's.
+//! The files are TOML, in `platforms/`; the types are serde's.
 //!
 //! # Not here
 //!
-//! What the image decides ([`crate::boot`]), and machines whose every event is computed (QEMU).
+//! The events that the image decides ([`crate::boot`]), and machines whose events are all computed (QEMU).
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -32,7 +33,7 @@ use crate::firmware::{Gpa, Kind, Section};
 use crate::reference::RegisterKind;
 use crate::td_hob;
 
-/// Says why a platform's events cannot be told.
+/// A platform's file is invalid, or its events cannot be computed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// An event has no rule, or more than one.
@@ -45,14 +46,14 @@ pub enum Error {
         /// How many rules it has.
         found: usize,
     },
-    /// A digest is of another algorithm than the registers.
-    #[error("platform {platform}, event {subject:?}: expected digests of {expected:?}, found {found}")]
+    /// A digest has another algorithm than the registers.
+    #[error("platform {platform}, event {subject:?}: expected {expected} digests, found {found}")]
     Algorithm {
         /// The platform.
         platform: String,
         /// The event.
         subject: String,
-        /// The registers'.
+        /// The registers' algorithm.
         expected: Algorithm,
         /// The digest.
         found: Digest,
@@ -64,7 +65,7 @@ pub enum Error {
         platform: String,
         /// The event.
         subject: String,
-        /// What stands there.
+        /// The text.
         found: String,
     },
     /// The TD HOB cannot be computed.
@@ -72,57 +73,57 @@ pub enum Error {
     TdHob(#[from] td_hob::Error),
 }
 
-/// A digest that was read somewhere, some day.
+/// A digest, with its origin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Seen {
     /// The digest.
     pub digest: Digest,
-    /// Where it was read: a log, a publication.
+    /// Where it was read: a log or a publication.
     pub source: String,
-    /// When, as 2026-11-23.
+    /// When it was read, such as 2026-11-23.
     pub date: String,
 }
 
-/// Says to whom a machine's firmware tells its events, which decides to whom the kernel does.
+/// Who receives a firmware's events; this also decides who receives the kernel's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Listener {
-    /// To a TD's registers alone: the kernel tells them, too.
+    /// A TD's registers only; the kernel extends them too.
     Tdx,
-    /// To a TPM as well: the kernel tells only that.
+    /// A TPM as well; the kernel extends only the TPM.
     TpmAndTdx,
-    /// To a TPM alone.
+    /// A TPM only.
     Tpm,
 }
 
-/// One event that the platform decides.
+/// An event that the platform decides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Given {
-    /// The PCR of the log; for a TD one that maps to the register.
+    /// The PCR; for a TD, one that maps to the register.
     pub pcr: u8,
-    /// The type in the log.
+    /// Its type in the log.
     #[serde(rename = "type")]
     pub kind: EventType,
     /// What is measured.
     pub subject: String,
-    /// Computed so.
+    /// Computed by this rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub td_hob: Option<TdHob>,
     /// One of these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub digests: Vec<Seen>,
-    /// Exactly this text.
+    /// The digest of this text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
-    /// Exactly these bytes, in hexadecimal.
+    /// The digest of these bytes, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<String>,
-    /// A boot option whose description begins so.
+    /// A boot option whose description has this prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_option: Option<String>,
-    /// So many events, each as its data say.
+    /// Up to so many events, each with the digest of its own data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_data: Option<u32>,
 }
@@ -139,11 +140,11 @@ pub enum TdHob {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Place {
-    /// As in TDVF's metadata: 0 code, 1 variables, 2 TD HOB, 3 memory.
+    /// Its type in TDVF metadata: 0 code, 1 variables, 2 TD HOB, 3 memory.
     pub kind: u32,
-    /// Where it is in memory.
+    /// Its address in memory.
     pub address: u64,
-    /// How many bytes.
+    /// Its size in bytes.
     pub size: u64,
 }
 
@@ -153,23 +154,23 @@ pub struct Place {
 pub struct PlatformFile {
     /// Its name on the command line.
     pub name: String,
-    /// Whose registers.
+    /// Whose registers it has.
     pub kind: RegisterKind,
-    /// To whom firmware speaks.
+    /// Who receives the firmware's events.
     pub firmware_speaks_to: Listener,
-    /// The MRTDs that were seen.
+    /// The known MRTD values.
     #[serde(default)]
     pub mrtd: Vec<Seen>,
     /// The firmware's sections.
     #[serde(default)]
     pub section: Vec<Place>,
-    /// What comes before the image.
+    /// The events before the image's.
     #[serde(default)]
     pub event: Vec<Given>,
 }
 
 impl PlatformFile {
-    /// Gives the events that come before the image's, for a machine with `memory` bytes.
+    /// Returns the events before the image's, for a machine with `memory` bytes.
     ///
     /// # Errors
     ///
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn each_rule_gives_what_it_says() {
+    fn each_rule_gives_its_prediction() {
         let one = |change: fn(&mut Given)| {
             let mut given = given();
             change(&mut given);
@@ -316,14 +317,14 @@ mod tests {
     }
 
     #[test]
-    fn an_event_without_or_with_two_rules_is_refused() {
+    fn an_event_with_no_rule_or_two_is_refused() {
         assert!(matches!(events(given()), Err(Error::Rules { found: 0, .. })));
         let two = Given { data: Some("a".into()), from_data: Some(1), ..given() };
         assert!(matches!(events(two), Err(Error::Rules { found: 2, .. })));
     }
 
     #[test]
-    fn digests_of_another_bank_and_other_digits_are_refused() {
+    fn digests_of_another_algorithm_and_bad_hexadecimal_are_refused() {
         let seen = Seen { digest: Algorithm::Sha256.of(b""), source: "s".into(), date: "d".into() };
         let other = Given { digests: alloc::vec![seen], ..given() };
         assert!(matches!(events(other), Err(Error::Algorithm { .. })));

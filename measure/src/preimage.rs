@@ -1,15 +1,15 @@
-//! The bytes that one or more events hash, as pieces of files and of what a rule makes, without a copy.
+//! The bytes that one or more events hash, as pieces of files and bytes made by a rule, without copying.
 //!
 //! # Shape
 //!
 //! ```text
 //! pieces    [from a file at an offset | made by a rule] …
-//! cuts      after which pieces a digest is taken: two digests of which one hashes more than the other cost one pass
+//! cuts      after which pieces a digest is taken: if one preimage is a prefix of another, both cost one pass
 //! ```
 //!
 //! # Not here
 //!
-//! Threads: a [`Pass`] may go on in another thread than it began in, and in step with others.
+//! Threads: callers may move a [`Pass`] between threads, and advance several in step.
 
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
@@ -19,28 +19,28 @@ use sha2::Digest as _;
 use crate::digest::{Algorithm, Digest};
 use crate::sha384::{self, Block, LANES, Sha384};
 
-/// One piece of what is hashed.
+/// A piece of a preimage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece<'a> {
-    /// Where it begins in its file; `None` where a rule makes it.
+    /// Its offset in a file; `None` if a rule makes it.
     pub offset: Option<u64>,
     /// Its bytes.
     pub bytes: Cow<'a, [u8]>,
 }
 
 impl<'a> Piece<'a> {
-    /// Takes bytes of a file.
+    /// Makes a piece of bytes in a file.
     pub const fn of_file(offset: u64, bytes: &'a [u8]) -> Self {
         Piece { offset: Some(offset), bytes: Cow::Borrowed(bytes) }
     }
 
-    /// Takes bytes that a rule makes.
+    /// Makes a piece of bytes that a rule makes.
     pub const fn made(bytes: Vec<u8>) -> Self {
         Piece { offset: None, bytes: Cow::Owned(bytes) }
     }
 }
 
-/// What is hashed in one pass.
+/// The input of one hashing pass.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Preimage<'a> {
     pieces: Vec<Piece<'a>>,
@@ -48,13 +48,13 @@ pub struct Preimage<'a> {
 }
 
 impl<'a> Preimage<'a> {
-    /// Takes pieces of which one digest is taken, at their end.
+    /// Makes a preimage with one cut, at the end.
     pub fn new(pieces: Vec<Piece<'a>>) -> Self {
         let cuts = alloc::vec![pieces.len()];
         Preimage { pieces, cuts }
     }
 
-    /// Appends pieces, behind which one more digest is taken.
+    /// Appends pieces and a cut after them.
     #[must_use]
     pub fn followed_by(mut self, pieces: Vec<Piece<'a>>) -> Self {
         self.pieces.extend(pieces);
@@ -62,29 +62,29 @@ impl<'a> Preimage<'a> {
         self
     }
 
-    /// Tells how many bytes are hashed.
+    /// Returns its length in bytes.
     pub fn len(&self) -> usize {
         self.pieces.iter().map(|piece| piece.bytes.len()).sum()
     }
 
-    /// Tells whether nothing is hashed.
+    /// Tells whether it has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Gives the offset and the length of every piece of a file that the digest at a cut covers.
+    /// Returns offset and length of each piece of a file that the digest at a cut covers.
     pub fn ranges(&self, cut: usize) -> Vec<(u64, u64)> {
         let count = self.cuts.get(cut).copied().unwrap_or_default();
         let pieces = self.pieces.iter().take(count);
         pieces.filter_map(|piece| Some((piece.offset?, piece.bytes.len() as u64))).collect()
     }
 
-    /// Hashes it; one digest for each cut.
+    /// Hashes it: one digest for each cut.
     pub fn digests(&self, algorithm: Algorithm) -> Vec<Digest> {
         self.pass(algorithm).finish()
     }
 
-    /// Begins to hash it.
+    /// Starts a pass over it.
     pub fn pass(&self, algorithm: Algorithm) -> Pass<'_> {
         let hasher = match algorithm {
             Algorithm::Sha256 => Hasher::Sha256(sha2::Sha256::new()),
@@ -97,7 +97,7 @@ impl<'a> Preimage<'a> {
     }
 }
 
-/// Hashes all of them in one thread, those of about one length in step; for each one digest for each cut.
+/// Hashes all preimages in one thread, those of similar length in step: for each, one digest per cut.
 pub fn digests(preimages: &[Preimage<'_>], algorithm: Algorithm) -> Vec<Vec<Digest>> {
     let mut order: Vec<usize> = (0..preimages.len()).collect();
     order.sort_by_key(|index| preimages.get(*index).map(|preimage| core::cmp::Reverse(preimage.len())));
@@ -132,12 +132,12 @@ impl Hasher {
     }
 }
 
-/// A [`Preimage`] that is being hashed, a part at a time: several of them share a few threads evenly.
+/// A hashing pass over a [`Preimage`] that advances in parts, so that a few threads can share several passes evenly.
 #[derive(Debug, Clone)]
 pub struct Pass<'p> {
     preimage: &'p Preimage<'p>,
     hasher: Hasher,
-    /// The piece that is hashed next, and how many bytes of it are done.
+    /// The current piece, and how many bytes of it are hashed.
     piece: usize,
     inside: usize,
     left: usize,
@@ -145,22 +145,22 @@ pub struct Pass<'p> {
 }
 
 impl<'p> Pass<'p> {
-    /// How many passes go in step at best.
+    /// The maximum number of passes that go in step.
     pub const LANES: usize = LANES;
 
-    /// Tells how many bytes are not hashed yet.
+    /// Returns how many bytes are left to hash.
     pub const fn left(&self) -> usize {
         self.left
     }
 
-    /// Hashes so many bytes more, or all that are left.
+    /// Hashes `bytes` more bytes, or all that are left.
     pub fn advance(&mut self, bytes: usize) {
         let mut wanted = bytes;
         while self.advance_by(&mut wanted, usize::MAX) {}
     }
 
-    /// Hashes so many bytes more of each pass, or all that are left. Those of SHA-384 go in step, [`Pass::LANES`] at a
-    /// time: four take about half as long again as one.
+    /// Hashes `bytes` more bytes of each pass, or all that are left. SHA-384 passes go in step, [`Pass::LANES`] at a time:
+    /// four take about 1.5 times as long as one.
     pub fn advance_all(passes: &mut [Pass<'p>], bytes: usize) {
         for passes in passes.chunks_mut(LANES) {
             let mut wanted = [bytes; LANES];
@@ -168,7 +168,7 @@ impl<'p> Pass<'p> {
         }
     }
 
-    /// Hashes as many blocks of each as there are of each; `false` when all that was wanted is done.
+    /// Hashes the same number of blocks of each pass; `false` when nothing is left to do.
     fn step(passes: &mut [Pass<'p>], wanted: &mut [usize; LANES]) -> bool {
         let mut steps: Vec<(&mut Pass<'p>, &mut usize, &'p [Block])> = Vec::with_capacity(LANES);
         for (pass, wanted) in passes.iter_mut().zip(wanted) {
@@ -194,8 +194,8 @@ impl<'p> Pass<'p> {
         !steps.is_empty()
     }
 
-    /// Hashes by itself what does not go in step: all of SHA-256, what makes a begun block whole, and a piece's end. Gives
-    /// the whole blocks that are next, of those that are wanted; none when that is done.
+    /// Hashes what cannot go in step: all of SHA-256, the rest of a started block, and the end of a piece. Returns the whole
+    /// blocks that come next within `wanted`; none when `wanted` is used up.
     fn blocks(&mut self, wanted: &mut usize) -> &'p [Block] {
         loop {
             let (blocks, limit) = match &self.hasher {
@@ -209,7 +209,7 @@ impl<'p> Pass<'p> {
         }
     }
 
-    /// Hashes what the piece has of so many bytes, and no more than `limit`; `false` when none are left or wanted.
+    /// Hashes up to `wanted` bytes of the current piece, at most `limit`; `false` if there are none.
     fn advance_by(&mut self, wanted: &mut usize, limit: usize) -> bool {
         let part = self.part(limit.min(*wanted));
         self.hasher.update(part);
@@ -218,14 +218,14 @@ impl<'p> Pass<'p> {
         !part.is_empty()
     }
 
-    /// The piece's next bytes, so many at most.
+    /// Returns the next bytes of the current piece, at most `bytes`.
     fn part(&self, bytes: usize) -> &'p [u8] {
         let piece = self.preimage.pieces.get(self.piece);
         let rest = piece.and_then(|piece| piece.bytes.get(self.inside..)).unwrap_or_default();
         rest.get(..bytes).unwrap_or(rest)
     }
 
-    /// Leaves behind so many bytes of the piece, which are hashed.
+    /// Advances past hashed bytes of the current piece.
     fn pass_over(&mut self, bytes: usize) {
         self.left = self.left.saturating_sub(bytes);
         self.inside = self.inside.saturating_add(bytes);
@@ -236,7 +236,7 @@ impl<'p> Pass<'p> {
         }
     }
 
-    /// Takes the digests of the cuts before the next piece; pieces of nothing are passed over.
+    /// Takes the digests of the cuts before the next piece, and skips empty pieces.
     fn cut(&mut self) {
         loop {
             let cuts = self.preimage.cuts.iter().skip(self.digests.len());
@@ -249,7 +249,7 @@ impl<'p> Pass<'p> {
         }
     }
 
-    /// Gives one digest for each cut; hashes what is left.
+    /// Hashes what is left and returns one digest for each cut.
     pub fn finish(mut self) -> Vec<Digest> {
         self.advance(usize::MAX);
         self.digests
@@ -263,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_cut_gives_the_digest_of_all_that_is_before_it() {
+    fn each_cut_gives_the_digest_of_everything_before_it() {
         let preimage = Preimage::new(alloc::vec![Piece::of_file(7, b"ab"), Piece::made(alloc::vec![b'c'])])
             .followed_by(alloc::vec![Piece::of_file(9, b"d")]);
         for algorithm in [Algorithm::Sha256, Algorithm::Sha384] {
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_gives_the_same_digests_in_parts_of_any_length() {
+    fn a_pass_in_parts_of_any_length_gives_the_same_digests() {
         let piece = |bytes| Piece::of_file(0, bytes);
         let preimages = [
             Preimage::default(),
@@ -306,7 +306,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn passes_in_step_give_the_digests_that_each_gives_alone(
+        fn passes_in_step_give_the_same_digests_as_alone(
             passes in proptest::collection::vec(
                 (any::<bool>(), proptest::collection::vec((any::<u8>(), 0_usize..700, any::<bool>()), 0..6)),
                 0..=2 * LANES,

@@ -8,17 +8,16 @@
 //! TDREPORT     [REPORTMACSTRUCT 256, TEE_TCB_INFO 239, reserved 17, TDINFO_STRUCT 512]
 //! ```
 //!
-//! All numbers have their lowest byte first. Anything may follow a quote, for configfs-tsm pads it: it is
-//! no part of it. A quote of version 3 is an SGX enclave's.
+//! Numbers are little-endian. Bytes after a quote are not part of it: configfs-tsm adds padding. Version 3 is SGX only.
 //!
 //! # Source
 //!
-//! Intel TDX DCAP Quoting Library API, A.3 (quotes); Intel TDX Module ABI, TDREPORT_STRUCT, TD_ATTRIBUTES, XFAM. The layouts
-//! were read from quotes and reports of Google Cloud and bare metal, whose registers their own logs replay to.
+//! Intel TDX DCAP Quoting Library API, A.3 (quotes); Intel TDX Module ABI, TDREPORT_STRUCT, TD_ATTRIBUTES, XFAM. Checked
+//! with quotes and reports of Google Cloud and bare metal, and with the logs that replay to their registers.
 //!
 //! # Not here
 //!
-//! Whether the quote is signed by Intel's key: reading says nothing about that; see [`crate::appraise::Evidence`].
+//! Verifying the signature: a quote that reads well may still be forged; see [`crate::appraise::Evidence`].
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -29,20 +28,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::digest::{Algorithm, Digest};
 use crate::read::{Reader, Truncated};
 
-/// The bytes of a TD report body of TDX 1.0, and of TDX 1.5.
+/// Length of a TD report body of TDX 1.0, and of TDX 1.5.
 const BODY_1_0: u64 = 584;
 const BODY_1_5: u64 = 648;
-/// TEE type of a TD in a quote's header; 0 is SGX.
+/// The TEE type of a TD in a quote's header; 0 is SGX.
 const TEE_TDX: u32 = 0x81;
-/// The bytes of a TDREPORT, of its REPORTMACSTRUCT's hashed parts and of TEE_TCB_INFO.
+/// Lengths of a TDREPORT and of the two structures that it hashes.
 const REPORT: usize = 1024;
 const TCB_INFO: usize = 239;
 const TD_INFO: usize = 512;
-/// Where TEE_TCB_INFO and TDINFO_STRUCT begin in a TDREPORT.
+/// Offsets of TEE_TCB_INFO and TDINFO_STRUCT in a TDREPORT.
 const TCB_INFO_AT: usize = 256;
 const TD_INFO_AT: usize = 512;
 
-/// Holds so many bytes that are no digest, as lower-case hex in text.
+/// Bytes that are not a digest; as text, lower-case hexadecimal.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bytes<const N: usize>(pub [u8; N]);
 
@@ -71,11 +70,11 @@ impl<const N: usize> fmt::Debug for Bytes<N> {
     }
 }
 
-/// Says why text is not so many bytes.
+/// Text is not the expected number of bytes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected} hexadecimal digits, found {found:?}")]
 pub struct NotBytes {
-    /// The digits.
+    /// The number of digits.
     pub expected: usize,
     /// The text.
     pub found: String,
@@ -109,15 +108,15 @@ macro_rules! bit_sets {
         pub struct $name(pub u64);
 
         impl $name {
-            /// The bits that the specification names, from the lowest.
+            /// The bits that the specification names, in ascending order.
             pub const NAMED: &[(u32, &str)] = &[$(($bit, $text)),*];
 
-            /// Gives the names of the bits that are set, `bit 7` for one that has none.
+            /// Returns the names of the set bits; an unnamed bit is called `bit 7`.
             pub fn names(self) -> Vec<String> {
                 (0..u64::BITS).filter(|bit| self.has(*bit)).map(Self::name).collect()
             }
 
-            /// Gives the bit of a name, as [`Self::name`] gives it.
+            /// Returns the bit with a name, the inverse of [`Self::name`].
             pub fn bit(name: &str) -> Option<u32> {
                 (0..u64::BITS).find(|bit| Self::name(*bit) == name)
             }
@@ -127,7 +126,7 @@ macro_rules! bit_sets {
                 bit < u64::BITS && (self.0 >> bit) & 1 == 1
             }
 
-            /// Gives the name of a bit.
+            /// Returns the name of a bit.
             pub fn name(bit: u32) -> String {
                 let named = Self::NAMED.iter().find(|(number, _)| *number == bit);
                 named.map_or_else(|| alloc::format!("bit {bit}"), |(_, name)| (*name).into())
@@ -159,7 +158,7 @@ macro_rules! bit_sets {
 }
 
 bit_sets! {
-    /// Holds the attributes of a TD as one number; TDX Module ABI 1.5, TD_ATTRIBUTES. As text `0x` and 16 digits.
+    /// A TD's attributes; TDX Module ABI 1.5, TD_ATTRIBUTES. As text, `0x` and 16 digits.
     Attributes {
         0 = "DEBUG",
         4 = "HGS_PLUS_PROF",
@@ -175,8 +174,8 @@ bit_sets! {
         63 = "PERFMON",
     }
 
-    /// Holds what extended state a TD may use, as XCR0 and IA32_XSS number it; TDX Module ABI 1.5, XFAM. As text `0x` and 16
-    /// digits.
+    /// The extended state that a TD may use, with the bits of XCR0 and IA32_XSS; TDX Module ABI 1.5, XFAM. As text, `0x` and
+    /// 16 digits.
     Xfam {
         0 = "X87",
         1 = "SSE",
@@ -201,130 +200,130 @@ bit_sets! {
     }
 }
 
-/// Says why bytes are no quote of a TD, or no TDREPORT.
+/// Bytes are not a TD's quote, or not a TDREPORT.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The bytes end too early.
+    /// The bytes end inside a field.
     #[error(transparent)]
     Truncated(#[from] Truncated),
-    /// The version is one that this code does not read.
-    #[error("expected version 4 or 5 of a quote at offset 0, found {found}")]
+    /// The version is unsupported.
+    #[error("expected quote version 4 or 5 at offset 0, found {found}")]
     Version {
         /// The version.
         found: u16,
     },
-    /// It is not a TD's.
+    /// The quote is not a TD's.
     #[error("expected TEE type {TEE_TDX:#x} (TDX) at offset 4, found {found:#x}")]
     TeeType {
         /// The type; 0 is SGX.
         found: u32,
     },
-    /// The body is of a type that this code does not read.
+    /// The body type is unsupported.
     #[error("expected body type 2 (TDX 1.0) or 3 (TDX 1.5) at offset 48, found {found}")]
     BodyType {
         /// The type; 1 is an SGX enclave's.
         found: u16,
     },
-    /// The body is longer or shorter than its type.
+    /// The body's length does not match its type.
     #[error("expected a body of {expected} bytes at offset 50, found {found}")]
     BodyLength {
-        /// The bytes of the type.
+        /// The length for its type.
         expected: u64,
-        /// The bytes that the quote says.
+        /// The length in the quote.
         found: u32,
     },
     /// There is no signature.
     #[error("expected signature data at offset {offset}, found none")]
     NoSignature {
-        /// Where their length stands.
+        /// Offset of their length.
         offset: usize,
     },
-    /// A TDREPORT has another length.
+    /// A TDREPORT has the wrong length.
     #[error("expected a TDREPORT of {REPORT} bytes, found {found}")]
     ReportLength {
-        /// The bytes.
+        /// Its length.
         found: usize,
     },
-    /// A TDREPORT is of another technology.
+    /// A TDREPORT is not a TD's.
     #[error("expected report type {TEE_TDX:#x} (TDX) at offset 0, found {found:#x}")]
     ReportType {
         /// The type.
         found: u8,
     },
-    /// A TDREPORT's own hash of a part is not the part's.
-    #[error("expected {part} to hash to {expected} as offset {offset} says, found {found}")]
+    /// A TDREPORT's hash of one of its structures is wrong.
+    #[error("expected {part} to have the hash at offset {offset}, {expected}, found {found}")]
     ReportHash {
-        /// The part's name.
+        /// The structure.
         part: &'static str,
-        /// Where its hash stands.
+        /// Offset of the hash.
         offset: usize,
-        /// The hash that stands there.
+        /// The hash in the TDREPORT.
         expected: Digest,
-        /// The hash that it has.
+        /// The hash of the structure.
         found: Digest,
     },
 }
 
-/// Holds what identifies a TD: the fields that a policy looks at.
+/// A TD's identity: the fields that a policy judges.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Td {
-    /// Security versions of the TDX module and its helpers.
+    /// Security versions of the TDX module and its components.
     pub tee_tcb_svn: Bytes<16>,
     /// The measurement of the TDX module.
     pub mr_seam: Digest,
-    /// The signer of the TDX module; zeros for Intel's.
+    /// The signer of the TDX module; zeros for Intel.
     pub mr_signer_seam: Digest,
-    /// The attributes of the TDX module; zero for one that is not for debugging.
+    /// The attributes of the TDX module; zero for a production module.
     pub seam_attributes: u64,
     /// The attributes of the TD.
     pub attributes: Attributes,
     /// The extended state that the TD may use.
     pub xfam: Xfam,
-    /// The TD's memory as it was at its start.
+    /// The measurement of the TD's initial memory.
     pub mrtd: Digest,
-    /// What the host's owner configured; covered by the quote, not by the firmware.
+    /// Configuration set by the host; covered by the quote only.
     pub mr_config_id: Bytes<48>,
-    /// The owner, as the host says.
+    /// The owner, set by the host.
     pub mr_owner: Bytes<48>,
-    /// The owner's configuration, as the host says.
+    /// The owner's configuration, set by the host.
     pub mr_owner_config: Bytes<48>,
     /// RTMR0 to RTMR3.
     pub rtmr: [Digest; 4],
-    /// What the TD's program put in: a nonce, a key's hash.
+    /// Data from the TD's software, such as a nonce or a key's hash.
     pub report_data: Bytes<64>,
-    /// The hash of the service TDs that are bound to this one, TDX 1.5; `None` where TDX 1.0 has no such field.
+    /// The hash of the service TDs bound to this one; `None` in TDX 1.0, which lacks the field.
     pub mr_service_td: Option<Digest>,
 }
 
-/// Holds a quote, which nobody has verified.
+/// A quote whose signature is not verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quote {
     /// 4 or 5.
     pub version: u16,
     /// The layout of the body.
     pub body: Body,
-    /// The kind of the attestation key: 2 is ECDSA-256 with P-256.
+    /// The type of the attestation key: 2 is ECDSA-256 with P-256.
     pub attestation_key_type: u16,
-    /// Who made the quoting enclave.
+    /// The vendor of the quoting enclave.
     pub qe_vendor: Bytes<16>,
-    /// What the quoting enclave put in.
+    /// Data from the quoting enclave.
     pub user_data: Bytes<20>,
     /// The TD.
     pub td: Td,
-    /// The bytes that the signature covers: header and body.
+    /// The signed bytes: header and body.
     pub signed: Vec<u8>,
     /// The signature data, for a verifier.
     pub signature: Vec<u8>,
-    /// How many bytes follow the quote in its file, which nothing covers: padding, or what a sender added.
+    /// The number of bytes after the quote, which nothing covers: padding, or added by a sender.
     pub trailing: usize,
 }
 
-/// Names the layout of a TD report body.
+/// The layout of a TD report body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Body {
     /// 584 bytes.
     Tdx10,
-    /// 648 bytes: the second security versions and MRSERVICETD follow.
+    /// 648 bytes: TEE_TCB_SVN_2 and MRSERVICETD follow.
     Tdx15,
 }
 
@@ -373,7 +372,7 @@ impl Quote {
     }
 }
 
-/// Reads type and length of a version 5 quote's body.
+/// Reads body type and length of a version 5 quote.
 fn body_type(reader: &mut Reader<'_>) -> Result<Body, Error> {
     let kind = reader.u16("the body's type")?;
     let length = reader.u32("the body's length")?;
@@ -419,19 +418,19 @@ fn rtmrs(reader: &mut Reader<'_>) -> Result<[Digest; 4], Truncated> {
     Ok(registers)
 }
 
-/// Holds a TDREPORT, which a TD has of itself: only its own machine can check its MAC.
+/// A TDREPORT. Only the machine that made it can check its MAC.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// The TD.
     pub td: Td,
     /// The security version of the processor.
     pub cpu_svn: Bytes<16>,
-    /// The MAC over the first part, which the machine's own key made.
+    /// The MAC of REPORTMACSTRUCT, with a key of the machine.
     pub mac: Bytes<32>,
 }
 
 impl Report {
-    /// Reads a TDREPORT, whose hashes of its own parts must be theirs.
+    /// Reads a TDREPORT and checks the hashes of its structures.
     ///
     /// # Errors
     ///

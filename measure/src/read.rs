@@ -1,24 +1,24 @@
-//! Numbers and runs of foreign bytes, each read with its place: what is not there is an error, never a panic.
+//! Numbers and byte strings read in order from foreign bytes: what is missing is an error with its offset, never a panic.
 //!
 //! # Not here
 //!
-//! What the bytes mean: each format's own module says that.
+//! The meaning of the bytes: each format's own module has it.
 
-/// Says that bytes end before what should stand there does.
+/// The bytes end before a field does.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} at offset {offset} needs {expected} bytes, found {found}")]
 pub struct Truncated {
-    /// What should stand there.
+    /// The field.
     pub what: &'static str,
-    /// Where it begins.
+    /// Its offset.
     pub offset: usize,
-    /// The bytes that it needs.
+    /// Bytes that it needs.
     pub expected: u64,
-    /// The bytes that there are from `offset` on.
+    /// Bytes available from `offset` on.
     pub found: usize,
 }
 
-/// Reads one thing after another.
+/// Reads one field after another.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
@@ -26,22 +26,22 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Begins at `offset`; one behind the end is as the end.
+    /// Starts at `offset`; any offset past the end acts as the end.
     pub(crate) const fn new(bytes: &'a [u8], offset: usize) -> Self {
         Reader { bytes, offset }
     }
 
-    /// Tells where the next thing begins.
+    /// Returns the offset of the next field.
     pub(crate) const fn offset(&self) -> usize {
         self.offset
     }
 
-    /// Gives what was not read yet.
+    /// Returns the bytes not read yet.
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.bytes.get(self.offset..).unwrap_or_default()
     }
 
-    /// Takes so many bytes.
+    /// Takes `count` bytes.
     pub(crate) fn take(&mut self, what: &'static str, count: u64) -> Result<&'a [u8], Truncated> {
         let rest = self.rest();
         let taken = usize::try_from(count).ok().and_then(|count| rest.get(..count));
@@ -51,7 +51,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    /// Takes as many bytes as the array has.
+    /// Takes an array.
     pub(crate) fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], Truncated> {
         let truncated = Truncated { what, offset: self.offset, expected: N as u64, found: self.rest().len() };
         let taken = self.take(what, N as u64)?;
@@ -63,17 +63,17 @@ impl<'a> Reader<'a> {
         self.array::<1>(what).map(u8::from_le_bytes)
     }
 
-    /// Takes a number of 2 bytes, the lowest first.
+    /// Takes a little-endian number of 2 bytes.
     pub(crate) fn u16(&mut self, what: &'static str) -> Result<u16, Truncated> {
         self.array(what).map(u16::from_le_bytes)
     }
 
-    /// Takes a number of 4 bytes, the lowest first.
+    /// Takes a little-endian number of 4 bytes.
     pub(crate) fn u32(&mut self, what: &'static str) -> Result<u32, Truncated> {
         self.array(what).map(u32::from_le_bytes)
     }
 
-    /// Takes a number of 8 bytes, the lowest first.
+    /// Takes a little-endian number of 8 bytes.
     pub(crate) fn u64(&mut self, what: &'static str) -> Result<u64, Truncated> {
         self.array(what).map(u64::from_le_bytes)
     }

@@ -1,4 +1,4 @@
-//! The reference values of one image as a document: what every register holds after its boot, event by event.
+//! The document of an image's reference values: what every register holds after its boot, event by event.
 //!
 //! # Shape
 //!
@@ -7,18 +7,18 @@
 //!   format       1
 //!   image        name, version, profile
 //!   subjects     [name, sha256, bytes]                     the files that the values were computed from
-//!   platforms    [name, algorithm, shape,                  one entry for each machine (and TPM bank)
+//!   platforms    [name, algorithm, shape,                  one entry per machine and TPM bank
 //!                 mrtd, attributes,                        TDX only
-//!                 registers, events]                       of one algorithm; the events in the order of the boot
+//!                 registers, events]                       for one algorithm; the events in boot order
 //! ```
 //!
-//! A register that a platform-given event is extended into has no value beforehand: it is not among `registers`, and
-//! its events say by which rule they are accepted. Writers sort nothing and add no time: equal inputs, equal bytes.
+//! A register with a platform-given event has no value in advance: it is absent from `registers`, and the event has the
+//! rule for accepting it. The document has no times and a fixed order: equal inputs give equal bytes.
 //!
 //! # Not here
 //!
-//! The computation of the values (`mrtd`, `boot`), their comparison with evidence ([`crate::appraise`]), JSON itself:
-//! these types are serde's, and any format of serde's carries them.
+//! Computing the values (`mrtd`, `boot`); comparing them with evidence ([`crate::appraise`]); JSON itself: the types work
+//! with any serde format.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -30,7 +30,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::digest::{Algorithm, Digest};
 use crate::event::{Event, Register};
 
-/// Marks the only format of the document that there is, as the number 1: another number does not deserialize.
+/// The document's format version, 1: another number does not deserialize.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Format1;
 
@@ -49,39 +49,39 @@ impl<'de> Deserialize<'de> for Format1 {
     }
 }
 
-/// Holds the reference values of one image on every platform that they were computed for.
+/// The reference values of one image on each platform that they were computed for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reference {
-    /// 1.
+    /// The format version, 1.
     pub format: Format1,
     /// The image that boots.
     pub image: Image,
-    /// The files that the values were computed from, in the order of the boot.
+    /// The files that the values were computed from, in boot order.
     pub subjects: Vec<Subject>,
-    /// The machines, and the banks of their TPMs.
+    /// The machines, once for each TPM bank.
     pub platforms: Vec<Platform>,
 }
 
-/// Names an image.
+/// An image's identity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
-    /// The recipe's name for it.
+    /// Its name in the recipe.
     pub name: String,
-    /// The recipe's version.
+    /// Its version in the recipe.
     pub version: String,
-    /// What it was built for; a debug image is refused unless a policy allows it by name.
+    /// Its purpose; a debug image is refused unless a policy explicitly allows it.
     pub profile: Profile,
 }
 
-/// Says what an image was built for.
+/// An image's purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
-    /// To be trusted.
+    /// For production.
     Release,
-    /// To be looked into: it lets its operator in.
+    /// For debugging: its operator can log in.
     Debug,
 }
 
@@ -94,44 +94,44 @@ impl fmt::Display for Profile {
     }
 }
 
-/// Names one file that the values were computed from.
+/// A file that the values were computed from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Subject {
-    /// As [`crate::event::Source::file`] names it: `firmware`, `uki`, `disk`.
+    /// Its name in [`crate::event::Source::file`]: `firmware`, `uki`, `disk`.
     pub name: String,
     /// SHA-256 of its bytes.
     pub sha256: Digest,
-    /// How many bytes it has.
+    /// Its length in bytes.
     pub bytes: u64,
 }
 
-/// Holds the reference values of one machine.
+/// The reference values of one machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Platform {
-    /// `qemu-tdx`, `qemu-tpm`, `gcp-c3`, `alicloud-tdx`; several entries may bear one name, each with its own shape.
+    /// `qemu-tdx`, `qemu-tpm`, `gcp-c3` or `alicloud-tdx`; entries with different shapes may share a name.
     pub name: String,
-    /// Says whose registers these are.
+    /// Whose registers these are.
     pub kind: RegisterKind,
-    /// The hash of registers and events; SHA-384 for TDX, the bank's for a TPM.
+    /// The hash algorithm of registers and events: SHA-384 for TDX, the bank's for a TPM.
     pub algorithm: Algorithm,
-    /// What the values hold for, in the words of the command line: `memory`, `vcpus`, `firmware`, …
+    /// The machine that the values are for, in the words of the command line: `memory`, `vcpus`, `firmware`, …
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub shape: BTreeMap<String, String>,
-    /// TDX: every MRTD that is accepted; none where the platform publishes none, and only a policy can name one.
+    /// TDX: the accepted MRTD values. Empty if the platform publishes none; then only a policy can accept one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mrtd: Vec<Mrtd>,
-    /// TDX: the attributes that the TD is started with, where the platform file fixes them; a policy may be stricter.
+    /// TDX: the TD's attributes, if the platform fixes them; a policy may be stricter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attributes: Option<crate::quote::Attributes>,
-    /// The registers that are known beforehand; one that a platform-given event is extended into is missing here.
+    /// The registers with a value known in advance; those with a platform-given event are absent.
     pub registers: BTreeMap<Register, Digest>,
-    /// The events of all registers, in the order of the boot.
+    /// The events of all registers, in boot order.
     pub events: Vec<Event>,
 }
 
-/// Says whose registers a platform's values are of.
+/// Whose registers a platform's values are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RegisterKind {
@@ -141,12 +141,12 @@ pub enum RegisterKind {
     Tpm,
 }
 
-/// One MRTD that is accepted.
+/// An accepted MRTD.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mrtd {
     /// The value.
     pub digest: Digest,
-    /// Where it comes from: the firmware's digest and the order of its pages, or the platform file's own source.
+    /// Its origin: the firmware's digest and page order, or the source in the platform file.
     pub source: String,
 }

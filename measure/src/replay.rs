@@ -1,27 +1,26 @@
-//! The registers' values, from the events that were extended into them; and of each event whether its digest is that
-//! of its data.
+//! Register values from the events extended into them, and whether an event's digest is that of its data.
 //!
 //! # Shape
 //!
 //! ```text
 //! log ─ replay ──> {register: value}
-//! record ─ derive ─> derived      the digest is that of the record's own data, by a rule
-//!                    contradicted a rule holds for the type, and gives another digest: the data was changed
-//!                    not derivable the data only names what was hashed: it is a hint, and proves nothing
+//! record ─ derive ─> derived        a rule gives the record's digest from its data
+//!                    contradicted   the rule of its type gives another digest: data or digest were changed
+//!                    not derivable  the data only name what was hashed; they prove nothing
 //! ```
 //!
-//! A TD's registers begin with zeros; so do a TPM's PCRs 0 to 16 and 23, where PCR 0 has the locality of the start in its
-//! last byte when the log says so, while PCRs 17 to 22 begin with ones.
+//! A TD's registers start as zeros. So do PCRs 0 to 16 and 23, except that the last byte of PCR 0 is the startup locality
+//! if the log has one. PCRs 17 to 22 start as ones.
 //!
 //! # Source
 //!
 //! TCG PC Client Platform Firmware Profile 1.06, 3.3 (PCR 0 and its locality), 10.4.1 (what each type is the digest
-//! of); TCG PC Client Platform TPM Profile 1.06, 4.6.2 (PCRs at reset). Every rule re-derives the digests of that type
-//! in logs of Google Cloud, Alibaba Cloud and QEMU.
+//! of); TCG PC Client Platform TPM Profile 1.06, 4.6.2 (PCRs at reset). Each rule reproduces the digests of its type in
+//! logs of Google Cloud, Alibaba Cloud and QEMU.
 //!
 //! # Not here
 //!
-//! What a boot should have measured: [`crate::appraise`].
+//! Comparing with what a boot should have measured: [`crate::appraise`].
 
 mod derive;
 mod subject;
@@ -38,43 +37,43 @@ use crate::event::{EventType, Register};
 use crate::log::{Entry, Log};
 use crate::reference::RegisterKind;
 
-/// What EV_NO_ACTION's data begin with that names the locality of a TPM's start; one byte follows.
+/// Start of the EV_NO_ACTION data that hold a TPM's startup locality; one byte follows.
 const STARTUP_LOCALITY: &[u8] = b"StartupLocality\0";
 
-/// Says why a log leads to no registers.
+/// A log cannot be replayed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The log has no bank of the algorithm.
-    #[error("expected a log with a bank of {expected}, found none")]
+    /// The log has no bank for the algorithm.
+    #[error("the log has no {expected} bank")]
     NoBank {
-        /// The algorithm asked for.
+        /// The algorithm.
         expected: Algorithm,
     },
-    /// A record has no digest of the bank.
-    #[error("the record at offset {offset} has no digest of {expected}")]
+    /// A record has no digest for the algorithm.
+    #[error("the record at offset {offset} has no {expected} digest")]
     NoDigest {
-        /// Where the record begins.
+        /// Offset of the record.
         offset: usize,
-        /// The algorithm asked for.
+        /// The algorithm.
         expected: Algorithm,
     },
-    /// A record extends what is no register.
-    #[error("the record at offset {offset} extends register number {found}, which there is not")]
+    /// A record extends a register that does not exist.
+    #[error("the record at offset {offset} extends register number {found}, which does not exist")]
     NoRegister {
-        /// Where the record begins.
+        /// Offset of the record.
         offset: usize,
         /// The number.
         found: u32,
     },
-    /// A record extends MRTD, which the TDX module alone writes.
+    /// A record extends MRTD, which only the TDX module writes.
     #[error("the record at offset {offset} extends MRTD, which no firmware can")]
     ExtendsMrtd {
-        /// Where the record begins.
+        /// Offset of the record.
         offset: usize,
     },
 }
 
-/// Computes the registers of a log: RTMR0 to RTMR3, or PCR 0 to 15 and every other that is extended.
+/// Computes the registers of a log: RTMR0 to RTMR3, or PCR 0 to 15 and any other PCR that is extended.
 ///
 /// # Errors
 ///
@@ -94,7 +93,7 @@ pub fn replay(log: &Log, algorithm: Algorithm) -> Result<BTreeMap<Register, Dige
     Ok(registers)
 }
 
-/// Tells the register that a record extends.
+/// Returns the register that a record extends.
 ///
 /// # Errors
 ///
@@ -107,7 +106,7 @@ pub fn extended(entry: &Entry, kind: RegisterKind) -> Result<Register, Error> {
     }
 }
 
-/// Gives the registers as they are before the first event.
+/// Returns the registers before the first event.
 pub(crate) fn at_start(log: &Log, algorithm: Algorithm) -> BTreeMap<Register, Digest> {
     let register: fn(u8) -> Register = match log.kind {
         RegisterKind::Tdx => Register::Rtmr,
@@ -126,7 +125,7 @@ pub(crate) fn at_start(log: &Log, algorithm: Algorithm) -> BTreeMap<Register, Di
     registers
 }
 
-/// Gives a register as a reset leaves it.
+/// Returns a register's value after reset.
 pub(crate) fn reset_value(register: Register, algorithm: Algorithm) -> Digest {
     match (register, algorithm) {
         (Register::Pcr(17..=22), Algorithm::Sha256) => Digest::Sha256([0xff; 32]),
@@ -135,7 +134,7 @@ pub(crate) fn reset_value(register: Register, algorithm: Algorithm) -> Digest {
     }
 }
 
-/// Tells the locality that a record says a TPM was started from.
+/// Returns the startup locality if the record holds one.
 fn startup_locality(entry: &Entry) -> Option<u8> {
     let data = entry.data.as_deref().filter(|_| entry.kind == EventType::EV_NO_ACTION && entry.index == 0)?;
     match data.strip_prefix(STARTUP_LOCALITY)? {
@@ -144,7 +143,7 @@ fn startup_locality(entry: &Entry) -> Option<u8> {
     }
 }
 
-/// Gives zeros but for the last byte.
+/// Returns zeros with this last byte.
 fn ending_with(algorithm: Algorithm, last: u8) -> Digest {
     let mut digest = algorithm.zero();
     let bytes: &mut [u8] = match &mut digest {
@@ -157,25 +156,25 @@ fn ending_with(algorithm: Algorithm, last: u8) -> Digest {
     digest
 }
 
-/// Says what is odd about a log by itself: none of it is proof, for old firmware did some of it honestly.
+/// Something suspicious in a log by itself. It proves nothing: old firmware did some of it honestly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
-    /// A record's digest is not that of its data, by a rule that holds for every record of its type.
+    /// A record's digest is not what the rule of its type gives.
     Contradicted {
-        /// Where the record begins.
+        /// Offset of the record.
         offset: usize,
-        /// What the record says that it is.
+        /// The record's own description.
         subject: alloc::string::String,
         /// The rule.
         rule: Rule,
-        /// The digest that the rule gives.
+        /// The digest by the rule.
         expected: Digest,
-        /// The digest that the record has.
+        /// The record's digest.
         found: Digest,
     },
     /// A register has a second separator.
     SecondSeparator {
-        /// Where the second one's record begins.
+        /// Offset of the second separator's record.
         offset: usize,
         /// The register.
         register: Register,
@@ -192,14 +191,14 @@ impl fmt::Display for Finding {
             ),
             Finding::SecondSeparator { offset, register } => write!(
                 f,
-                "the record at offset {offset} is another separator of {register}: firmware before edk2-stable202411 did \
-                 so, and so does a log whose separator was moved"
+                "the record at offset {offset} is a second separator in {register}: firmware before edk2-stable202411 \
+                 measured one, but a moved separator looks the same"
             ),
         }
     }
 }
 
-/// Lists what is odd about a log by itself, in the order of its records.
+/// Lists what is suspicious in a log, in the order of its records.
 ///
 /// # Errors
 ///

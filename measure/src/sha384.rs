@@ -1,15 +1,15 @@
-//! SHA-384 of a stream, and of some streams in step.
+//! SHA-384 of one stream, or of several streams in step.
 //!
 //! # Shape
 //!
 //! ```text
-//! state     8 words of 64 bits, of which the digest are 6
-//! block     128 bytes; the last ones of a stream are its rest ‖ 0x80 ‖ zeros ‖ its length in bits (u128, big-endian)
-//! in step   up to four streams, a whole block of each at a time
+//! state     8 words of 64 bits; the digest is the first 6
+//! block     128 bytes; a stream ends with its remaining bytes ‖ 0x80 ‖ zeros ‖ its length in bits (u128, big-endian)
+//! in step   one whole block of each of up to four streams at a time
 //! ```
 //!
-//! A stream is a chain: its next block waits for the one before it, and a processor has nothing to do meanwhile. Blocks
-//! of several streams wait for nothing, and registers of 256 bits hold a word of four of them.
+//! A stream is a chain: each block depends on the one before, so the processor stalls. Blocks of different streams are
+//! independent, and a 256-bit register holds one word of four streams.
 //!
 //! # Source
 //!
@@ -17,22 +17,22 @@
 //!
 //! # Not here
 //!
-//! The compression of one stream, which is `sha2`'s; streams in step without the feature `simd`.
+//! Compressing a single stream, which is left to `sha2`; going in step without the feature `simd`.
 
 #[cfg(feature = "simd")]
 mod step;
 
-/// How many streams go in step.
+/// The number of streams that go in step.
 pub const LANES: usize = 4;
 
 const BLOCK: usize = 128;
-/// The bytes of a block's end that hold the length.
+/// Bytes at the end of the last block that hold the length.
 const LENGTH: usize = 16;
 
 pub(crate) type Block = [u8; BLOCK];
 type State = [u64; 8];
 
-/// The 64 bits behind the point of the square roots of the ninth to the sixteenth prime.
+/// The first 64 bits of the fractional parts of the square roots of the ninth to the sixteenth prime.
 const FIRST: State = [
     0xcbbb_9d5d_c105_9ed8,
     0x629a_292a_367c_d507,
@@ -44,11 +44,11 @@ const FIRST: State = [
     0x47b5_481d_befa_4fa4,
 ];
 
-/// A stream that is being hashed.
+/// A SHA-384 computation in progress.
 #[derive(Debug, Clone)]
 pub(crate) struct Sha384 {
     state: State,
-    /// The block that is not whole yet: its first `filled` bytes, fewer than a block.
+    /// The incomplete block: its first `filled` bytes, fewer than a block.
     rest: Block,
     filled: usize,
     /// Bytes hashed so far.
@@ -56,12 +56,12 @@ pub(crate) struct Sha384 {
 }
 
 impl Sha384 {
-    /// Begins a stream.
+    /// Starts a stream.
     pub(crate) const fn new() -> Self {
         Sha384 { state: FIRST, rest: [0; BLOCK], filled: 0, length: 0 }
     }
 
-    /// Gives how many bytes make the begun block whole; 0 between two blocks.
+    /// Returns how many bytes complete the current block; 0 at a block boundary.
     pub(crate) const fn missing(&self) -> usize {
         match self.filled {
             0 => 0,
@@ -88,7 +88,7 @@ impl Sha384 {
         self.filled = self.filled.saturating_add(bytes.len());
     }
 
-    /// Gives the digest of what was hashed so far.
+    /// Returns the digest of everything hashed so far.
     pub(crate) fn digest(&self) -> [u8; 48] {
         let mut last = [[0; BLOCK]; 2];
         let bytes = last.as_flattened_mut();
@@ -109,8 +109,8 @@ impl Sha384 {
     }
 }
 
-/// Hashes the next blocks of up to [`LANES`] streams that are each between two blocks: as many of each as the one with the
-/// fewest has, which it gives.
+/// Hashes the same number of blocks of up to [`LANES`] streams, each at a block boundary: as many as the shortest list
+/// has. Returns that number.
 pub(crate) fn update_in_step(lanes: &mut [(&mut Sha384, &[Block])]) -> usize {
     debug_assert!(lanes.len() <= LANES && lanes.iter().all(|(stream, _)| stream.missing() == 0));
     let count = lanes.iter().map(|(_, blocks)| blocks.len()).min().unwrap_or_default();
@@ -125,10 +125,10 @@ pub(crate) fn update_in_step(lanes: &mut [(&mut Sha384, &[Block])]) -> usize {
     count
 }
 
-/// Compresses blocks of some streams in step; `false`, and nothing is done, where the processor cannot.
+/// Compresses blocks of several streams in step. Returns `false`, having done nothing, if the processor cannot.
 #[cfg(feature = "simd")]
 fn compress_in_step(lanes: &mut [(&mut Sha384, &[Block])]) -> bool {
-    // A lane that is left over hashes the first stream's blocks once more, for nobody.
+    // An unused lane hashes the first stream's blocks again; its result is dropped.
     let mut over = [FIRST; LANES];
     let mut blocks = [lanes.first().map(|(_, blocks)| *blocks).unwrap_or_default(); LANES];
     let mut states = over.each_mut();

@@ -1,4 +1,4 @@
-//! The reference values of one machine: the entry of the document that holds for its platform and shape.
+//! The reference values of one machine: the document's entry for a platform and shape.
 //!
 //! # Shape
 //!
@@ -6,12 +6,12 @@
 //! name, shape (memory, vCPUs, QEMU, …), firmware or platform file, image ─> MRTD, registers, events
 //! ```
 //!
-//! A machine of QEMU, where a shape leaves a choice: three virtio devices (the disk at slot 1, a network card, an entropy
-//! source) and a serial port. With TDX: `-machine q35,pic=off,smm=off,hpet=off`; with a TPM: q35 as it is, and `tpm-crb`.
+//! QEMU's machine, beyond its shape: a serial port and virtio devices, by default three (the disk in slot 1, a network card,
+//! an entropy source). With TDX: `-machine q35,pic=off,smm=off,hpet=off`; with a TPM: plain q35 and `tpm-crb`.
 //!
 //! # Not here
 //!
-//! Which files these are, and reading them.
+//! Finding and reading the files.
 
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
@@ -31,37 +31,35 @@ use crate::mrtd::Order;
 use crate::platform::{self, Listener, PlatformFile};
 use crate::reference::{Mrtd, Platform, RegisterKind};
 
-/// Says why there are no reference values.
+/// Reference values cannot be computed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The events cannot be told.
+    /// The events of the boot cannot be predicted.
     #[error(transparent)]
     Boot(#[from] boot::Error),
-    /// The platform's own events cannot be told.
+    /// The platform's own events cannot be predicted.
     #[error(transparent)]
     Platform(#[from] platform::Error),
     /// The machine's ACPI tables are not known.
     #[error(transparent)]
     Acpi(#[from] acpi::Error),
-    /// A machine of QEMU needs firmware, another its platform's file.
+    /// QEMU needs a firmware image, another platform its file.
     #[error("platform {name}: expected {expected}")]
     Missing {
         /// The platform.
         name: Name,
-        /// What is needed.
+        /// The missing input.
         expected: &'static str,
     },
-    /// A shape has a word that is not known, or one of a wrong value.
-    #[error(
-        "shape of a machine: expected {word} to be a word of a shape with a value that fits, found {found:?}"
-    )]
+    /// An option of a shape is unknown, or its value is invalid.
+    #[error("machine shape: unknown option or invalid value: {word} {found:?}")]
     Word {
-        /// The word.
+        /// The option.
         word: String,
         /// Its value.
         found: String,
     },
-    /// No platform is called so.
+    /// There is no platform with this name.
     #[error("expected qemu-tdx, qemu-tpm, gcp-c3 or alicloud-tdx, found {found:?}")]
     Name {
         /// The text.
@@ -69,7 +67,7 @@ pub enum Error {
     },
 }
 
-/// Names a platform.
+/// The name of a platform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Name {
@@ -84,10 +82,10 @@ pub enum Name {
 }
 
 impl Name {
-    /// All of them.
+    /// All names.
     pub const ALL: [Name; 4] = [Name::QemuTdx, Name::QemuTpm, Name::GcpC3, Name::AlicloudTdx];
 
-    /// Gives it as it stands on a command line.
+    /// Returns the name as on a command line.
     pub const fn as_str(self) -> &'static str {
         match self {
             Name::QemuTdx => "qemu-tdx",
@@ -97,12 +95,12 @@ impl Name {
         }
     }
 
-    /// Tells whether its machines are QEMU's, whose firmware the caller brings.
+    /// Tells whether the platform is QEMU, for which the caller provides the firmware.
     pub const fn is_qemu(self) -> bool {
         matches!(self, Name::QemuTdx | Name::QemuTpm)
     }
 
-    /// Tells to whom its firmware speaks.
+    /// Returns who receives the firmware's events.
     pub const fn listener(self) -> Listener {
         match self {
             Name::QemuTdx | Name::AlicloudTdx => Listener::Tdx,
@@ -111,7 +109,7 @@ impl Name {
         }
     }
 
-    /// Tells whose registers it has.
+    /// Returns whose registers it has.
     pub const fn kind(self) -> RegisterKind {
         match self {
             Name::QemuTpm => RegisterKind::Tpm,
@@ -140,25 +138,25 @@ impl FromStr for Name {
 /// A machine's shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
-    /// Bytes of memory.
+    /// Memory in bytes.
     pub memory: u64,
-    /// Processors.
+    /// Number of processors.
     pub vcpus: NonZeroU16,
-    /// Version of QEMU, as `10.0`; only for QEMU.
+    /// QEMU's version, such as `10.0`; only for QEMU.
     pub qemu: String,
-    /// Virtio devices on the root bus.
+    /// Number of virtio devices on the root bus.
     pub devices: NonZeroU8,
-    /// Bits of the guest's physical addresses, as CPUID tells them.
+    /// Width of the guest's physical addresses in bits, as CPUID reports it.
     pub address_bits: u8,
-    /// Whose processor.
+    /// The processor's vendor.
     pub vendor: Vendor,
-    /// How it comes to the UKI; only for QEMU.
+    /// How it boots the UKI; only for QEMU.
     pub start: Start,
 }
 
 impl Shape {
-    /// Gives the usual machine of a platform: 4 GiB, two processors, QEMU 10.0; with TDX an Intel processor of 46 bits,
-    /// without what QEMU emulates.
+    /// Returns a platform's default machine: 4 GiB, two processors, QEMU 10.0, three devices. With TDX, an Intel processor
+    /// with 46 address bits; otherwise the one that QEMU emulates: AMD, 40 bits.
     pub fn usual(name: Name) -> Shape {
         let (address_bits, vendor) = match name {
             Name::QemuTpm => (40, Vendor::Amd),
@@ -175,11 +173,11 @@ impl Shape {
         }
     }
 
-    /// Gives its ACPI tables, for a firmware that makes this of system management mode where there is any.
+    /// Returns its ACPI tables; `smm` is the firmware's use of system management mode on machines that have it.
     ///
     /// # Errors
     ///
-    /// [`acpi::Error`]: a shape that was never compared with QEMU's.
+    /// [`acpi::Error`]: a shape that was never compared with QEMU.
     pub fn tables(&self, name: Name, smm: Smm) -> Result<acpi::Tables, acpi::Error> {
         let (switch, smm, tpm) = match name {
             Name::QemuTpm => (Switch::On, smm, Tpm::Crb),
@@ -199,7 +197,7 @@ impl Shape {
         machine.tables()
     }
 
-    /// Reads it back from the words that an entry of the document has.
+    /// Reads a shape back from the words of a document's entry.
     ///
     /// # Errors
     ///
@@ -228,7 +226,7 @@ impl Shape {
                         _ => return Err(wrong()),
                     };
                 }
-                // Which firmware it was, which the caller compares.
+                // The firmware's digest, which the caller compares.
                 "firmware" => {}
                 _ => return Err(wrong()),
             }
@@ -236,7 +234,7 @@ impl Shape {
         Ok(shape)
     }
 
-    /// Gives it in the words of the command line.
+    /// Returns the shape in the words of the command line.
     pub fn words(&self, name: Name) -> BTreeMap<String, String> {
         let mut words = BTreeMap::from([("memory".to_string(), size(self.memory))]);
         if name.is_qemu() {
@@ -259,7 +257,7 @@ impl Shape {
     }
 }
 
-/// Gives a size as 512M or 4G.
+/// Formats a size, such as 512M or 4G.
 pub fn size(bytes: u64) -> String {
     match (bytes.is_multiple_of(1 << 30), bytes.is_multiple_of(1 << 20)) {
         (true, _) => alloc::format!("{}G", bytes >> 30),
@@ -268,7 +266,7 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-/// Reads a size as 512M or 4G; `None` for other texts, for nothing, and for more than 2^52 bytes.
+/// Parses a size such as 512M or 4G; `None` for other text, for zero, and above 2^52 bytes.
 pub fn bytes(text: &str) -> Option<u64> {
     let (number, factor) = match (text.strip_suffix('G'), text.strip_suffix('M')) {
         (Some(number), _) => (number, 1 << 30),
@@ -280,29 +278,29 @@ pub fn bytes(text: &str) -> Option<u64> {
     (1..=1 << 52).contains(&bytes).then_some(bytes)
 }
 
-/// A firmware, all that is known of it, and its MRTD in both orders.
+/// Firmware with everything computed from it.
 #[derive(Debug)]
 pub struct Hashed<'a> {
     /// The image.
     pub firmware: &'a Firmware<'a>,
-    /// What its boots measure of it.
+    /// The firmware's part of every boot.
     pub code: &'a Code,
     /// SHA-256 of the image.
     pub sha256: Digest,
-    /// MRTD in each order; none for a TPM.
+    /// MRTD for each page order; empty for a TPM.
     pub mrtd: &'a [(Order, Digest)],
 }
 
-/// Who brings what is measured before the image.
+/// Where the events before the image's come from.
 #[derive(Debug)]
 pub enum Before<'a> {
-    /// The caller brings firmware for QEMU.
+    /// QEMU with this firmware.
     Firmware(Hashed<'a>),
-    /// The platform, whose file tells it.
+    /// The platform's file.
     File(&'a PlatformFile),
 }
 
-/// Gives the reference values of one machine.
+/// Computes the reference values of one machine.
 ///
 /// # Errors
 ///
@@ -371,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn each_platform_wants_its_own_kind_of_input() {
+    fn each_platform_needs_its_own_kind_of_input() {
         let uki = crate::stub::specimen::uki(crate::stub::specimen::MAGIC, b"quiet");
         let image = boot::Plan::read(&uki, None).unwrap().hash(Algorithm::Sha384).unwrap();
         let file = PlatformFile {

@@ -1,23 +1,23 @@
-//! The events of systemd-stub, from a UKI's sections.
+//! systemd-stub's events, from a UKI's sections.
 //!
 //! # Shape
 //!
 //! ```text
-//! for each section that is there, in this order, never .pcrsig:
+//! for each section present, in this order, never .pcrsig:
 //!   .linux .osrel .cmdline .initrd .ucode .splash .dtb .uname .sbat .pcrpkey .hwids
 //! PCR 11   EV_IPL   the name and a NUL
-//! PCR 11   EV_IPL   the content, as long as it is in memory
+//! PCR 11   EV_IPL   the content, with its size in memory
 //! ```
 //!
 //! # Source
 //!
-//! systemd `src/boot/stub.c` (`measure_sections`), `src/fundamental/uki.c` (the order), versions 252 to 262; a TD is told
-//! from 256 on. Checked against OVMF's log of Debian's stub 257 and a GKE machine's log.
+//! systemd `src/boot/stub.c` (`measure_sections`), `src/fundamental/uki.c` (the order), versions 252 to 262; RTMRs are
+//! extended from 256 on. Checked against OVMF's log of Debian's stub 257 and a GKE machine's log.
 //!
 //! # Not here
 //!
-//! What a stub loads beside the UKI (add-ons, credentials, extensions), which our disks do not have; UKIs of several
-//! profiles or with device trees to choose from, which are refused.
+//! Files that a stub loads beside the UKI (add-ons, credentials, extensions), which this project's disks do not have; UKIs
+//! with several profiles or automatic device trees, which are refused.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -25,40 +25,40 @@ use alloc::vec::Vec;
 use crate::pe::{self, Name, Pe, Section};
 use crate::preimage::Piece;
 
-/// The sections that are measured, in this order.
+/// The measured sections, in order.
 pub const MEASURED: [&str; 11] = [
     ".linux", ".osrel", ".cmdline", ".initrd", ".ucode", ".splash", ".dtb", ".uname", ".sbat", ".pcrpkey",
     ".hwids",
 ];
-/// Sections among which the stub chooses at boot.
+/// Sections that the stub selects from at boot.
 const CHOSEN: [&str; 3] = [".profile", ".dtbauto", ".efifw"];
-/// The versions whose rules are known.
+/// The versions with known rules.
 const KNOWN: core::ops::RangeInclusive<u16> = 252..=262;
 
-/// Says why a UKI's events cannot be told.
+/// A UKI's events cannot be predicted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The image cannot be read.
+    /// The image is not a valid PE file.
     #[error(transparent)]
     Pe(#[from] pe::Error),
-    /// A section is missing without which this is no UKI.
+    /// A section that every UKI has is missing.
     #[error("UKI has no section {name}")]
     Missing {
         /// The section.
         name: &'static str,
     },
-    /// The stub would choose at boot.
-    #[error("UKI has a section {name}: expected none, for the stub chooses among such sections at boot")]
+    /// The UKI has sections that the stub selects from at boot.
+    #[error("UKI has a section {name}: expected none, since the stub selects from these at boot")]
     Chosen {
         /// The section.
         name: &'static str,
     },
-    /// The stub does not say what it is.
+    /// The stub has no known version.
     #[error(
         "UKI's stub, section .sdmagic: expected \"systemd-stub\" and a version from 252 to 262, found {found:?}"
     )]
     Version {
-        /// What it says.
+        /// The section's text.
         found: String,
     },
 }
@@ -68,12 +68,12 @@ pub enum Error {
 pub struct Version(pub u16);
 
 impl Version {
-    /// Tells whether it has the firmware load the kernel, and thus measure it once more.
+    /// Tells whether the stub lets the firmware load the kernel, which measures it again.
     pub const fn loads_by_firmware(self) -> bool {
         self.0 < 258
     }
 
-    /// Tells whether it extends RTMRs.
+    /// Tells whether the stub extends RTMRs.
     pub const fn extends_rtmrs(self) -> bool {
         self.0 >= 256
     }
@@ -83,7 +83,7 @@ impl Version {
 #[derive(Debug, Clone)]
 pub struct Uki<'a> {
     pe: Pe<'a>,
-    /// In the order in which they are measured.
+    /// In the order of measurement.
     sections: Vec<(&'static str, Piece<'a>)>,
     version: Version,
     signature: Option<Piece<'a>>,
@@ -117,33 +117,33 @@ impl<'a> Uki<'a> {
         Ok(Uki { pe, sections, version, signature })
     }
 
-    /// Gives the image itself.
+    /// Returns the image itself.
     pub const fn pe(&self) -> &Pe<'a> {
         &self.pe
     }
 
-    /// Gives the sections that are measured, in order.
+    /// Returns the measured sections, in order.
     pub fn sections(&self) -> &[(&'static str, Piece<'a>)] {
         &self.sections
     }
 
-    /// Gives a measured section's content.
+    /// Returns a measured section's content.
     pub fn section(&self, name: &str) -> Option<&Piece<'a>> {
         self.sections.iter().find(|(found, _)| *found == name).map(|(_, piece)| piece)
     }
 
-    /// Gives the signature of the PCRs' values, which is not measured by name.
+    /// Returns the section `.pcrsig`, which is not measured as a section.
     pub const fn signature(&self) -> Option<&Piece<'a>> {
         self.signature.as_ref()
     }
 
-    /// Gives the stub's version.
+    /// Returns the stub's version.
     pub const fn version(&self) -> Version {
         self.version
     }
 }
 
-/// The content of the only section of a name; `None` without one, or with an empty one.
+/// Returns the content of the only section with this name; `None` if it is absent or empty.
 fn one<'a>(pe: &Pe<'a>, name: &str) -> Result<Option<Piece<'a>>, pe::Error> {
     let mut all = pe.sections().iter().enumerate().filter(|(_, section)| section.name.is(name));
     let Some((_, section)) = all.next() else { return Ok(None) };
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stub_of_unknown_rules_is_refused() {
+    fn a_stub_with_an_unknown_version_is_refused() {
         for magic in [
             &b"#### LoaderInfo: systemd-stub 251 ####"[..],
             b"systemd-stub 263",
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn sections_among_which_the_stub_chooses_are_refused() {
+    fn sections_that_the_stub_selects_from_are_refused() {
         for name in CHOSEN {
             let bytes = image(&[(".sdmagic", MAGIC), (".linux", b"x"), (name, b"y")]);
             assert_eq!(Uki::read(&bytes).unwrap_err(), Error::Chosen { name });

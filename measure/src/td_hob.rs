@@ -1,60 +1,60 @@
-//! The TD HOB list, from the firmware's sections and the machine's memory.
+//! The TD HOB list, from the firmware's sections and the machine's memory size.
 //!
 //! # Shape
 //!
 //! ```text
 //! PHIT HOB       type u16 1, length u16 56, u32 0, version u32 9, boot mode u32 0, four u64 0, end of the list u64
 //! RESOURCE HOBs  type u16 3, length u16 48, u32 0, owner 16 x 0, type u32, attributes u32, start u64, length u64
-//! (END HOB       not measured)
+//! END HOB        not measured
 //! ```
 //!
 //! # Source
 //!
 //! UEFI Platform Initialization 1.8, III.5; QEMU `hw/i386/tdvf-hob.c` and `hw/i386/kvm/tdx.c`
-//! (`tdx_accept_ram_range`): checked against logs of machines with 1, 2, 8, 10 and 64 GiB. Google's list: gce-tcb-verifier
-//! and three logs of machines with 16 GiB.
+//! (`tdx_accept_ram_range`), checked against logs of machines with 1, 2, 8, 10 and 64 GiB. Google's list: gce-tcb-verifier,
+//! checked against three logs of machines with 16 GiB.
 
 use alloc::vec::Vec;
 
 use crate::firmware::{self, Firmware, Gpa, Kind, Section};
 
-/// Where QEMU's q35 leaves a hole for devices, in bytes, when memory reaches it.
+/// The memory size from which QEMU's q35 leaves a hole for devices, in bytes.
 const HOLE_REACHED: u64 = 0xb000_0000;
-/// Where the memory below the hole then ends.
+/// Where the memory below that hole ends.
 const BELOW_HOLE: u64 = 0x8000_0000;
 const FOUR_GIB: u64 = 1 << 32;
 /// EFI_RESOURCE_SYSTEM_MEMORY.
 const SYSTEM_MEMORY: u32 = 0;
 /// EFI_RESOURCE_MEMORY_UNACCEPTED.
 const UNACCEPTED: u32 = 7;
-/// Present, initialised, tested.
+/// Present, initialized, tested.
 const ATTRIBUTES: u32 = 7;
-/// The same, and to be accepted early, as Google has it for memory not accepted yet.
+/// The same, plus a flag that Google sets on unaccepted memory: accept early.
 const GOOGLE_ATTRIBUTES: u32 = 0x1000_0007;
-/// Where memory ends below Google's hole for devices.
+/// Where the memory below Google's hole for devices ends.
 const GOOGLE_BELOW_HOLE: u64 = 0xc000_0000;
 const PHIT: u16 = 56;
 const RESOURCE: u16 = 48;
 
-/// Says why no list can be made.
+/// The list cannot be computed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The firmware names no place for the list.
+    /// The firmware has no section for the list.
     #[error(transparent)]
     Firmware(#[from] firmware::Error),
-    /// The machine's memory does not hold what the firmware needs.
+    /// The machine's memory does not contain a section that the firmware needs.
     #[error(
-        "memory of {memory:#x} bytes: expected it to hold the firmware's section from {start:#x} to {end:#x}"
+        "memory of {memory:#x} bytes: expected it to contain the firmware's section from {start:#x} to {end:#x}"
     )]
     Memory {
         /// Bytes of memory.
         memory: u64,
-        /// Where the section begins.
+        /// Where the section starts.
         start: u64,
         /// Where it ends.
         end: u64,
     },
-    /// No machine has so much memory.
+    /// The memory size exceeds the address space.
     #[error("memory of {found:#x} bytes: expected at most 2^52")]
     TooMuch {
         /// Bytes of memory.
@@ -62,7 +62,7 @@ pub enum Error {
     },
 }
 
-/// Gives the list that QEMU writes for a machine with `memory` bytes, without its end: the bytes that are measured.
+/// Returns the measured bytes of the list that QEMU writes for a machine with `memory` bytes: all but the END HOB.
 ///
 /// # Errors
 ///
@@ -99,12 +99,12 @@ pub fn qemu(firmware: &Firmware<'_>, memory: u64) -> Result<Vec<u8>, Error> {
         }
         resources.push((UNACCEPTED, ATTRIBUTES, from, bank_end));
     }
-    // QEMU counts the END HOB, of 8 bytes.
+    // QEMU's end of the list includes the END HOB, 8 bytes.
     Ok(list(hob, &resources, 8))
 }
 
-/// Gives the list that Google Compute Engine writes for a machine with `memory` bytes in one NUMA node, whose firmware
-/// has these sections.
+/// Returns the measured bytes of the list that Google Compute Engine writes for a machine with `memory` bytes in one NUMA
+/// node and firmware with these sections.
 ///
 /// # Errors
 ///
@@ -161,7 +161,7 @@ mod tests {
     use crate::digest::Algorithm;
     use crate::firmware::specimen::{image, sections};
 
-    /// The sections of OVMF of 4 MiB that matter here, as Debian's edk2 2025.02 has them.
+    /// The relevant sections of Debian's OVMF (4 MiB, edk2 2025.02).
     fn ovmf() -> Vec<Section> {
         let section = |kind, address, memory_size| Section {
             kind,
@@ -180,14 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_of_2_gib_has_the_list_that_real_logs_hold() {
+    fn a_machine_with_2_gib_has_the_list_of_real_logs() {
         let bytes = image(&ovmf());
         let list = qemu(&Firmware::read(&bytes).unwrap(), 2 << 30).unwrap();
         assert!(Algorithm::Sha384.of(&list).to_string().starts_with("0b8772e5b0b41b83"));
     }
 
     #[test]
-    fn google_lists_code_and_variables_and_wants_memory_accepted_early() {
+    fn google_lists_code_and_variables_and_marks_memory_for_early_acceptance() {
         let mut sections = ovmf();
         let section =
             |kind, address, memory_size| Section { kind, address: Gpa(address), memory_size, ..sections[0] };
@@ -200,7 +200,7 @@ mod tests {
     use alloc::string::ToString;
 
     #[test]
-    fn memory_moves_above_the_hole_where_it_reaches_it() {
+    fn memory_beyond_the_hole_moves_above_4_gib() {
         let bytes = image(&sections());
         let firmware = Firmware::read(&bytes).unwrap();
         let last = |memory: u64| {
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_does_not_hold_the_firmware_is_refused() {
+    fn too_little_memory_for_the_firmware_is_refused() {
         let bytes = image(&sections());
         let firmware = Firmware::read(&bytes).unwrap();
         let error = qemu(&firmware, 8 << 20).unwrap_err();
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn firmware_without_a_place_for_the_list_is_refused() {
+    fn firmware_without_a_td_hob_section_is_refused() {
         let bytes = image(&sections()[..2]);
         let firmware = Firmware::read(&bytes).unwrap();
         let missing = Error::Firmware(firmware::Error::Missing { kind: Kind::TdHob });

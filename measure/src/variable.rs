@@ -1,12 +1,12 @@
-//! The events of UEFI variables, from a variable store.
+//! UEFI variables and their events, from a variable store.
 //!
 //! # Shape
 //!
 //! ```text
 //! CFV       firmware volume header | store: GUID, size u32, format u8 0x5a, state u8 0xfe, 6 bytes | variables
 //! variable  0x55aa u16, state u8, 0 u8, attributes u32, count u64, time 16, key u32, name size u32, data size u32,
-//!           GUID | name (UTF-16, NUL) | data; the next from a multiple of 4
-//! event     GUID, name's characters u64, data's length u64, name without NUL, data           (UEFI_VARIABLE_DATA)
+//!           GUID | name (UTF-16, NUL) | data; variables are aligned to 4
+//! event     GUID, name length in characters u64, data length u64, name without NUL, data     (UEFI_VARIABLE_DATA)
 //! ```
 //!
 //! # Source
@@ -24,10 +24,10 @@ pub const GLOBAL: [u8; 16] =
 /// d719b2cb-3d3a-4596-a3bc-dad00e67656f.
 pub const IMAGE_SECURITY: [u8; 16] =
     [0xcb, 0xb2, 0x19, 0xd7, 0x3a, 0x3d, 0x96, 0x45, 0xa3, 0xbc, 0xda, 0xd0, 0x0e, 0x67, 0x65, 0x6f];
-/// f0a30bc7-af08-4556-99c4-001009c93a44, of SecureBootEnable.
+/// f0a30bc7-af08-4556-99c4-001009c93a44, the namespace of SecureBootEnable.
 const SECURE_BOOT_ENABLE: [u8; 16] =
     [0xc7, 0x0b, 0xa3, 0xf0, 0x08, 0xaf, 0x56, 0x45, 0x99, 0xc4, 0x00, 0x10, 0x09, 0xc9, 0x3a, 0x44];
-/// aaf32c78-947b-439a-a180-2e144ec37792: variables with the fields that authentication needs.
+/// aaf32c78-947b-439a-a180-2e144ec37792: a store of authenticated variables.
 const STORE: [u8; 16] =
     [0x78, 0x2c, 0xf3, 0xaa, 0x7b, 0x94, 0x9a, 0x43, 0xa1, 0x80, 0x2e, 0x14, 0x4e, 0xc3, 0x77, 0x92];
 /// a5c059a1-94e4-4aa7-87b5-ab155c2bf072: a list of X.509 certificates.
@@ -35,53 +35,53 @@ const CERTIFICATES: [u8; 16] =
     [0xa1, 0x59, 0xc0, 0xa5, 0xe4, 0x94, 0xa7, 0x4a, 0x87, 0xb5, 0xab, 0x15, 0x5c, 0x2b, 0xf0, 0x72];
 const STORE_HEADER: usize = 28;
 const HEADER: usize = 60;
-/// Added; and added while a newer one is being written.
+/// States of valid variables: added, and added with a replacement in progress.
 const VALID: [u8; 2] = [0x3f, 0x3e];
 
-/// Says why a variable store cannot be read.
+/// A variable store cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The bytes are no store of authenticated variables.
+    /// The bytes are not a store of authenticated variables.
     #[error("variable store at offset {offset:#x}: expected {expected}, found {found:#x}")]
     Store {
-        /// Where.
+        /// Offset of the field.
         offset: usize,
-        /// What is expected.
+        /// The expected value.
         expected: &'static str,
-        /// What stands there.
+        /// Its value.
         found: u64,
     },
-    /// A variable's sizes lead outside of the store.
+    /// A variable exceeds the store.
     #[error("variable at offset {offset:#x}: expected {needed} bytes of name and data, found {found}")]
     Truncated {
-        /// Where it begins.
+        /// Its offset.
         offset: usize,
-        /// How long they are.
+        /// Length of name and data.
         needed: u64,
-        /// How many there are.
+        /// Bytes available.
         found: u64,
     },
 }
 
-/// One variable.
+/// A variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variable<'a> {
-    /// Its namespace, as the bytes stand.
+    /// Its namespace, as stored.
     pub guid: [u8; 16],
-    /// Its name, UTF-16 without the NUL.
+    /// Its name in UTF-16, without the NUL.
     pub name: Vec<u16>,
     /// Its data.
     pub data: &'a [u8],
 }
 
-/// The variables of a store that are valid.
+/// The valid variables of a store.
 #[derive(Debug, Clone, Default)]
 pub struct Store<'a> {
     variables: Vec<Variable<'a>>,
 }
 
 impl<'a> Store<'a> {
-    /// Reads a CFV, or the file of variables that QEMU is given.
+    /// Reads a CFV, or a file of variables for QEMU.
     ///
     /// # Errors
     ///
@@ -134,7 +134,7 @@ impl<'a> Store<'a> {
         Ok(Store { variables })
     }
 
-    /// Gives a variable's data; `None` when it is not there.
+    /// Returns a variable's data; `None` if it is absent.
     pub fn data(&self, guid: &[u8; 16], name: &str) -> Option<&'a [u8]> {
         let is = |variable: &&Variable<'_>| {
             variable.guid == *guid && variable.name.iter().copied().eq(name.encode_utf16())
@@ -142,7 +142,7 @@ impl<'a> Store<'a> {
         self.variables.iter().find(is).map(|variable| variable.data)
     }
 
-    /// Tells whether the store has boot options already, among which the firmware sorts its own.
+    /// Tells whether the store already has boot options, which the firmware merges its own into.
     pub fn has_boot_options(&self) -> bool {
         let boot: Vec<u16> = "Boot".encode_utf16().collect();
         let of_boot = |variable: &Variable<'_>| {
@@ -152,7 +152,7 @@ impl<'a> Store<'a> {
         self.variables.iter().any(|variable| variable.guid == GLOBAL && of_boot(variable))
     }
 
-    /// Tells whether an image must be signed: keys are enrolled, and it is not switched off.
+    /// Tells whether images must be signed: keys are enrolled and Secure Boot is not disabled.
     pub fn secure_boot(&self) -> SecureBoot {
         let enabled = self.data(&SECURE_BOOT_ENABLE, "SecureBootEnable");
         let enrolled = self.data(&GLOBAL, "PK").is_some_and(|key| !key.is_empty());
@@ -162,11 +162,11 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// Gives the entries of `db` that hold certificates: each the owner's GUID and the certificate.
+    /// Returns the certificate entries of `db`: each is the owner's GUID and a certificate.
     pub fn certificates(&self) -> Vec<&'a [u8]> {
         let mut rest = self.data(&IMAGE_SECURITY, "db").unwrap_or_default();
         let mut entries = Vec::new();
-        // A list: type, its size u32, its header's size u32, an entry's size u32.
+        // A signature list: type, list size u32, header size u32, entry size u32.
         while let Some(size) = field::u32(rest, 16).map(|size| size as usize).filter(|size| *size >= 28) {
             let (list, next) = rest.split_at_checked(size).unwrap_or_default();
             let header = 28usize.saturating_add(field::u32(list, 20).unwrap_or_default() as usize);
@@ -180,16 +180,16 @@ impl<'a> Store<'a> {
     }
 }
 
-/// Says whether an image must be signed.
+/// Whether images must be signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecureBoot {
-    /// It must.
+    /// They must.
     On,
-    /// It need not.
+    /// They need not.
     Off,
 }
 
-/// Gives the bytes that firmware hashes of a variable whose name and data it tells.
+/// Returns the bytes that firmware hashes for a variable, name and data (UEFI_VARIABLE_DATA).
 pub fn event_data(guid: &[u8; 16], name: &str, data: &[u8]) -> Vec<u8> {
     let name: Vec<u16> = name.encode_utf16().collect();
     let mut bytes = guid.to_vec();
@@ -247,14 +247,14 @@ mod tests {
     }
 
     #[test]
-    fn boot_options_of_the_store_are_seen() {
+    fn boot_options_in_the_store_are_recognised() {
         let has = |name| Store::read(&store(&[(&GLOBAL, name, b"x", 0x3f)])).unwrap().has_boot_options();
         assert!(has("Boot0000") && has("BootOrder"));
         assert!(!has("BootNext2") && !has("Timeout") && !has("Boot"));
     }
 
     #[test]
-    fn secure_boot_needs_a_key_and_no_switch() {
+    fn secure_boot_needs_a_key_and_must_not_be_disabled() {
         let state = |variables: &[_]| Store::read(&store(variables)).unwrap().secure_boot();
         let switch = |value: &'static [u8]| (&SECURE_BOOT_ENABLE, "SecureBootEnable", value, 0x3f);
         let key = (&GLOBAL, "PK", &b"k"[..], 0x3f);
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn certificates_are_those_of_certificate_lists() {
+    fn certificates_come_from_certificate_lists_only() {
         let list = |kind: [u8; 16], entries: &[&[u8]]| {
             let mut bytes = kind.to_vec();
             let size = entries[0].len();
@@ -284,13 +284,13 @@ mod tests {
     }
 
     #[test]
-    fn the_event_of_an_absent_key_is_its_name_alone() {
+    fn the_event_of_an_absent_key_has_its_name_only() {
         let digest = crate::digest::Algorithm::Sha384.of(&event_data(&GLOBAL, "PK", &[]));
         assert!(alloc::format!("{digest}").starts_with("6f2e3cbc14f9def8"));
     }
 
     #[test]
-    fn what_is_no_store_is_refused() {
+    fn bytes_that_are_not_a_store_are_refused() {
         for at in [40, 48, 72, 88 + 3, 92, 93] {
             let mut bytes = store(&[]);
             bytes[at] ^= 0x80;
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_leads_outside_is_refused() {
+    fn a_variable_that_exceeds_the_store_is_refused() {
         let mut bytes = store(&[(&GLOBAL, "PK", b"x", 0x3f)]);
         bytes[100 + 40..100 + 44].copy_from_slice(&[0xff; 4]);
         assert!(matches!(Store::read(&bytes), Err(Error::Truncated { offset: 100, .. })));

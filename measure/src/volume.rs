@@ -1,23 +1,23 @@
-//! What a firmware does that its measurements depend on, from the volumes inside its image.
+//! The properties of firmware that its events depend on, from the volumes in its image.
 //!
 //! # Shape
 //!
 //! ```text
 //! image      firmware volumes, one after another: "_FVH" at 40, length u64 at 32, files from the header's end
-//! file       GUID, check u16, type u8, attributes u8, size u24, state u8 | sections, each from a multiple of 4
+//! file       GUID, check u16, type u8, attributes u8, size u24, state u8 | sections, each aligned to 4
 //! section    size u24, type u8 | content; 0x02: GUID, data offset u16, attributes u16; LZMA: [sections] inside
-//!            0x17: a volume inside. PEIFV has the PEI core (file type 4), DXEFV the DXE core (file type 5)
+//!            0x17: a nested volume. PEIFV has the PEI core (file type 4), DXEFV the DXE core (file type 5)
 //! ```
 //!
 //! # Source
 //!
-//! UEFI Platform Initialization 1.8, III.2.2 and III.3.2; edk2 `MdeModulePkg/Include/Guid/LzmaDecompress.h`. The files
-//! whose presence is asked for: `OvmfPkg/OvmfPkgX64.fdf`. What a feature means for the log was seen in logs of Debian's
-//! 2022.11 and 2025.02.
+//! UEFI Platform Initialization 1.8, III.2.2 and III.3.2; edk2 `MdeModulePkg/Include/Guid/LzmaDecompress.h`;
+//! `OvmfPkg/OvmfPkgX64.fdf` (the drivers). What each driver means for the log was observed with Debian's OVMF 2022.11 and
+//! 2025.02.
 //!
 //! # Not here
 //!
-//! Whether code does what its files' names say: MRTD, or PCR 0, binds the code.
+//! Whether code does what its GUID says: MRTD, or PCR 0, covers the code.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -31,7 +31,7 @@ use crate::field;
 /// ee4e5898-3914-4259-9d6e-dc7bd79403cf.
 const LZMA: [u8; 16] =
     [0x98, 0x58, 0x4e, 0xee, 0x14, 0x39, 0x59, 0x42, 0x9d, 0x6e, 0xdc, 0x7b, 0xd7, 0x94, 0x03, 0xcf];
-/// Tcg2Pei, a0c98b77-cba5-4bb8-993b-4af6ce33ece4: it holds the version that EV_S_CRTM_VERSION tells.
+/// Tcg2Pei, a0c98b77-cba5-4bb8-993b-4af6ce33ece4: it holds the version in EV_S_CRTM_VERSION.
 const TCG2_PEI: [u8; 16] =
     [0x77, 0x8b, 0xc9, 0xa0, 0xa5, 0xcb, 0xb8, 0x4b, 0x99, 0x3b, 0x4a, 0xf6, 0xce, 0x33, 0xec, 0xe4];
 /// TdTcg2Dxe, f062221e-c607-44c2-b0b4-c3886331d351: it extends the RTMRs.
@@ -43,7 +43,7 @@ const SECURE_BOOT: [u8; 16] =
 /// SmbiosMeasurementDxe, d27fed59-abb4-4fed-bead-2a878c7e4a7e.
 const SMBIOS: [u8; 16] =
     [0x59, 0xed, 0x7f, 0xd2, 0xb4, 0xab, 0xed, 0x4f, 0xbe, 0xad, 0x2a, 0x87, 0x8c, 0x7e, 0x4a, 0x7e];
-/// SmmControl2Dxe of OVMF, 1206f7ca-a475-4624-a83e-e6fc9bb38e49: it asks QEMU for SMIs as processors come and go.
+/// OVMF's SmmControl2Dxe, 1206f7ca-a475-4624-a83e-e6fc9bb38e49: it negotiates SMIs for CPU hotplug with QEMU.
 const SMM_CONTROL: [u8; 16] =
     [0xca, 0xf7, 0x06, 0x12, 0x75, 0xa4, 0x24, 0x46, 0xa8, 0x3e, 0xe6, 0xfc, 0x9b, 0xb3, 0x8e, 0x49];
 /// UiApp, 462caa21-7614-4503-836e-8ab6f4662331.
@@ -62,111 +62,111 @@ const GUIDED: u8 = 0x02;
 const VOLUME: u8 = 0x17;
 const PE32: u8 = 0x10;
 const TERSE: u8 = 0x12;
-/// How far volumes lie in one another: an image, LZMA, a volume.
+/// The maximum nesting of volumes; OVMF has image, LZMA, volume.
 const MOST_DEPTH: u8 = 4;
-/// The most bytes that a volume unpacks to; OVMF's have 16 MiB.
+/// The maximum unpacked size in bytes; OVMF's is 16 MiB.
 const MOST_UNPACKED: u64 = 64 << 20;
-/// The most memory that LZMA may ask for, in KiB: OVMF's dictionary has 16 MiB.
+/// The maximum memory for LZMA in KiB; OVMF's dictionary has 16 MiB.
 const MOST_MEMORY: u32 = 96 << 10;
 
-/// Says why an image's volumes cannot be read.
+/// An image's volumes cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// No volume in the image holds the core that starts drivers.
+    /// No volume in the image has the DXE core.
     #[error(
         "firmware of {length} bytes: expected a volume with the DXE core, found {found} volumes without it"
     )]
     NoDxe {
         /// The image's length.
         length: usize,
-        /// How many volumes there are.
+        /// The number of volumes.
         found: usize,
     },
-    /// A size leads outside of what holds it.
+    /// A structure exceeds its container.
     #[error("firmware {what} at offset {offset:#x}: expected a size of {least} to {most}, found {found}")]
     Size {
         /// The structure.
         what: &'static str,
-        /// Where it is, in what holds it.
+        /// Its offset in the container.
         offset: usize,
-        /// The least that is possible.
+        /// The minimum size.
         least: u64,
-        /// The most that is possible.
+        /// The maximum size.
         most: u64,
-        /// What stands there.
+        /// Its size field.
         found: u64,
     },
-    /// Packed bytes are damaged.
+    /// Compressed data are corrupt.
     #[error(
-        "firmware section at offset {offset:#x}: expected LZMA data of {expected} bytes, found damage after {found}"
+        "firmware section at offset {offset:#x}: expected LZMA data of {expected} bytes, found them corrupt after {found}"
     )]
     Lzma {
-        /// Where the section is.
+        /// Offset of the section.
         offset: usize,
-        /// How many bytes it should unpack to.
+        /// The declared unpacked size.
         expected: u64,
-        /// How many could be unpacked.
+        /// Bytes unpacked before the error.
         found: u64,
     },
-    /// Volumes lie in one another without end.
-    #[error("firmware volumes lie in one another more than {expected} deep")]
+    /// Volumes are nested too deeply.
+    #[error("firmware volumes are nested more than {expected} deep")]
     Depth {
-        /// The most that is read.
+        /// The maximum depth.
         expected: u8,
     },
 }
 
-/// When firmware measures the separators that end what it did before it boots.
+/// Where firmware measures the separator before it starts a boot option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Separator {
-    /// TDX: into RTMR1, as the specification wants it; edk2 from 202411 on.
+    /// TDX: into RTMR1, as specified; edk2-stable202411 and later.
     Rtmr1,
-    /// TDX: into RTMR0 once more; edk2 before that.
+    /// TDX: into RTMR0 again; earlier edk2.
     Rtmr0,
 }
 
-/// What of a firmware decides which events it measures; computed from its image by [`Profile::read`], which takes
-/// some tenths of a second, and kept by its digest.
+/// The properties of firmware that decide which events it measures. [`Profile::read`] takes some tenths of a second;
+/// callers can cache the result by the image's digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
     /// SHA-256 of the image.
     pub firmware: Digest,
-    /// The text of EV_S_CRTM_VERSION; none where the image does not tell it plainly.
+    /// The text of EV_S_CRTM_VERSION; `None` if the image is ambiguous.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Whether it has Secure Boot: the variable SecureBoot is empty without.
+    /// Whether it has Secure Boot; without, the variable SecureBoot is empty.
     pub secure_boot: Feature,
-    /// Whether it lives in system management mode, which QEMU's ACPI tables then tell of.
+    /// Whether it runs in system management mode, which shows in QEMU's ACPI tables.
     pub smm: Feature,
-    /// Whether it measures the ACPI tables that QEMU gives.
+    /// Whether it measures QEMU's ACPI tables.
     pub acpi: Feature,
-    /// Whether it measures further items of QEMU's fw_cfg.
+    /// Whether it measures other items of QEMU's fw_cfg.
     pub fw_cfg: Feature,
     /// Whether it measures SMBIOS.
     pub smbios: Feature,
-    /// Whether it has the menu of boot options as `Boot0000`, as edk2 from 202505 on.
+    /// Whether `Boot0000` is the boot manager menu, as in edk2-stable202505 and later.
     pub boot_menu: Feature,
-    /// Whether it has the set-up program as the first boot option, or as the one behind the menu.
+    /// Whether the setup program is the first boot option, or the one after the menu.
     pub ui_app: Feature,
-    /// Whether it has a shell as its last boot option.
+    /// Whether the last boot option is a shell.
     pub shell: Feature,
     /// Whether it extends RTMRs.
     pub tdx: Feature,
-    /// Where a TD's separator goes.
+    /// Where the separator of a TD goes.
     pub separator: Separator,
-    /// SHA-256 and SHA-384 of DXEFV, unpacked.
+    /// SHA-256 and SHA-384 of the unpacked DXEFV.
     pub dxe: Vec<Digest>,
 }
 
-/// Whether firmware has something.
+/// Whether firmware has a property.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Feature {
-    /// It has.
+    /// It has it.
     Present,
-    /// It has not.
+    /// It does not.
     Absent,
 }
 
@@ -175,14 +175,14 @@ impl Feature {
         condition.map_or(Feature::Absent, |()| Feature::Present)
     }
 
-    /// Tells whether it is there.
+    /// Tells whether the firmware has it.
     pub const fn is_present(self) -> bool {
         matches!(self, Feature::Present)
     }
 }
 
 impl Profile {
-    /// Reads it from the whole image (variables and code, or code alone).
+    /// Reads the profile from an image: variables and code, or code only.
     ///
     /// # Errors
     ///
@@ -212,7 +212,7 @@ impl Profile {
     }
 }
 
-/// Reads the release of edk2 out of a version as `2025.02-8+deb13u1` or `edk2-stable202502`.
+/// Extracts edk2's release from a version such as `2025.02-8+deb13u1` or `edk2-stable202502`.
 fn release(version: &str) -> Option<(u16, u8)> {
     let digits: Vec<u8> = version.bytes().filter(u8::is_ascii_digit).take(6).collect();
     let number: u32 = core::str::from_utf8(&digits).ok().filter(|text| text.len() == 6)?.parse().ok()?;
@@ -247,7 +247,7 @@ impl File {
     }
 }
 
-/// The volumes of the two phases.
+/// The volumes of the PEI and DXE phases.
 #[derive(Debug)]
 struct Volumes {
     pei: Volume,
@@ -265,7 +265,7 @@ impl Volumes {
             Some(found.swap_remove(index))
         };
         let dxe = take(DXE_CORE).ok_or(Error::NoDxe { length: image.len(), found: count })?;
-        // The firmware of TDX alone has no PEI phase.
+        // TDX-only firmware has no PEI phase.
         Ok(Volumes { pei: take(PEI_CORE).unwrap_or_default(), dxe })
     }
 
@@ -273,7 +273,7 @@ impl Volumes {
         self.pei.files.iter().chain(&self.dxe.files).find(|file| file.guid == *guid)
     }
 
-    /// The one text in Tcg2Pei's program, or the empty one where it has none; `None` when there are several.
+    /// Returns the only text in Tcg2Pei's program, empty if there is none; `None` if there are several.
     fn version(&self) -> Option<String> {
         let file = self.file(&TCG2_PEI)?;
         let sections = sections(&file.content).ok()?;
@@ -295,7 +295,7 @@ impl Volumes {
     }
 }
 
-/// Reads the volumes that `bytes` hold one after another, and those inside them.
+/// Reads the volumes in `bytes`, and the volumes nested in them.
 fn volumes_in(bytes: &[u8], depth: u8, found: &mut Vec<Volume>) -> Result<(), Error> {
     if depth > MOST_DEPTH {
         return Err(Error::Depth { expected: MOST_DEPTH });
@@ -304,7 +304,7 @@ fn volumes_in(bytes: &[u8], depth: u8, found: &mut Vec<Volume>) -> Result<(), Er
     while at < bytes.len() {
         let rest = bytes.get(at..).unwrap_or_default();
         if field::bytes(rest, 40, 4) != Some(b"_FVH") {
-            // Between volumes there is free space; each begins at a page.
+            // Free space; volumes are page-aligned.
             at = at.saturating_add(4096);
             continue;
         }
@@ -337,7 +337,7 @@ fn read_volume(volume: &[u8], depth: u8, found: &mut Vec<Volume>) -> Result<(), 
     loop {
         at = at.saturating_add(7) & !7;
         let Some(head) = field::bytes(volume, at, 24) else { break };
-        // Free space is all ones, and so is the state of a file that is not there.
+        // A header of all ones is free space.
         if head.iter().all(|byte| *byte == 0xff) {
             break;
         }
@@ -356,7 +356,7 @@ fn read_volume(volume: &[u8], depth: u8, found: &mut Vec<Volume>) -> Result<(), 
             found: size,
         })?;
         let kind = head.get(18).copied().unwrap_or_default();
-        // What a volume of variables holds looks like no file; those of other types have sections.
+        // Only this type, a volume image, has nested volumes.
         if kind == 0x0b {
             for (offset, kind, section) in sections(content)? {
                 inner(offset, kind, section, depth, found)?;
@@ -376,7 +376,7 @@ fn inner(offset: usize, kind: u8, content: &[u8], depth: u8, found: &mut Vec<Vol
     match kind {
         VOLUME => volumes_in(content, depth.saturating_add(1), found),
         GUIDED if field::array::<16>(content, 0) == Some(LZMA) => {
-            // The data's offset counts from the section's header, of 4 or 8 bytes; the content is behind it.
+            // The data offset counts from the section header of 4 bytes, which precedes the content.
             let start = usize::from(field::u16(content, 16).unwrap_or_default()).saturating_sub(4);
             let unpacked = unpack(offset, content.get(start..).unwrap_or_default())?;
             if depth >= MOST_DEPTH {
@@ -394,7 +394,7 @@ fn inner(offset: usize, kind: u8, content: &[u8], depth: u8, found: &mut Vec<Vol
 /// A section: offset, type, content.
 type Content<'a> = (usize, u8, &'a [u8]);
 
-/// Gives the sections one after another.
+/// Returns the sections in order.
 fn sections(bytes: &[u8]) -> Result<Vec<Content<'_>>, Error> {
     let mut sections = Vec::new();
     let mut at: usize = 0;
@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn features_come_from_files_and_what_they_say() {
+    fn features_come_from_files_and_their_texts() {
         let bare = Profile::read(&image("2023.05-2", &[])).unwrap();
         assert_eq!(bare.version.as_deref(), Some("2023.05-2"));
         assert_eq!(
@@ -516,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_is_not_there_is_empty() {
+    fn an_absent_version_is_empty() {
         assert_eq!(Profile::read(&image("", &[])).unwrap().version.as_deref(), Some(""));
         assert_eq!(release("2025.02-8+deb13u1"), Some((2025, 2)));
         assert_eq!(release("1.0"), None);
@@ -531,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_lead_outside_are_refused() {
+    fn sizes_beyond_the_container_are_refused() {
         let good = image("", &[]);
         let refusal = |at: usize, value: &[u8]| {
             let mut image = good.clone();
@@ -547,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn volumes_without_end_are_refused() {
+    fn volumes_nested_too_deeply_are_refused() {
         let mut bytes = volume(&[file(&[2; 16], DXE_CORE, b"x")]);
         for _ in 0..6 {
             bytes = volume(&[file(&[3; 16], 0x0b, &section(VOLUME, &bytes))]);
@@ -556,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_packed_bytes_are_refused() {
+    fn corrupt_compressed_data_are_refused() {
         let packed = |data: &[u8]| {
             let mut content = LZMA.to_vec();
             content.extend([24, 0, 1, 0]);

@@ -1,7 +1,7 @@
-//! Holds logs, quotes and reports of real machines against one another: a log leads to the registers that its quote
-//! holds, every digest that can be derived is, and no forgery of a real log is accepted.
+//! Checks logs, quotes and reports of real machines against each other: a log replays to its quote's registers, every
+//! derivable digest is correct, and no forgery of a real log is accepted.
 //!
-//! The files are public samples of other projects, in the folder that `PROOFMARK_VECTORS` names; where there is none, the
+//! The files are public samples of other projects, in the directory named by `PROOFMARK_VECTORS`. If there is none, the
 //! tests say so and prove nothing.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // all of it is a test
@@ -21,7 +21,7 @@ use ovmf_measure::replay::{self, Derivation, Finding, derive, replay};
 
 const SHA384: Algorithm = Algorithm::Sha384;
 
-/// Reads a vector; says loudly that it is not there.
+/// Reads a vector; reports a missing one.
 fn vector(name: &str) -> Option<Vec<u8>> {
     let folder = std::env::var_os("PROOFMARK_VECTORS").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors"),
@@ -31,7 +31,7 @@ fn vector(name: &str) -> Option<Vec<u8>> {
     let bytes = std::fs::read(&path).ok();
     if bytes.is_none() {
         eprintln!(
-            "SKIPPED: {} is not there; name the folder of vectors by PROOFMARK_VECTORS",
+            "SKIPPED: {} is missing; set PROOFMARK_VECTORS to the directory of vectors",
             path.display()
         );
     }
@@ -48,7 +48,7 @@ fn quoted(quote: &Quote) -> [String; 4] {
 }
 
 #[test]
-fn google_s_log_leads_to_its_signed_quote_and_lies_where_the_table_says() {
+fn google_s_log_replays_to_its_signed_quote_and_fits_its_area() {
     let (Some(log), Some(table), Some(quote)) = (
         vector("go-tdx-guest/ccel_data.dat"),
         vector("go-tdx-guest/ccel_table.dat"),
@@ -68,7 +68,7 @@ fn google_s_log_leads_to_its_signed_quote_and_lies_where_the_table_says() {
 }
 
 #[test]
-fn logs_lead_to_the_registers_that_other_projects_read_from_them() {
+fn logs_replay_to_the_registers_that_other_projects_compute() {
     let known = [
         ("trustee/CCEL_data_ovmf", "8566f998", "775b9f6b"),
         ("trustee/CCEL_data_grub", "cec0a104", "6c289e0c"),
@@ -130,7 +130,7 @@ fn a_second_separator_is_found_where_one_was_moved() {
 }
 
 #[test]
-fn a_quote_with_its_log_as_json_leads_to_all_four_registers() {
+fn a_log_as_json_replays_to_all_four_registers_of_its_quote() {
     let Some(text) = vector("dstack/tdx-lite-getquote.json") else { return };
     let document: serde_json::Value = serde_json::from_slice(&text).unwrap();
     let quote = Quote::read(&hex::decode(document["quote"].as_str().unwrap()).unwrap()).unwrap();
@@ -141,7 +141,7 @@ fn a_quote_with_its_log_as_json_leads_to_all_four_registers() {
         let index = event["imr"].as_u64().unwrap() as u32;
         let kind = EventType(event["event_type"].as_u64().unwrap() as u32);
         let digest = match event["digest"].as_str().unwrap() {
-            // Without a digest the event is dstack's own: the rule gives it.
+            // An event without a digest is dstack's own: the rule gives it.
             "" => {
                 let value = hex::decode(event["event_payload"].as_str().unwrap()).unwrap();
                 let name = event["event"].as_str().unwrap().as_bytes();
@@ -167,7 +167,7 @@ fn a_quote_with_its_log_as_json_leads_to_all_four_registers() {
 }
 
 #[test]
-fn quotes_of_each_version_are_read_as_others_read_them() {
+fn quotes_of_each_version_are_read_like_other_projects_do() {
     let quotes = [
         ("trustee/tdx_quote_4.dat", 4, 0x1000_0001),
         ("trustee/tdx_quote_5.dat", 5, 0x1000_0000),
@@ -219,17 +219,17 @@ fn quotes_of_each_version_are_read_as_others_read_them() {
 }
 
 #[test]
-fn a_report_that_lies_askew_in_its_file_is_refused() {
+fn a_report_at_an_offset_in_its_file_is_refused() {
     let Some(bytes) = vector("go-tdx-guest/report.dat") else { return };
     assert!(Report::read(&bytes).is_err());
-    // It is the request of an ioctl: the report lies in it without its first 48 bytes. What is left shows which bytes
-    // each of its hashes covers.
+    // The file is an ioctl request with a report that lacks its first 48 bytes. The rest confirms which bytes each hash
+    // covers.
     let hash = |range: std::ops::Range<usize>| SHA384.of(&bytes[range]);
     assert_eq!(hash(0x1d0..0x3d0).as_bytes(), &bytes[0x20..0x50]);
     assert_eq!(&hash(0xd0..0xd0 + 239).as_bytes()[16..], &bytes[..0x20]);
 }
 
-/// A reference that says of a real boot that this is what it should have measured.
+/// A reference that predicts exactly a real boot.
 fn reference_of(log: &Log, quote: &Quote) -> Reference {
     let events = log.entries.iter().filter(|entry| entry.is_extended()).map(|entry| Event {
         pcr: match entry.index {
@@ -275,7 +275,7 @@ fn verdict(evidence: &Evidence<Unverified>, reference: &Reference) -> Verdict {
 }
 
 #[test]
-fn a_real_boot_is_accepted_by_its_own_reference_and_no_other_log_is() {
+fn a_real_boot_is_accepted_by_its_own_reference_and_other_logs_are_not() {
     let Some((log, quote, reference)) = real() else { return };
     let honest = verdict(&Evidence::of_quote(&quote, log.clone()), &reference);
     assert_eq!(honest.reasons(), []);
@@ -293,7 +293,7 @@ fn a_real_boot_is_accepted_by_its_own_reference_and_no_other_log_is() {
     }
 }
 
-/// A change of a log, by its name.
+/// A named modification of a log.
 type Forgery = (&'static str, fn(&mut Vec<Entry>, usize));
 
 #[test]
@@ -326,7 +326,7 @@ fn every_forgery_of_a_real_log_is_refused_whether_or_not_the_quote_agrees() {
                 assert_eq!(verdict.answer(), Answer::Refused, "{name} at {at}");
             };
             against(&quote);
-            // The worse case: the machine really did what the log says.
+            // The worse case: the machine actually did what the log says.
             if let Ok(registers) = replay(&forged, SHA384) {
                 let mut quote = quote.clone();
                 quote.td.rtmr = [0, 1, 2, 3].map(|index| registers[&Register::Rtmr(index)]);
@@ -345,7 +345,7 @@ fn swapped_events_of_a_real_log_are_refused_within_a_register() {
         forged.entries.swap(at - 1, at);
         let (a, b) = (&log.entries[at - 1], &log.entries[at]);
         let verdict = verdict(&Evidence::of_quote(&quote, forged), &reference);
-        // Events of different registers have no order that a quote covers.
+        // A quote does not cover the order of events in different registers.
         let same = a.index == b.index && a.digests != b.digests;
         assert_eq!(verdict.answer() == Answer::Refused, same, "{at}: {:?}", verdict.reasons());
         refused += usize::from(same);
@@ -354,7 +354,7 @@ fn swapped_events_of_a_real_log_are_refused_within_a_register() {
 }
 
 #[test]
-fn data_changed_under_a_real_digest_are_refused_where_a_rule_binds_them() {
+fn data_changed_under_a_real_digest_are_refused_where_a_rule_covers_them() {
     let Some((log, quote, reference)) = real() else { return };
     let mut bound = 0;
     for at in 0..log.entries.len() {
@@ -362,7 +362,7 @@ fn data_changed_under_a_real_digest_are_refused_where_a_rule_binds_them() {
         let mut forged = log.clone();
         let kind = forged.entries[at].kind;
         let data = forged.entries[at].data.as_mut().unwrap();
-        // The last byte that is hashed: grub's text has a NUL behind it.
+        // The last hashed byte: a NUL follows grub's text.
         let place = data.len() - if kind == EventType::EV_IPL { 2 } else { 1 };
         data[place] ^= 1;
         let verdict = verdict(&Evidence::of_quote(&quote, forged), &reference);
@@ -386,7 +386,7 @@ fn a_debug_td_or_another_mrtd_is_refused_with_a_real_log() {
     assert!(matches!(refused.reasons(), [Reason::Mrtd { .. }]));
 }
 
-/// The events of a real log, those before the image's as a platform's file has them.
+/// The events of a real log, with those before the image's from a platform's file.
 fn by_platform_file(name: &str, log: &Log, memory: u64, before_image: fn(&Entry) -> bool) -> Vec<Event> {
     let text = PLATFORMS.iter().find(|(known, _)| *known == name).unwrap().1;
     let file: PlatformFile = toml::from_str(text).unwrap();
@@ -403,7 +403,7 @@ fn by_platform_file(name: &str, log: &Log, memory: u64, before_image: fn(&Entry)
     events
 }
 
-/// The verdict on a log, of a machine that had it, by the events.
+/// The verdict on a log with its own registers, against these events.
 fn verdict_of(log: &Log, events: Vec<Event>) -> Option<Verdict> {
     let mut quote = Quote::read(&vector("go-tdx-guest/cos-113-tdx-quote.dat")?).unwrap();
     let registers = replay(log, SHA384).unwrap();
@@ -415,7 +415,7 @@ fn verdict_of(log: &Log, events: Vec<Event>) -> Option<Verdict> {
 }
 
 #[test]
-fn google_s_part_of_three_boots_passes_by_its_platform_file() {
+fn google_s_part_of_three_boots_matches_its_platform_file() {
     let before_image = |entry: &Entry| entry.index == 1 && entry.kind != EventType::EV_EFI_VARIABLE_AUTHORITY;
     for name in ["go-tdx-guest/ccel_data.dat", "trustee/CCEL_data_gcp", "trustee/CCEL_data_grub_gke"] {
         let Some(bytes) = vector(name) else { return };
@@ -423,7 +423,7 @@ fn google_s_part_of_three_boots_passes_by_its_platform_file() {
         let events = || by_platform_file("gcp-c3", &log, 16 << 30, before_image);
         let Some(verdict) = verdict_of(&log, events()) else { return };
         assert_eq!(verdict.reasons(), [], "{name}");
-        // Nothing of it passes when it is another.
+        // Any other digest is refused.
         for at in (0..log.entries.len()).filter(|at| before_image(&log.entries[*at])) {
             let mut other = log.clone();
             other.entries[at].digests = vec![SHA384.of(b"evil")];
@@ -436,7 +436,7 @@ fn google_s_part_of_three_boots_passes_by_its_platform_file() {
 }
 
 #[test]
-fn alibaba_s_part_of_a_boot_passes_by_its_platform_file() {
+fn alibaba_s_part_of_a_boot_matches_its_platform_file() {
     let Some(bytes) = vector("trustee/CCEL_AAEL_alibabacloud") else { return };
     let log = Log::read_any(&bytes).unwrap();
     let before_image = |entry: &Entry| {

@@ -1,35 +1,34 @@
-//! Yields terms of AML, the bytecode of ACPI, from their parts.
+//! Terms of AML, ACPI's bytecode, from their parts.
 //!
 //! # Shape
 //!
 //! ```text
 //! Device, Scope, Method, If …   opcode ‖ PkgLength ‖ name or predicate ‖ terms
-//! Store, Equal, Index …         opcode ‖ operands ‖ target (0: none)
+//! Store, Equal, Index …         opcode ‖ operands ‖ target (0 for none)
 //! ResourceTemplate              Buffer(descriptors ‖ 79 00)
 //! ```
-//! Each function gives one term, and a term is its bytes. Functions are called after the terms of ASL.
+//! Each function makes one term, and a term is its bytes. Functions are named after ASL terms.
 //!
 //! # Source
 //!
-//! ACPI Specification 6.5, 20.2 (AML grammar) and 6.4 (resource data types). Where the grammar allows more than one
-//! encoding, QEMU's: hw/acpi/aml-build.c. Lengths in their shortest form; 0 and 1 alone have opcodes of their own
-//! among integers.
+//! ACPI Specification 6.5, 20.2 (AML grammar) and 6.4 (resource data types). Where the grammar allows several encodings,
+//! QEMU's (hw/acpi/aml-build.c): lengths in their shortest form; of the integers, only 0 and 1 have their own opcodes.
 //!
 //! # Not here
 //!
-//! Which terms a machine has: [`dsdt`](super::dsdt).
+//! The terms of a machine: [`dsdt`](super::dsdt).
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// Holds the bytes of one term.
+/// The bytes of one term.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Term(pub(super) Vec<u8>);
 
-/// What precedes a second byte of an opcode.
+/// The prefix of a two-byte opcode.
 const EXTENDED: u8 = 0x5b;
 
-/// How a field of a region is accessed (20.2.5.2, AccessType).
+/// The access size of a region's field (20.2.5.2, AccessType).
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Access {
     Any = 0,
@@ -37,21 +36,21 @@ pub(super) enum Access {
     DWord = 3,
 }
 
-/// Whether a field is accessed under the global lock.
+/// Whether access to a field takes the global lock.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Lock {
     NoLock = 0,
     Lock = 1,
 }
 
-/// What the bits beside a field become when it is written.
+/// What a write to a field does to the other bits.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Update {
     Preserve = 0,
     WriteAsZeros = 2,
 }
 
-/// Where a region lies.
+/// The address space of a region.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Space {
     SystemMemory = 0,
@@ -59,14 +58,14 @@ pub(super) enum Space {
     PciConfig = 2,
 }
 
-/// Whether a method runs one at a time.
+/// Whether calls of a method are serialized.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Serial {
     NotSerialized = 0,
     Serialized = 8,
 }
 
-/// A part of a field of a region, in bits.
+/// A part of a region's field, in bits.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Bits {
     Named(&'static str, u32),
@@ -81,7 +80,7 @@ fn joined(head: &[u8], terms: &[Term]) -> Vec<u8> {
     bytes
 }
 
-/// Encodes a length of at most 28 bits, which counts neither itself nor what precedes it (20.2.4).
+/// Encodes a length of at most 28 bits, as it stands (20.2.4).
 fn length(bytes: u32) -> Vec<u8> {
     let follow = match bytes {
         0..=0x3f => return [bytes as u8].into(),
@@ -94,7 +93,7 @@ fn length(bytes: u32) -> Vec<u8> {
     encoded
 }
 
-/// A package: its length counts itself.
+/// Makes a term with a PkgLength, which counts itself.
 fn package_of(opcode: &[u8], head: &[u8], terms: &[Term]) -> Term {
     let body = joined(head, terms);
     let bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
@@ -130,7 +129,7 @@ fn name_bytes(path: &str) -> Vec<u8> {
     bytes
 }
 
-/// The name of an object, to be read or, in a call, invoked.
+/// The name of an object.
 pub(super) fn name(path: &str) -> Term {
     Term(name_bytes(path))
 }
@@ -178,8 +177,7 @@ pub(super) fn debug() -> Term {
     Term([EXTENDED, 0x31].into())
 }
 
-/// An EISA identifier, for instance `PNP0A08`: five bits a letter, four a digit, most significant byte first
-/// (19.6.37).
+/// An EISA identifier such as `PNP0A08`: five bits per letter, four per digit, most significant byte first (19.6.37).
 pub(super) fn eisa_id(text: &str) -> Term {
     let (letters, digits) = text.split_at_checked(3).unwrap_or_default();
     let vendor = letters.bytes().fold(0, |id: u32, byte| id << 5 | u32::from(byte & 0x1f));
@@ -203,7 +201,7 @@ pub(super) fn buffer(bytes: &[u8]) -> Term {
     package_of(&[0x11], &joined(&[], &[int(bytes.len() as u64), Term(bytes.to_vec())]), &[])
 }
 
-/// A package of at most 255 elements; those that are not given are uninitialized.
+/// A package of at most 255 elements; missing ones are uninitialized.
 pub(super) fn package(elements: u8, terms: &[Term]) -> Term {
     package_of(&[0x12], &[elements], terms)
 }
@@ -234,7 +232,7 @@ pub(super) fn mutex(path: &str) -> Term {
     Term([&[EXTENDED, 0x01], &name_bytes(path)[..], &[0]].concat())
 }
 
-/// Waits for a mutex without limit.
+/// Acquires a mutex without timeout.
 pub(super) fn acquire(path: &str) -> Term {
     Term([&[EXTENDED, 0x23], &name_bytes(path)[..], &[0xff, 0xff]].concat())
 }
@@ -370,7 +368,7 @@ pub(super) fn l_greater_equal(left: Term, right: Term) -> Term {
     l_not(l_less(left, right))
 }
 
-/// A list of resources: descriptors, then an end tag whose checksum is left zero (6.4.2.9).
+/// A list of resources: descriptors and an end tag without checksum, 0 (6.4.2.9).
 pub(super) fn resource_template(descriptors: &[Term]) -> Term {
     let mut bytes = joined(&[], descriptors);
     bytes.extend([0x79, 0x00]);
@@ -383,19 +381,19 @@ pub(super) fn io(port: u16, alignment: u8, ports: u8) -> Term {
     Term([0x47, 1, low, high, low, high, alignment, ports].into())
 }
 
-/// An interrupt of the PIC, edge-triggered and active high (6.4.2.1).
+/// A PIC interrupt, edge-triggered and active high (6.4.2.1).
 pub(super) fn irq_no_flags(number: u8) -> Term {
     let [low, high] = (1_u16 << (number & 15)).to_le_bytes();
     Term([0x22, low, high].into())
 }
 
-/// An interrupt of the PIC, level-triggered, active low, shared.
+/// A PIC interrupt, level-triggered, active low, shared.
 pub(super) fn irq_shared(number: u8) -> Term {
     let [low, high] = (1_u16 << (number & 15)).to_le_bytes();
     Term([0x23, low, high, 0x18].into())
 }
 
-/// Interrupts of which one is consumed, level-triggered, active high, shared (6.4.3.6).
+/// A consumed interrupt, one of `numbers`: level-triggered, active high, shared (6.4.3.6).
 pub(super) fn interrupts(numbers: &[u32]) -> Term {
     let bytes = 2 + 4 * numbers.len();
     let mut descriptor = Vec::from([0x89, bytes as u8, (bytes >> 8) as u8, 0b1001, numbers.len() as u8]);
@@ -403,7 +401,7 @@ pub(super) fn interrupts(numbers: &[u32]) -> Term {
     Term(descriptor)
 }
 
-/// Whether memory may be written.
+/// Whether memory is writable.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Write {
     ReadOnly = 0,
@@ -415,25 +413,25 @@ pub(super) fn memory32_fixed(base: u32, bytes: u32, write: Write) -> Term {
     Term([&[0x86, 9, 0, write as u8][..], &base.to_le_bytes(), &bytes.to_le_bytes()].concat())
 }
 
-/// What an address range is of (6.4.3.5, resource type, and the flags of its type).
+/// The resource type of an address range, with its flags (6.4.3.5).
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Range {
     /// Read-write memory.
     Memory { cacheable: Cacheable },
-    /// I/O, ISA and other.
+    /// I/O ports, ISA and non-ISA.
     Io,
     /// Bus numbers.
     Bus,
 }
 
-/// Whether memory may be cached.
+/// Whether memory is cacheable.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Cacheable {
     No = 0,
     Yes = 1,
 }
 
-/// How wide the numbers of a range's descriptor are.
+/// The size of the numbers in a range's descriptor.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Width {
     Word = 2,
@@ -441,7 +439,7 @@ pub(super) enum Width {
     QWord = 8,
 }
 
-/// The range `first..=last`, produced, with fixed ends, decoded positively (6.4.3.5).
+/// The range `first..=last`: produced, with fixed ends, positive decode (6.4.3.5).
 pub(super) fn range(width: Width, range: Range, first: u64, last: u64) -> Term {
     let (tag, size) = match width {
         Width::Word => (0x88, 13),
@@ -461,7 +459,7 @@ pub(super) fn range(width: Width, range: Range, first: u64, last: u64) -> Term {
     Term(descriptor)
 }
 
-/// The name of a device of PCI by slot, as function 0.
+/// The name of function 0 of a PCI device, by slot.
 pub(super) fn slot_name(slot: u8) -> String {
     alloc::format!("S{:02X}", slot << 3)
 }
@@ -492,7 +490,7 @@ mod tests {
 
     #[test]
     fn a_length_counts_itself_at_every_width() {
-        // Opcode and name are 1 + 4 bytes; the length is what the term has beside its opcode.
+        // Opcode and name take 1 + 4 bytes; the length covers everything but the opcode.
         for body in [0, 0x3e - 4, 0x3f - 4, 0xffd - 4, 0xffe - 4, 0xf_fffc - 4, 0xf_fffd - 4] {
             let bytes = scope("ABCD", &[Term(vec![0xa5; body])]).0;
             let follow = usize::from(bytes[1] >> 6);
@@ -507,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn names_keep_their_root_and_fill_their_segments() {
+    fn names_keep_their_root_and_segments_are_padded() {
         assert_eq!(name("\\").0, b"\\\0");
         assert_eq!(name("_SB").0, b"_SB_");
         assert_eq!(name("\\_SB.PCI0").0, b"\\\x2e_SB_PCI0");
@@ -525,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_tells_its_length() {
+    fn a_range_has_its_length() {
         let memory = range(Width::DWord, Range::Memory { cacheable: Cacheable::Yes }, 0xa_0000, 0xb_ffff).0;
         assert_eq!(
             hex::encode(memory),

@@ -1,31 +1,31 @@
-//! Yields the terms of the DSDT of QEMU's q35 machine.
+//! The terms of the DSDT of QEMU's q35 machine.
 //!
 //! # Shape
 //!
 //! ```text
-//! \        DBG                     a port that prints
-//! \_SB     PCI0, DRAC              the root of PCI; where its configuration space lies
-//! \_SB.PCI0                        hot-plugging behind bridges
-//! \_SB     PICF, PRTP, PRTA, LNKx  how the pins of PCI go to interrupts
-//! \_SB     HPET                    if there is one
-//! \_GPE, \_SB PRES, CPUS           plugging of processors, and each processor
-//! \_SB.PCI0 _CRS                   ports and memory that the root of PCI hands on
+//! \        DBG                     the debug port
+//! \_SB     PCI0, DRAC              the PCI root; its configuration space
+//! \_SB.PCI0                        hotplug behind bridges
+//! \_SB     PICF, PRTP, PRTA, LNKx  routing of PCI interrupts
+//! \_SB     HPET                    if present
+//! \_GPE, \_SB PRES, CPUS           CPU hotplug, and each processor
+//! \_SB.PCI0 _CRS                   ports and memory of the PCI root
 //! \        _S3 _S4 _S5
 //! \_SB.PCI0 FWCF                   fw_cfg
-//! \_SB.PCI0 Sxx                    each device, and what hangs on the LPC bridge
-//! \_SB     TPM                     if there is one
-//! \_GPE    _E01                    hot-plugging
+//! \_SB.PCI0 Sxx                    each device, and the devices on the LPC bridge
+//! \_SB     TPM                     if present
+//! \_GPE    _E01                    PCI hotplug
 //! ```
 //!
 //! # Source
 //!
 //! QEMU 7.2, 10.0 and 11.1: hw/i386/acpi-build.c `build_dsdt` and what it calls, hw/acpi/cpu.c `build_cpus_aml`,
 //! hw/acpi/pcihp.c, hw/acpi/tpm.c `tpm_build_ppi_acpi`, hw/isa/lpc_ich9.c, hw/input/pckbd.c, hw/char/serial-isa.c,
-//! hw/rtc/mc146818rtc.c, hw/nvram/fw_cfg-acpi.c. Written after them; their whole output is compared.
+//! hw/rtc/mc146818rtc.c, hw/nvram/fw_cfg-acpi.c. The complete output is compared with QEMU's.
 //!
 //! # Not here
 //!
-//! How a term is encoded ([`aml`](super::aml)); the tables beside the DSDT ([`fixed`](super::fixed)).
+//! Encoding of terms ([`aml`](super::aml)); the other tables ([`fixed`](super::fixed)).
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -44,25 +44,25 @@ use super::{Layout, Machine, Qemu, Smm, Switch, Tpm};
 use Bits::{Named, Reserved};
 use Serial::{NotSerialized, Serialized};
 
-/// Registers of hot-plugging behind bridges (ACPI_PCIHP_ADDR_ICH9).
+/// First port of the PCI hotplug registers (ACPI_PCIHP_ADDR_ICH9).
 const PCI_HOTPLUG: u16 = 0xcc0;
-/// Registers of plugging of processors (ICH9_CPU_HOTPLUG_IO_BASE).
+/// First port of the CPU hotplug registers (ICH9_CPU_HOTPLUG_IO_BASE).
 const CPU_HOTPLUG: u16 = 0xcd8;
-/// Their bytes.
+/// Their size in bytes.
 const CPU_HOTPLUG_PORTS: u8 = 12;
 /// The event timer (HPET_BASE, HPET_LEN).
 const HPET: u32 = 0xfed0_0000;
 const HPET_BYTES: u32 = 0x400;
 /// Registers of the TPM (TPM_CRB_ADDR_BASE).
 const TPM_CRB: u32 = 0xfed4_0000;
-/// Memory of the interface of physical presence (TPM_PPI_ADDR_BASE).
+/// Memory of the physical presence interface (TPM_PPI_ADDR_BASE).
 const TPM_PPI: u64 = 0xfed4_5000;
-/// The I/O APIC; what PCI may use ends before it.
+/// The I/O APIC; the 32-bit PCI window ends before it.
 const IO_APIC: u64 = 0xfec0_0000;
-/// Most processors that one pass of `CSCN` notes.
+/// The maximum number of processors that one pass of `CSCN` records.
 const CPUS_A_PASS: u8 = 255;
 
-/// Gives the terms of the DSDT, one after another.
+/// Returns the terms of the DSDT, concatenated.
 pub(super) fn terms(machine: &Machine, layout: &Layout) -> Vec<u8> {
     let mut terms = Vec::from([debug_port(), root(machine), pci_hotplug(machine.qemu)]);
     terms.extend(interrupt_routing());
@@ -107,7 +107,7 @@ fn debug_port() -> Term {
     )
 }
 
-/// The root of PCI, and the memory of its configuration space.
+/// The PCI root, and the memory of its configuration space.
 fn root(machine: &Machine) -> Term {
     let mut terms = Vec::from([name_decl("_HID", eisa_id("PNP0A08")), name_decl("_CID", eisa_id("PNP0A03"))]);
     if machine.qemu == Qemu::V7_2 {
@@ -137,7 +137,7 @@ fn root(machine: &Machine) -> Term {
     scope("_SB", &bus)
 }
 
-/// The ports by which the system tells firmware of a processor.
+/// The ports for notifying firmware of CPU hotplug.
 fn management_interrupt() -> Term {
     device(
         "PCI0.SMI0",
@@ -151,12 +151,12 @@ fn management_interrupt() -> Term {
     )
 }
 
-/// Tells firmware that processors come or go (OVMF_CPUHP_SMI_CMD).
+/// Notifies firmware of CPU hotplug (OVMF_CPUHP_SMI_CMD).
 fn tell_firmware() -> Term {
     store(int(4), name("\\_SB.PCI0.SMI0.SMIC"))
 }
 
-/// `build_q35_osc_method`: what the system may take over; plugging stays with ACPI.
+/// `build_q35_osc_method`: what the OS may control; hotplug stays with ACPI.
 fn operating_system_capabilities() -> Term {
     let word = |number: u64, path: &str| create_dword_field(arg(3), int(4 * number), path);
     let (first, third, granted) = (|| name("CDW1"), || name("CDW3"), || local(0));
@@ -182,7 +182,7 @@ fn operating_system_capabilities() -> Term {
     )
 }
 
-/// The head of both label methods: nothing is supported until something is (`build_append_pci_dsm_func0_common`).
+/// The start of both label methods: no function is supported by default (`build_append_pci_dsm_func0_common`).
 fn label_functions(result: &Term, after_result: Option<Term>) -> Vec<Term> {
     let mut terms = Vec::from([store(buffer(&[0]), result.clone())]);
     terms.extend(after_result);
@@ -196,7 +196,7 @@ fn label_functions(result: &Term, after_result: Option<Term>) -> Vec<Term> {
     terms
 }
 
-/// `aml_pci_edsm`: the label of a device that cannot be plugged.
+/// `aml_pci_edsm`: the label of a device without hotplug.
 fn endpoint_label() -> Term {
     let (result, label) = (|| local(0), || local(1));
     let mut functions = label_functions(&result(), None);
@@ -252,7 +252,7 @@ fn pci_hotplug(qemu: Qemu) -> Term {
     )
 }
 
-/// `aml_pci_pdsm`: the label of a device that can be plugged.
+/// `aml_pci_pdsm`: the label of a hotpluggable device.
 fn pluggable_label(qemu: Qemu) -> Term {
     let (result, supported, label) = (|| local(0), || local(1), || local(2));
     let (zero, unsupported) = (|| int(0), || int(0xffff_ffff));
@@ -328,8 +328,8 @@ fn letter(line: u8) -> char {
     char::from(b'A' + (line & 7))
 }
 
-/// `build_q35_routing_table`: four pins of each of 32 slots. Each group of four lines, A to D or E to H, is
-/// gone through from the slot's own first line.
+/// `build_q35_routing_table`: four pins of each of 32 slots. The pins rotate through one group of four lines, A to D or E
+/// to H, from the slot's first line.
 fn routing_table(lines: &str) -> Term {
     let mut routes = Vec::new();
     for slot in 0..32_u8 {
@@ -348,7 +348,7 @@ fn routing_table(lines: &str) -> Term {
     package(128, &routes)
 }
 
-/// `build_link_dev`: a line that the system may route.
+/// `build_link_dev`: a line that the OS can route.
 fn link(line: u8) -> Term {
     let register = || name(&format!("PRQ{}", letter(line)));
     device(
@@ -370,7 +370,7 @@ fn link(line: u8) -> Term {
     )
 }
 
-/// `build_gsi_link_dev`: a line that is where it is.
+/// `build_gsi_link_dev`: a fixed line.
 fn fixed_link(line: u8) -> Term {
     let number = 16 + u32::from(line);
     let resources = || resource_template(&[interrupts(&[number])]);
@@ -411,14 +411,14 @@ fn event_timer() -> Term {
     scope("_SB", &[device("HPET", &timer)])
 }
 
-/// A register of the plugging of processors.
+/// A CPU hotplug register.
 fn plug(register: &str) -> Term {
     name(&format!("\\_SB.PCI0.PRES.{register}"))
 }
 
 const PLUG_LOCK: &str = "\\_SB.PCI0.PRES.CPLK";
 
-/// A method that holds the lock of the registers.
+/// A method that holds the registers' lock.
 fn locked(path: &str, arguments: u8, terms: &[Term], after: &[Term]) -> Term {
     let body = [&[acquire(PLUG_LOCK)], terms, &[release(PLUG_LOCK)], after].concat();
     method(path, arguments, Serialized, &body)
@@ -458,7 +458,7 @@ fn processors(machine: &Machine) -> [Term; 2] {
         ),
     ]);
     if machine.qemu != Qemu::V11_1 {
-        // Switches from the plugging of QEMU before 2.7 to this one.
+        // Switches from the hotplug interface of QEMU before 2.7 to the modern one.
         registers.push(method("_INI", 0, Serialized, &[store(int(0), name("CSEL"))]));
     }
 
@@ -507,9 +507,9 @@ fn processors(machine: &Machine) -> [Term; 2] {
     ]
 }
 
-/// The method that looks for processors that were plugged or are to be unplugged.
+/// The method that scans for hotplug and unplug events.
 ///
-/// QEMU 7.2 tells of an unplugging where it finds it; later versions note it, and tell afterwards.
+/// QEMU 7.2 reports an unplug immediately; later versions collect and report them after the scan.
 fn scan(machine: &Machine) -> Term {
     let (event, added, at, uid, work, ejected) =
         (|| local(0), || local(1), || local(2), || local(3), || local(4), || local(5));
@@ -584,7 +584,7 @@ fn scan(machine: &Machine) -> Term {
     locked("CSCN", 0, &terms, &[])
 }
 
-/// A processor; the first cannot be unplugged.
+/// A processor; the first one cannot be unplugged.
 fn one_processor(number: u16) -> Term {
     let uid = || int(number.into());
     let mut terms = Vec::from([
@@ -598,8 +598,8 @@ fn one_processor(number: u16) -> Term {
     processor(&format!("C{number:03X}"), number as u8, &terms)
 }
 
-/// What the root of PCI hands on: bus numbers, ports, and the memory between RAM and the I/O APIC without the
-/// configuration space, and above RAM.
+/// The resources of the PCI root: bus numbers, ports, memory from RAM to the I/O APIC except the configuration space, and
+/// the window above RAM.
 fn root_resources(layout: &Layout) -> Term {
     let memory = |first, last| range(Width::DWord, Range::Memory { cacheable: Cacheable::No }, first, last);
     let mut resources = Vec::from([
@@ -710,7 +710,7 @@ fn low_pin_count(qemu: Qemu) -> [Term; 6] {
     ]
 }
 
-/// The TPM: what it is, where it lies, and the interface of physical presence.
+/// The TPM: its identity, its registers, and the physical presence interface.
 fn tpm() -> Term {
     let mut terms = Vec::from([
         name_decl("_HID", string("MSFT0101")),
@@ -723,7 +723,7 @@ fn tpm() -> Term {
     device("TPM", &terms)
 }
 
-/// `tpm_build_ppi_acpi`: the system asks the firmware for deeds that need a person.
+/// `tpm_build_ppi_acpi`: the OS asks firmware for operations that need physical presence.
 fn physical_presence() -> [Term; 8] {
     let requests = [
         Named("PPIN", 8),
@@ -826,9 +826,9 @@ fn attack_mitigation() -> Term {
     )
 }
 
-/// What is told when something was plugged.
+/// The handler of PCI hotplug events.
 ///
-/// QEMU 7.2 looks at the buses; later versions find that none of them can be plugged into, and do nothing.
+/// QEMU 7.2 scans the buses; later versions know that none is hotpluggable, and do nothing.
 fn hotplug_events(qemu: Qemu) -> [Term; 1] {
     const LOCK: &str = "\\_SB.PCI0.BLCK";
     let look = [acquire(LOCK), call("\\_SB.PCI0.PCNT", &[]), release(LOCK)];

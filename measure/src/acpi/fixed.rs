@@ -1,4 +1,4 @@
-//! Yields the tables of ACPI beside the DSDT: fixed layouts, and lists of processors and tables.
+//! The ACPI tables other than the DSDT: fixed layouts, and lists of processors and tables.
 //!
 //! # Shape
 //!
@@ -6,7 +6,7 @@
 //! header, 36 bytes: signature 4, length 4, revision 1, checksum 1 (0), "BOCHS " 6, "BXPC    " 8, 1 (4), "BXPC" 4, 1 (4)
 //! then the table's own fields, little-endian
 //! ```
-//! Checksums are 0 and addresses are offsets in the file: the guest's loader patches both, after they were measured.
+//! Checksums are 0 and addresses are offsets in the file: firmware patches both after measuring them.
 //!
 //! # Source
 //!
@@ -17,34 +17,33 @@
 //!
 //! # Not here
 //!
-//! The DSDT's content; in which order tables stand.
+//! The DSDT's content; the order of tables.
 
 use alloc::vec::Vec;
 
 use super::loader::{Blob, Loader, Pointer};
 use super::{Machine, Qemu, Smm, Switch};
 
-/// First address of PCI's configuration space, where OVMF puts it (PcdPciExpressBaseAddress of TDVF and of OVMF
-/// for q35).
+/// First address of PCI's memory-mapped configuration space (PcdPciExpressBaseAddress of OVMF for q35 and TDX).
 pub(super) const ECAM: u64 = 0xe000_0000;
-/// Last address of it: 256 buses of a MiB.
+/// Its last address: 256 buses, 1 MiB each.
 pub(super) const ECAM_END: u64 = 0xefff_ffff;
-/// Base of power management, where OVMF puts it (ICH9_PMBASE_VALUE).
+/// Base port of power management, as OVMF sets it (ICH9_PMBASE_VALUE).
 const POWER: u16 = 0x600;
 /// The port that raises an SMI (ACPI_PORT_SMI_CMD).
 pub(super) const SMI_PORT: u16 = 0xb2;
-/// Registers of general-purpose events.
+/// First port of the general-purpose event registers.
 pub(super) const GPE0: u16 = POWER + 0x20;
-/// Their bytes.
+/// Their size in bytes.
 pub(super) const GPE0_BYTES: u8 = 16;
 
-/// What a table is in its file.
+/// The position of a table in its file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     pub(super) offset: u32,
 }
 
-/// Bytes of a table that is being written.
+/// A table under construction.
 struct Table<'a> {
     file: &'a mut Vec<u8>,
     start: usize,
@@ -84,7 +83,7 @@ impl<'a> Table<'a> {
         self.file.resize(self.file.len() + count, 0);
     }
 
-    /// A generic address: a register of `bits` in I/O space, or none.
+    /// Writes a generic address: a register of `bits` in I/O space, or none.
     fn port(&mut self, register: Option<(u16, u8)>) {
         match register {
             Some((port, bits)) => {
@@ -95,7 +94,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// An address in a file, which the guest's loader makes absolute.
+    /// Writes an offset in a file, which firmware makes an absolute address.
     fn pointer(&mut self, width: u8, to: Blob, at: u32, loader: &mut Loader) {
         let offset = offset(self.file);
         loader.add_pointer(Pointer { in_file: Blob::Tables, offset, width, to });
@@ -114,12 +113,12 @@ impl<'a> Table<'a> {
     }
 }
 
-/// Where the next byte of a file goes; files are far smaller than 4 GiB.
+/// Returns the offset of a file's next byte; files are far smaller than 4 GiB.
 fn offset(file: &[u8]) -> u32 {
     file.len() as u32
 }
 
-/// Firmware ACPI control structure, which has no header of the common kind.
+/// Firmware ACPI control structure, which has its own header format.
 pub(super) fn facs(file: &mut Vec<u8>) -> Place {
     let place = Place { offset: offset(file) };
     file.extend_from_slice(b"FACS\x40\0\0\0");
@@ -144,7 +143,7 @@ pub(super) fn fadt(
 ) -> Place {
     /// WBINVD, PROC_C1, SLP_BUTTON, RTC_S4, RESET_REG_SUP, USE_PLATFORM_CLOCK.
     const FLAGS: u32 = 1 | 1 << 2 | 1 << 5 | 1 << 7 | 1 << 10 | 1 << 15;
-    /// FORCE_APIC_CLUSTER_MODEL: flat mode addresses eight processors.
+    /// FORCE_APIC_CLUSTER_MODEL: flat mode addresses only eight processors.
     const CLUSTERS: u32 = 1 << 18;
     const TIMER: u16 = POWER + 8;
 
@@ -184,7 +183,7 @@ pub(super) fn fadt(
     table.end(loader)
 }
 
-/// The entry of an enabled processor, whose APIC has its number.
+/// The entry of an enabled processor, with its number as APIC ID.
 pub(super) fn processor_entry(number: u8) -> [u8; 8] {
     [0, 8, number, number, 1, 0, 0, 0]
 }
@@ -205,7 +204,7 @@ pub(super) fn madt(file: &mut Vec<u8>, machine: &Machine, loader: &mut Loader) -
     table.bytes(&[1, 12, 0, 0]);
     table.u32(0xfec0_0000);
     table.u32(0);
-    // The timer's interrupt goes elsewhere; those of PCI are level-triggered and active high.
+    // The timer's interrupt is redirected; PCI interrupts are level-triggered and active high.
     for (source, target, flags) in [(0_u8, 2, 0), (5, 5, 0xd), (9, 9, 0xd), (10, 10, 0xd), (11, 11, 0xd)] {
         table.bytes(&[2, 10, 0, source]);
         table.u32(target);
@@ -225,7 +224,7 @@ pub(super) fn hpet(file: &mut Vec<u8>, loader: &mut Loader) -> Place {
     table.end(loader)
 }
 
-/// Where the TPM's commands go, and the log of what was measured.
+/// TPM2 table: the command response buffer, and the event log.
 pub(super) fn tpm2(file: &mut Vec<u8>, log_bytes: u32, loader: &mut Loader) -> Place {
     let mut table = Table::begin(file, *b"TPM2", 4);
     table.zeros(4);
@@ -237,7 +236,7 @@ pub(super) fn tpm2(file: &mut Vec<u8>, log_bytes: u32, loader: &mut Loader) -> P
     table.end(loader)
 }
 
-/// Where the configuration space of PCI is.
+/// PCI's memory-mapped configuration space.
 pub(super) fn mcfg(file: &mut Vec<u8>, loader: &mut Loader) -> Place {
     let mut table = Table::begin(file, *b"MCFG", 1);
     table.zeros(8);
@@ -247,14 +246,14 @@ pub(super) fn mcfg(file: &mut Vec<u8>, loader: &mut Loader) -> Place {
     table.end(loader)
 }
 
-/// Windows' table of emulated devices: the timer needs one read only.
+/// Windows ACPI emulated devices table: the PM timer is reliable with one read.
 pub(super) fn waet(file: &mut Vec<u8>, loader: &mut Loader) -> Place {
     let mut table = Table::begin(file, *b"WAET", 1);
     table.u32(2);
     table.end(loader)
 }
 
-/// Root system description table: the tables but FACS and DSDT.
+/// Root system description table: all tables except FACS and DSDT.
 pub(super) fn rsdt(file: &mut Vec<u8>, tables: &[Place], loader: &mut Loader) -> Place {
     let mut table = Table::begin(file, *b"RSDT", 1);
     for place in tables {

@@ -1,4 +1,4 @@
-//! Yields the commands by which a guest's firmware puts ACPI tables into memory.
+//! The commands for a guest's firmware to load ACPI tables into memory.
 //!
 //! # Shape
 //!
@@ -8,7 +8,7 @@
 //!   2 pointer    file 56, file pointed to 56, offset 4, width 1
 //!   3 checksum   file 56, offset of the checksum 4, start 4, length 4
 //! ```
-//! Allocations stand before all others, the last one asked for first; the whole is filled to a multiple of 4096 bytes.
+//! Allocations precede all other commands, the latest first; the file is padded to a multiple of 4096 bytes.
 //!
 //! # Source
 //!
@@ -16,18 +16,18 @@
 //!
 //! # Not here
 //!
-//! What the files hold.
+//! The contents of the files.
 
 use alloc::vec::Vec;
 
-/// Bytes of a command.
+/// Size of a command in bytes.
 const COMMAND: usize = 128;
-/// Bytes of a file's name, with a NUL.
+/// Size of a file's name in bytes, including the NUL.
 const NAME: usize = 56;
 /// ACPI_BUILD_ALIGN_SIZE.
 const ALIGNMENT: usize = 0x1000;
 
-/// A file of fw_cfg that the commands name.
+/// A fw_cfg file in the commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Blob {
     Rsdp,
@@ -53,27 +53,27 @@ impl Blob {
     }
 }
 
-/// Where a file goes in memory.
+/// Where a file is loaded.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Zone {
     Anywhere = 1,
     FSegment = 2,
 }
 
-/// An address in a file.
+/// A pointer in a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pointer {
     /// The file that holds it.
     pub(super) in_file: Blob,
-    /// Where in that file.
+    /// Its offset in that file.
     pub(super) offset: u32,
-    /// Its bytes.
+    /// Its size in bytes.
     pub(super) width: u8,
     /// The file that it points into.
     pub(super) to: Blob,
 }
 
-/// Commands that are being collected.
+/// A list of commands under construction.
 #[derive(Debug, Default)]
 pub(super) struct Loader {
     allocations: Vec<[u8; COMMAND]>,
@@ -106,7 +106,7 @@ impl Loader {
         self.commands.push(command(3, &[&file.padded_name(), &numbers]));
     }
 
-    /// Gives the file of commands.
+    /// Returns the file of commands.
     pub(super) fn finish(self) -> Vec<u8> {
         let commands = self.allocations.into_iter().rev().chain(self.commands);
         let mut file: Vec<u8> = commands.flatten().collect();

@@ -1,4 +1,4 @@
-//! Refusals, and what each field of a machine changes.
+//! What is refused, and what each field of a machine changes.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -23,7 +23,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
 }
 
-/// Signatures of the tables in their order, from the offset where the FACS ends.
+/// Signatures of the tables in order, from the end of the FACS.
 fn signatures(tables: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     let mut at = 64;
@@ -63,7 +63,7 @@ fn the_31st_device_is_refused() {
 }
 
 #[test]
-fn memory_that_no_machine_has_is_refused() {
+fn an_invalid_memory_size_is_refused() {
     for memory in [0, 1, (1 << 30) + 1, 1 << 52, u64::MAX] {
         let machine = Machine { memory, ..machine() };
         assert_eq!(machine.tables(), Err(Error::Memory { found: memory }));
@@ -71,7 +71,7 @@ fn memory_that_no_machine_has_is_refused() {
 }
 
 #[test]
-fn a_window_over_memory_or_beyond_all_addresses_is_refused() {
+fn a_window_that_overlaps_memory_or_exceeds_the_address_space_is_refused() {
     let large = Machine { memory: 64 << 30, ..machine() };
     for (window, fits) in [
         (0, false),
@@ -92,7 +92,7 @@ fn a_window_over_memory_or_beyond_all_addresses_is_refused() {
 }
 
 #[test]
-fn a_window_is_the_last_eighth_and_bits_that_ovmf_does_not_trust_are_refused() {
+fn a_window_is_the_last_eighth_and_unknown_address_widths_are_refused() {
     assert_eq!(dynamic_window(46, Vendor::Intel), Ok(0x3800_0000_0000));
     assert_eq!(dynamic_window(42, Vendor::Amd), Ok(0x380_0000_0000));
     assert_eq!(dynamic_window(40, Vendor::Amd), Ok(768 << 30));
@@ -109,7 +109,7 @@ fn a_window_is_the_last_eighth_and_bits_that_ovmf_does_not_trust_are_refused() {
 }
 
 #[test]
-fn every_shape_has_its_tables_and_pointers_that_meet_them() {
+fn every_shape_has_its_tables_and_correct_pointers() {
     for qemu in [Qemu::V7_2, Qemu::V10_0, Qemu::V11_1] {
         for (hpet, tpm, expected) in [
             (Switch::Off, Tpm::Absent, "DSDT FACP APIC MCFG WAET RSDT"),
@@ -132,7 +132,7 @@ fn every_shape_has_its_tables_and_pointers_that_meet_them() {
 }
 
 #[test]
-fn more_than_4096_bytes_of_commands_or_131072_of_tables_grow_by_whole_pages() {
+fn the_largest_machine_still_fits_the_usual_file_sizes() {
     let all =
         Machine { vcpus: NonZeroU16::new(255).unwrap(), devices: NonZeroU8::new(30).unwrap(), ..machine() };
     let made = all.tables().unwrap();
@@ -153,7 +153,7 @@ fn files_come_in_the_order_of_their_allocation() {
         names(with_tpm.clone()),
         ["etc/table-loader", "etc/acpi/rsdp", "etc/tpm/log", "etc/acpi/tables"]
     );
-    // As the commands say themselves.
+    // The same order as in the commands.
     let loader = with_tpm.tables().unwrap().loader;
     let allocated = loader.chunks(128).take_while(|command| command[0] == 1).map(|command| {
         let name = &command[4..60];
@@ -185,8 +185,8 @@ fn each_field_of_a_machine_changes_the_tables() {
 }
 
 #[test]
-fn memory_beyond_the_split_does_not_show() {
-    // All of it lies above 4 GiB, of which ACPI tells nothing here.
+fn memory_above_4_gib_does_not_affect_the_tables() {
+    // The DSDT describes only memory below 4 GiB.
     let at = |gibibytes: u64| Machine { memory: gibibytes << 30, ..machine() }.tables().unwrap();
     assert_eq!(at(3), at(64));
     assert_eq!(at(2), at(64));

@@ -1,22 +1,22 @@
-//! The comparison of one register's logged events with its predicted ones: each the next, none missing, none more.
+//! Comparison of one register's logged events with the predicted ones: the same events in the same order.
 //!
 //! # Shape
 //!
 //! ```text
-//! predicted   A  B  C  D         missing: predicted, and the log goes on with a later prediction
-//! logged      A  C  X  D         unexpected: logged, and the prediction goes on with a later record
-//!             |  B missing       differs: neither
+//! predicted   A  B  C  D         missing: predicted, and the log continues with a later prediction (B)
+//! logged      A  C  X  D         unexpected: logged, and the prediction continues with a later record (X)
+//!                                differs: neither
 //! ```
 //!
-//! What is missing here and unexpected there is one event at another place or in another register, and is said so.
+//! An event that is missing in one place and unexpected in another is reported once, as moved.
 //!
-//! One thing happens or not in an honest boot: firmware fails the first ExitBootServices when memory has changed since the
-//! kernel asked for its map, and the kernel calls again, once. The two events of that are passed over, and noted.
+//! An honest boot may contain one retry: the firmware fails the first ExitBootServices if the memory map has changed since
+//! the kernel read it, and the kernel calls once more. Those two events are skipped, with a note.
 //!
 //! # Source
 //!
 //! UEFI 2.10, 7.4.6 (ExitBootServices); TCG PC Client Platform Firmware Profile 1.06, 10.4.4 (its actions); Linux
-//! drivers/firmware/efi/libstub/efi-stub-helper.c. Seen in boots of Debian's OVMF 2026.08 in QEMU.
+//! drivers/firmware/efi/libstub/efi-stub-helper.c. Observed with Debian's OVMF 2026.08 in QEMU.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
@@ -33,7 +33,7 @@ const INVOKED: &[u8] = b"Exit Boot Services Invocation";
 const FAILED: &[u8] = b"Exit Boot Services Returned with Failure";
 const SUCCEEDED: &[u8] = b"Exit Boot Services Returned with Success";
 
-/// Holds one extended record.
+/// A record that extends a register.
 #[derive(Debug, Clone)]
 pub(super) struct Logged<'a> {
     pub(super) entry: &'a Entry,
@@ -41,7 +41,7 @@ pub(super) struct Logged<'a> {
     derivation: Derivation,
 }
 
-/// Gives the extended records by register, each in its order.
+/// Returns the records that extend each register, in order.
 pub(super) fn logged(
     log: &Log,
     algorithm: Algorithm,
@@ -60,7 +60,7 @@ pub(super) fn logged(
     Ok(registers)
 }
 
-/// Tells how many of the run time's digests the log tells of already, at its end.
+/// Counts the runtime digests that the log already contains at its end.
 pub(super) fn told(events: &[Logged<'_>], runtime: &[Digest]) -> usize {
     let ends_with = |count: &usize| {
         let tail = events.len().checked_sub(*count).and_then(|begin| events.get(begin..));
@@ -77,9 +77,9 @@ pub(super) struct Findings<'a> {
     notes: Vec<Note>,
     missing: Vec<Missing<'a>>,
     extra: Vec<Extra<'a>>,
-    /// The registers that the kernel's second ExitBootServices was extended into.
+    /// The registers with a retried ExitBootServices.
     retried: BTreeSet<Register>,
-    /// What was predicted in each register, to name a repetition.
+    /// The predictions for each register, to recognise repetitions.
     foreseen: BTreeMap<(Register, Digest), &'a Event>,
 }
 
@@ -193,7 +193,7 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Tells whether a register holds two events more than its reference, and rightly so.
+    /// Tells whether a register has the two extra events of a retried ExitBootServices.
     pub(super) fn is_retried(&self, register: Register) -> bool {
         self.retried.contains(&register)
     }
@@ -231,7 +231,7 @@ impl<'a> Findings<'a> {
         });
     }
 
-    /// Says all that was found, of what is missing here and unexpected there only once.
+    /// Returns all findings; a moved event counts once.
     pub(super) fn told(mut self) -> (Vec<Reason>, Vec<Note>) {
         for extra in self.extra {
             let (register, position, offset) = (extra.register, extra.position, extra.event.offset);
@@ -271,7 +271,7 @@ impl<'a> Findings<'a> {
     }
 }
 
-/// Tells whether the firmware failed an ExitBootServices and the kernel called again, before what succeeds.
+/// Recognises a failed ExitBootServices and the kernel's second call before the one that succeeds.
 fn is_retry(event: &Event, failed: &Logged<'_>, again: Option<&Logged<'_>>) -> bool {
     let of = |text: &[u8]| failed.digest.algorithm().of(text);
     let action = |record: &Logged<'_>, text| {
@@ -282,7 +282,7 @@ fn is_retry(event: &Event, failed: &Logged<'_>, again: Option<&Logged<'_>>) -> b
         && again.is_some_and(|again| action(again, INVOKED))
 }
 
-/// Gives the most events of a run that the platform decides.
+/// Returns the maximum length of a run of platform-given events; `None` if the event is not a run.
 fn is_run(event: &Event) -> Option<u32> {
     match &event.expected {
         Expected::PlatformGiven(PlatformRule::FromData { at_most }) => Some(*at_most),
@@ -290,8 +290,8 @@ fn is_run(event: &Event) -> Option<u32> {
     }
 }
 
-/// Tells whether a record belongs to a run and is not what is predicted after it. Of variables that decide what is booted,
-/// only these belong to it: BootOrder and Boot####.
+/// Tells whether a record belongs to a run rather than to the prediction after it. Of the boot variables, only BootOrder
+/// and Boot#### may belong to one.
 fn in_run(event: &Event, after: Option<&Event>, record: &Logged<'_>) -> bool {
     let derived = matches!(record.derivation, Derivation::Derived(_));
     let named = match record.entry.kind {
@@ -304,7 +304,7 @@ fn in_run(event: &Event, after: Option<&Event>, record: &Logged<'_>) -> bool {
     event.kind == record.entry.kind && derived && named && !after.is_some_and(|after| names(after, record))
 }
 
-/// Tells whether a record is the predicted event; its type may be another, which is said apart.
+/// Tells whether a record's digest is the predicted one; a wrong type is a reason of its own.
 fn fits(event: &Event, record: &Logged<'_>) -> bool {
     match &event.expected {
         Expected::Exact(digest) => *digest == record.digest,
@@ -317,7 +317,7 @@ fn fits(event: &Event, record: &Logged<'_>) -> bool {
     }
 }
 
-/// Tells whether a record can be no other than the predicted event: what fits anything names nothing.
+/// Tells whether a record identifies the predicted event; a rule that fits anything identifies nothing.
 fn names(event: &Event, record: &Logged<'_>) -> bool {
     let any = matches!(
         event.expected,
@@ -326,7 +326,7 @@ fn names(event: &Event, record: &Logged<'_>) -> bool {
     !any && fits(event, record)
 }
 
-/// Says what a prediction accepts.
+/// Describes what a prediction accepts.
 fn wanted(event: &Event) -> String {
     match &event.expected {
         Expected::Exact(digest) => digest.to_string(),
@@ -335,18 +335,18 @@ fn wanted(event: &Event) -> String {
         }
         Expected::PlatformGiven(PlatformRule::BootOption { description }) => {
             alloc::format!(
-                "an active boot option that begins with {description:?} and is what the digest is of"
+                "the digest of an active boot option whose description begins with {description:?}"
             )
         }
         Expected::PlatformGiven(PlatformRule::FromData { at_most }) => {
-            alloc::format!("one of at most {at_most} events whose digest is that of their data")
+            alloc::format!("one of at most {at_most} events with the digest of their own data")
         }
-        Expected::PlatformGiven(PlatformRule::Unjudged) => "any digest, for nobody judges it".into(),
+        Expected::PlatformGiven(PlatformRule::Unjudged) => "any digest, not judged".into(),
     }
 }
 
-/// Tells whether a record is a boot option whose value is what the digest is of: EFI_LOAD_OPTION, UEFI 2.10, 3.1.3:
-/// [attributes u32, length of paths u16, description in UTF-16 with a NUL, paths, anything]. Of BootOrder nothing here fits.
+/// Tells whether a record is a boot option with the digest of its value. EFI_LOAD_OPTION, UEFI 2.10, 3.1.3: [attributes
+/// u32, length of paths u16, description in UTF-16 with a NUL, paths, optional data]. BootOrder never is one.
 fn is_boot_option(record: &Logged<'_>, description: &str) -> bool {
     let boot =
         matches!(record.entry.kind, EventType::EV_EFI_VARIABLE_BOOT | EventType::EV_EFI_VARIABLE_BOOT2);
@@ -357,7 +357,7 @@ fn is_boot_option(record: &Logged<'_>, description: &str) -> bool {
     })
 }
 
-/// Gives the letters of a name in UTF-16 that has no others than Latin-1's.
+/// Returns a UTF-16 name as Latin-1; `None` if it has other characters.
 fn letters(name: &[u8]) -> Option<Vec<u8>> {
     let letter = |unit: &[u8]| match unit {
         [letter, 0] => Some(*letter),
@@ -366,7 +366,7 @@ fn letters(name: &[u8]) -> Option<Vec<u8>> {
     name.chunks(2).map(letter).collect()
 }
 
-/// Tells whether a name is `Boot` and four hexadecimal digits.
+/// Tells whether a name is `Boot` plus four hexadecimal digits.
 fn is_numbered(name: &[u8]) -> bool {
     let letters = letters(name).unwrap_or_default();
     let digits = letters.strip_prefix(b"Boot");
@@ -377,7 +377,7 @@ fn is_boot_order(name: &[u8]) -> bool {
     letters(name).as_deref() == Some(b"BootOrder")
 }
 
-/// Reads a load option: active, with a description that begins so and device paths that end where they should.
+/// Checks a load option: active, with this description prefix and well-formed device paths.
 fn is_load_option(value: &[u8], description: &str) -> Option<()> {
     const ACTIVE: u32 = 1;
     let mut reader = Reader::new(value, 0);

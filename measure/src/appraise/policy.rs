@@ -1,24 +1,25 @@
-//! What a relying party allows, from its policy's file or the strict defaults.
+//! What a relying party accepts, from a policy file or the strict defaults.
 //!
 //! # Shape
 //!
 //! ```text
-//! allow             exceptions by name: "unverified_quote", "debug_image"; none
-//! platforms         the reference's platforms that may decide; all when empty
-//! attributes        required ["SEPT_VE_DISABLE"], allowed ["LASS", "PKS"]: any other bit of TDATTRIBUTES refuses
-//! xfam              the extended state that a TD may use; tracing (PT, LBR) and what has no name refuses
-//! mrtd              values that are accepted besides the reference's, where a platform publishes none; none
-//! mr_config_id, mr_owner, mr_owner_config, mr_service_td     zeros
-//! mr_seam           the accepted measurements of the TDX module; any when empty, and the verdict says so
-//! report_data       the nonce that the quote must hold; not judged when absent, and the verdict says so
-//! runtime           {register: digests that the running system extends, in order}; none
-//! unjudged          registers that nobody looks at, and the verdict says so; none
+//! field             meaning                                                          default
+//! allow             exceptions: "unverified_quote", "debug_image"                    none
+//! platforms         the reference's platforms that may decide; empty: all            empty
+//! attributes        required and allowed bits of TDATTRIBUTES; no other may be set   ["SEPT_VE_DISABLE"], ["LASS", "PKS"]
+//! xfam              the extended state that a TD may use                             programs' state; not PT, LBR
+//! mrtd              further accepted values, for platforms that publish none         none
+//! mr_config_id, mr_owner, mr_owner_config, mr_service_td                             zeros
+//! mr_seam           accepted measurements of the TDX module; empty: any, noted       empty
+//! report_data       the nonce that the quote must hold; absent: not judged, noted    absent
+//! runtime           {register: digests that the running system extends, in order}    none
+//! unjudged          registers that are not judged, noted                             none
 //! ```
 //!
 //! # Source
 //!
-//! Intel TDX Module ABI 1.5, TD_ATTRIBUTES and XFAM. DEBUG lets the host read a TD, MIGRATABLE lets it move one, PERFMON and
-//! the profiling bits let it watch one, and without SEPT_VE_DISABLE the host can inject #VE into the kernel at any page.
+//! Intel TDX Module ABI 1.5, TD_ATTRIBUTES and XFAM. DEBUG lets the host read a TD, MIGRATABLE lets it move one, PERFMON
+//! and the profiling bits let it observe one; without SEPT_VE_DISABLE the host can inject #VE into the kernel at any page.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -30,49 +31,49 @@ use crate::digest::Digest;
 use crate::event::Register;
 use crate::quote::{Attributes, Bytes, Xfam};
 
-/// Holds what a relying party allows; [`Policy::default`] is the strictest.
+/// What a relying party accepts; [`Policy::default`] is the strictest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
-    /// What is allowed although it is refused otherwise.
+    /// Exceptions to what is otherwise refused.
     pub allow: BTreeSet<Exception>,
-    /// The names of the reference's platforms that may decide; all when empty.
+    /// The names of the reference's platforms that may decide; if empty, all.
     pub platforms: BTreeSet<String>,
-    /// What a TD's attributes must be.
+    /// The TD attributes that must or may be set.
     pub attributes: AttributeRule,
     /// The extended state that a TD may use.
     pub xfam: BitNames<Xfam>,
-    /// The MRTD that are accepted besides the reference's.
+    /// MRTD values accepted in addition to the reference's.
     pub mrtd: Vec<Digest>,
-    /// What MRCONFIGID must be.
+    /// The required MRCONFIGID.
     pub mr_config_id: Bytes<48>,
-    /// What MROWNER must be.
+    /// The required MROWNER.
     pub mr_owner: Bytes<48>,
-    /// What MROWNERCONFIG must be.
+    /// The required MROWNERCONFIG.
     pub mr_owner_config: Bytes<48>,
-    /// What MRSERVICETD must be; zeros, which is no service TD, when absent.
+    /// The required MRSERVICETD; if absent, zeros: no service TD.
     pub mr_service_td: Option<Digest>,
-    /// The accepted MRSEAM; any when empty.
+    /// The accepted MRSEAM values; if empty, any.
     pub mr_seam: Vec<Digest>,
-    /// What REPORTDATA must be.
+    /// The required REPORTDATA; if absent, not judged.
     pub report_data: Option<Bytes<64>>,
-    /// What the running system extends after its boot, in order.
+    /// What the running system extends after boot, in order.
     pub runtime: BTreeMap<Register, Vec<Digest>>,
-    /// The registers that are not looked at; never MRTD, RTMR1, RTMR2 or PCR 4.
+    /// The registers that are not judged; never MRTD, RTMR1, RTMR2 or PCR 4.
     pub unjudged: BTreeSet<Register>,
 }
 
-/// Names what is refused unless a policy names it.
+/// What is refused unless the policy names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Exception {
-    /// A quote, a TDREPORT or PCR values whose signature nobody has verified: anybody could have written them.
+    /// A quote, TDREPORT or PCR values with an unverified signature: anyone could have made them up.
     UnverifiedQuote,
-    /// An image of the debug profile: its operator can look into it.
+    /// An image with the debug profile: its operator can inspect it.
     DebugImage,
 }
 
-/// Says what a TD's attributes must be: each bit that is neither required nor allowed must be clear.
+/// The TD attributes that must or may be set; all other bits must be clear.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AttributeRule {
@@ -82,7 +83,7 @@ pub struct AttributeRule {
     pub allowed: BitNames<Attributes>,
 }
 
-/// Writes a set of bits as the list of their names.
+/// A set of bits, serialized as the list of their names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BitNames<T>(pub T);
 
@@ -113,11 +114,11 @@ impl Default for Policy {
     }
 }
 
-/// X87, SSE, AVX, OPMASK, ZMM_HI256, HI16_ZMM, PKRU, CET_U, CET_S, UINTR, XTILECFG, XTILEDATA: state of programs.
+/// X87, SSE, AVX, OPMASK, ZMM_HI256, HI16_ZMM, PKRU, CET_U, CET_S, UINTR, XTILECFG, XTILEDATA: the state of programs.
 const DEFAULT_XFAM: u64 = 0x0006_5ae7;
 /// SEPT_VE_DISABLE.
 const DEFAULT_REQUIRED: u64 = 1 << 28;
-/// LASS and PKS, which protect a kernel from its programs.
+/// LASS and PKS, which protect the kernel from programs.
 const DEFAULT_ALLOWED: u64 = 1 << 27 | 1 << 30;
 
 impl Default for AttributeRule {
@@ -142,7 +143,7 @@ macro_rules! bit_names {
                 let mut bits = 0;
                 for name in Vec::<String>::deserialize(deserializer)? {
                     let bit = $set::bit(&name).ok_or_else(|| {
-                        serde::de::Error::custom(format_args!("expected the name of a bit, as SSE or \"bit 7\", found {name:?}"))
+                        serde::de::Error::custom(format_args!("expected the name of a bit, such as SSE or \"bit 7\", found {name:?}"))
                     })?;
                     bits |= 1u64 << bit;
                 }

@@ -119,13 +119,13 @@ fn evidence_of(td: Td, log: Log) -> Evidence<Unverified> {
     Evidence::of_quote(&quote, log)
 }
 
-/// Evidence of a machine that really ran these events.
+/// Evidence of a machine that actually ran these events.
 fn ran(entries: Vec<Entry>) -> Evidence<Unverified> {
     let log = log_of(entries);
     evidence_of(td_of(&log), log)
 }
 
-/// Evidence of the honest machine with a log that says so.
+/// Evidence of the honest machine with a log of these events.
 fn forged(entries: Vec<Entry>) -> Evidence<Unverified> {
     evidence_of(td_of(&log_of(self::entries())), log_of(entries))
 }
@@ -199,7 +199,7 @@ fn judged_by(evidence: &Evidence<Unverified>, policy: &Policy) -> Verdict {
     appraise(evidence, &reference(), policy).unwrap()
 }
 
-/// The reasons that speak against evidence, as text.
+/// The reasons to refuse, as text.
 fn against(evidence: &Evidence<Unverified>) -> Vec<String> {
     let verdict = judged_by(evidence, &lenient());
     assert_eq!(verdict.answer() == Answer::Accepted, verdict.reasons().is_empty());
@@ -213,7 +213,7 @@ fn assert_refused_for(evidence: &Evidence<Unverified>, words: &str) {
 }
 
 #[test]
-fn an_honest_boot_is_accepted_and_the_verdict_says_what_it_does_not_know() {
+fn an_honest_boot_is_accepted_and_the_verdict_notes_what_was_not_judged() {
     let verdict = judged_by(&ran(entries()), &lenient());
     assert_eq!(verdict.reasons(), []);
     assert_eq!(verdict.answer(), Answer::Accepted);
@@ -226,14 +226,14 @@ fn an_honest_boot_is_accepted_and_the_verdict_says_what_it_does_not_know() {
 }
 
 #[test]
-fn an_unverified_quote_is_refused_unless_the_policy_allows_it_by_name() {
+fn an_unverified_quote_is_refused_unless_the_policy_allows_it() {
     let verdict = judged_by(&ran(entries()), &Policy::default());
     assert_eq!(verdict.answer(), Answer::Refused);
     assert_eq!(verdict.reasons(), [Reason::SignatureNotVerified]);
 }
 
 #[test]
-fn a_debug_image_is_refused_unless_the_policy_allows_it_by_name() {
+fn a_debug_image_is_refused_unless_the_policy_allows_it() {
     let mut reference = reference();
     reference.image.profile = Profile::Debug;
     let evidence = ran(entries());
@@ -254,7 +254,7 @@ fn another_mrtd_is_refused() {
 }
 
 #[test]
-fn where_the_reference_has_no_mrtd_only_a_policy_can_name_one() {
+fn without_an_mrtd_in_the_reference_only_a_policy_can_accept_one() {
     let mut reference = reference();
     reference.platforms[0].mrtd.clear();
     let evidence = ran(entries());
@@ -267,7 +267,7 @@ fn where_the_reference_has_no_mrtd_only_a_policy_can_name_one() {
 }
 
 #[test]
-fn each_field_of_a_td_is_held_to_the_policy() {
+fn each_field_of_a_td_must_satisfy_the_policy() {
     let log = log_of(entries());
     let honest = td_of(&log);
     let attributes = |bits| Td { attributes: Attributes(bits), ..honest.clone() };
@@ -297,7 +297,7 @@ fn each_field_of_a_td_is_held_to_the_policy() {
 }
 
 #[test]
-fn what_a_policy_asks_for_must_be_there() {
+fn what_a_policy_requires_must_be_present() {
     let evidence = ran(entries());
     let reasons = |policy: &Policy| judged_by(&evidence, policy).reasons().len();
     let nonce = Policy { report_data: Some(Bytes([9; 64])), ..lenient() };
@@ -324,7 +324,7 @@ fn a_relabelled_register_is_refused_in_a_forged_log_and_in_a_real_one() {
     let mut entries = entries();
     entries[8].index = 1;
     assert_refused_for(&forged(entries.clone()), "UKI was extended into rtmr0");
-    assert_refused_for(&forged(entries.clone()), "but the log leads to");
+    assert_refused_for(&forged(entries.clone()), "but the log replays to");
     assert_refused_for(&ran(entries.clone()), "UKI was extended into rtmr0");
     entries[8].index = 7;
     assert_refused_for(&forged(entries.clone()), "register number 7");
@@ -373,7 +373,7 @@ fn data_changed_under_an_intact_digest_is_refused() {
         let mut entries = entries();
         let data = entries[place].data.as_mut().unwrap();
         *data.last_mut().unwrap() ^= 1;
-        assert_refused_for(&forged(entries), "its data have");
+        assert_refused_for(&forged(entries), "but its data give");
     }
 }
 
@@ -387,14 +387,14 @@ fn a_type_changed_under_an_intact_digest_is_refused() {
 }
 
 #[test]
-fn hiding_an_event_as_one_that_extends_nothing_is_refused() {
+fn an_event_hidden_as_no_action_is_refused() {
     let mut entries = entries();
     entries[8].kind = EventType::EV_NO_ACTION;
     assert_refused_for(&forged(entries), "(UKI) is missing");
 }
 
 #[test]
-fn a_second_exit_of_boot_services_is_honest_once_and_only_in_its_place() {
+fn a_retried_exit_of_boot_services_is_accepted_once_and_only_in_its_place() {
     let failed = plain(2, ACTION, b"Exit Boot Services Returned with Failure");
     let again = plain(2, ACTION, b"Exit Boot Services Invocation");
     let with = |place: usize, extra: &[&Entry]| {
@@ -435,7 +435,7 @@ fn a_log_cut_short_is_refused_at_every_length() {
         let mut entries = entries();
         entries.truncate(length);
         assert_refused_for(&forged(entries.clone()), "is missing");
-        assert_refused_for(&forged(entries), "but the log leads to");
+        assert_refused_for(&forged(entries), "but the log replays to");
     }
 }
 
@@ -454,12 +454,12 @@ fn another_kernel_is_refused_with_the_event_that_differs() {
     other[10] = opaque(3, EventType::EV_IPL, "other kernel", &wide(".linux\0"));
     let reasons = against(&ran(other));
     assert_eq!(reasons.len(), 2, "{reasons:#?}");
-    assert!(reasons[0].contains("rtmr2 is") && reasons[0].contains("the reference says"), "{reasons:#?}");
+    assert!(reasons[0].contains("rtmr2 is") && reasons[0].contains("the reference has"), "{reasons:#?}");
     assert!(reasons[1].contains("rtmr2: event 2 at offset 0 should be .linux"), "{reasons:#?}");
 }
 
 #[test]
-fn what_the_platform_gives_passes_by_its_rule_alone() {
+fn platform_given_events_must_satisfy_their_rule() {
     let with = |place: usize, entry: Entry| {
         let mut entries = entries();
         entries[place] = Entry { offset: place, ..entry };
@@ -486,7 +486,7 @@ fn what_the_platform_gives_passes_by_its_rule_alone() {
     }
 }
 
-/// How many reasons there are against a boot with these further events, where so many of a kind may come from their data.
+/// Counts the reasons against a boot with these further events, when a run of up to `at_most` of a type is accepted.
 fn with_run(kind: EventType, at_most: u32, extra: &[Entry]) -> usize {
     let mut reference = reference();
     let run = Event { kind, expected: given(PlatformRule::FromData { at_most }), ..predicted()[0].clone() };
@@ -496,7 +496,7 @@ fn with_run(kind: EventType, at_most: u32, extra: &[Entry]) -> usize {
 }
 
 #[test]
-fn a_run_of_what_the_platform_gives_has_an_end() {
+fn a_run_of_platform_given_events_has_a_maximum_length() {
     let kind = EventType::EV_EFI_VARIABLE_AUTHORITY;
     let with = |extra: &[Entry]| with_run(kind, 2, extra);
     let derived = plain(1, kind, &variable("db", b"certificate"));
@@ -507,7 +507,7 @@ fn a_run_of_what_the_platform_gives_has_an_end() {
 }
 
 #[test]
-fn a_run_of_boot_variables_holds_none_of_another_name() {
+fn a_run_of_boot_variables_holds_only_boot_variables() {
     let kind = EventType::EV_EFI_VARIABLE_BOOT2;
     let with = |name: &str| {
         let order = plain(1, kind, &variable("BootOrder", &[1, 0]));
@@ -524,7 +524,7 @@ fn a_run_of_boot_variables_holds_none_of_another_name() {
 }
 
 #[test]
-fn what_runs_later_passes_only_as_the_policy_lists_it() {
+fn runtime_events_are_accepted_only_as_the_policy_lists_them() {
     let log = log_of(entries());
     let mut td = td_of(&log);
     td.rtmr[3] = td.rtmr[3].extended(&h("first")).extended(&h("second"));
@@ -540,7 +540,7 @@ fn what_runs_later_passes_only_as_the_policy_lists_it() {
     assert_ne!(listed(&["first"]), 0);
     let runtime = [(Register::Rtmr(3), [h("first"), h("second")].into())].into();
     let policy = Policy { runtime, ..lenient() };
-    // The same with a log that tells of the first, or of both.
+    // The same with a log that contains the first, or both.
     for told in [&["first"][..], &["first", "second"]] {
         let mut entries = entries();
         entries.extend(told.iter().map(|text| opaque(4, EventType::EV_EVENT_TAG, text, b"")));
@@ -557,7 +557,7 @@ fn what_runs_later_passes_only_as_the_policy_lists_it() {
 }
 
 #[test]
-fn a_policy_cannot_leave_the_image_s_identity_out() {
+fn a_policy_cannot_exempt_the_registers_that_identify_the_image() {
     for register in [Register::Mrtd, Register::Rtmr(1), Register::Rtmr(2), Register::Pcr(4)] {
         let policy = Policy { unjudged: [register].into(), ..lenient() };
         assert_eq!(appraise(&ran(entries()), &reference(), &policy), Err(Error::Unjudged { register }));
@@ -565,7 +565,7 @@ fn a_policy_cannot_leave_the_image_s_identity_out() {
 }
 
 #[test]
-fn a_reference_that_contradicts_itself_gives_no_verdict() {
+fn an_inconsistent_reference_is_an_error() {
     let with = |change: fn(&mut Platform)| {
         let mut reference = reference();
         change(&mut reference.platforms[0]);
@@ -600,7 +600,7 @@ fn one_of_several_shapes_decides() {
     assert!(verdict.platform().unwrap().shape.is_empty());
 }
 
-/// The honest boot as a TPM sees it, with its reference.
+/// The honest boot as recorded by a TPM, with its reference.
 fn tpm() -> (Log, BTreeMap<u8, Digest>, Reference) {
     let mut log = log_of(entries());
     log.kind = RegisterKind::Tpm;
@@ -617,7 +617,7 @@ fn tpm() -> (Log, BTreeMap<u8, Digest>, Reference) {
 }
 
 #[test]
-fn a_tpm_s_pcrs_are_judged_by_the_same_closed_world() {
+fn pcrs_are_judged_by_the_same_closed_world() {
     let (log, values, reference) = tpm();
     let reasons = |values: &BTreeMap<u8, Digest>, log: &Log| -> Vec<String> {
         let evidence = Evidence::of_pcrs(SHA384, values.clone(), log.clone()).unwrap();
@@ -630,7 +630,7 @@ fn a_tpm_s_pcrs_are_judged_by_the_same_closed_world() {
     assert_eq!(reasons(&extended, &log).len(), 1);
     let mut less = values.clone();
     less.remove(&4);
-    assert!(reasons(&less, &log)[0].contains("pcr.4 is logged or predicted, but has no value"));
+    assert!(reasons(&less, &log)[0].contains("pcr.4 is logged or predicted, but the evidence lacks it"));
     let mut later = values.clone();
     later.insert(10, h("IMA"));
     assert_eq!(reasons(&later, &log), [""; 0], "nothing was predicted or logged for PCR 10");
@@ -659,7 +659,7 @@ fn evidence_of_another_kind_or_bank_finds_no_platform() {
 }
 
 #[test]
-fn a_report_is_evidence_as_a_quote_is() {
+fn a_tdreport_is_evidence_like_a_quote() {
     let log = log_of(entries());
     let report = Report { td: td_of(&log), cpu_svn: Bytes([0; 16]), mac: Bytes([0; 32]) };
     let verdict = judged_by(&Evidence::of_report(&report, log), &lenient());
@@ -668,7 +668,7 @@ fn a_report_is_evidence_as_a_quote_is() {
 }
 
 #[test]
-fn a_policy_s_file_names_bits_and_refuses_what_it_does_not_know() {
+fn a_policy_file_names_bits_and_rejects_unknown_names() {
     let strict: Policy = serde_json::from_str("{}").unwrap();
     assert_eq!(strict, Policy::default());
     let text = serde_json::to_string(&strict).unwrap();
@@ -692,7 +692,7 @@ fn a_policy_s_file_names_bits_and_refuses_what_it_does_not_know() {
 }
 
 #[test]
-fn a_reference_document_reads_back_as_it_was_written() {
+fn a_reference_document_round_trips() {
     let reference = reference();
     let text = serde_json::to_string(&reference).unwrap();
     assert_eq!(serde_json::from_str::<Reference>(&text).unwrap(), reference);

@@ -1,16 +1,16 @@
-//! What is said of evidence: accepted or refused, each reason why, and what was not judged.
+//! The result of an appraisal: accepted or refused, with every reason, and what was not judged.
 //!
 //! # Shape
 //!
 //! ```text
-//! answer      accepted when there is no reason against it, else refused
-//! signature   not verified: whoever sent the evidence may have written it
+//! answer      accepted if there is no reason to refuse, otherwise refused
+//! signature   not verified: the sender may have made the evidence up
 //! platform    the reference's platform that decided, with its shape
-//! reasons     everything that speaks against it, in the order identity, registers, events
-//! notes       what was allowed by name, taken as the platform gave it, or not judged at all
+//! reasons     every reason to refuse, in the order identity, registers, events
+//! notes       what the policy allows explicitly, the platform decided, or was not judged
 //! ```
 //!
-//! `answer` and `reasons` cannot contradict one another: nothing outside makes a verdict.
+//! Only [`super::appraise`] makes a verdict, so `answer` and `reasons` always agree.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -24,7 +24,7 @@ use crate::event::{EventType, Register};
 use crate::quote::Attributes;
 use crate::reference::{Image, Platform, Reference, RegisterKind};
 
-/// Holds what is said of evidence.
+/// The result of an appraisal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Verdict {
     answer: Answer,
@@ -35,30 +35,30 @@ pub struct Verdict {
     notes: Vec<Note>,
 }
 
-/// Says yes or no.
+/// The answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// Nothing speaks against it.
+    /// No reason to refuse.
     Accepted,
-    /// Something does.
+    /// At least one reason to refuse.
     Refused,
 }
 
-/// Says whether the registers can be believed.
+/// Whether the registers are authentic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Signature {
-    /// Nobody has checked who signed them.
+    /// Their signature was not verified.
     NotVerified,
 }
 
-/// Names the platform that decided.
+/// The platform that decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Place {
     /// Its name.
     pub name: String,
-    /// What its values hold for.
+    /// The machine shape that its values are for.
     pub shape: BTreeMap<String, String>,
 }
 
@@ -81,32 +81,32 @@ impl Verdict {
         }
     }
 
-    /// Says yes or no.
+    /// Returns the answer.
     pub fn answer(&self) -> Answer {
         self.answer
     }
 
-    /// Says whether the registers can be believed.
+    /// Says whether the registers are authentic.
     pub fn signature(&self) -> Signature {
         self.signature
     }
 
-    /// Gives the image that the evidence was compared with.
+    /// Returns the image of the reference.
     pub fn image(&self) -> &Image {
         &self.image
     }
 
-    /// Gives the platform that decided; `None` when the reference has none of the evidence's kind.
+    /// Returns the platform that decided; `None` if the reference has none of the evidence's kind.
     pub fn platform(&self) -> Option<&Place> {
         self.platform.as_ref()
     }
 
-    /// Gives everything that speaks against it.
+    /// Returns every reason to refuse.
     pub fn reasons(&self) -> &[Reason] {
         &self.reasons
     }
 
-    /// Gives what was allowed by name, taken as given or not judged.
+    /// Returns what was explicitly allowed, platform-given or not judged.
     pub fn notes(&self) -> &[Note] {
         &self.notes
     }
@@ -129,20 +129,20 @@ impl fmt::Display for Signature {
     }
 }
 
-/// Says what speaks against evidence.
+/// A reason to refuse.
 ///
-/// Positions count a register's events from 1; offsets are those of the log's records.
+/// Positions count a register's events from 1; offsets are those of records in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "reason")]
 pub enum Reason {
-    /// Nobody has verified who signed it.
+    /// The evidence's signature was not verified.
     SignatureNotVerified,
-    /// The image is one to look into.
+    /// The image has the debug profile.
     DebugImage {
         /// Its name.
         image: String,
     },
-    /// The reference has no values for such evidence.
+    /// The reference has no values for this kind of evidence.
     NoPlatform {
         /// Whose registers the evidence has.
         kind: RegisterKind,
@@ -159,11 +159,11 @@ pub enum Reason {
         /// Its name.
         name: String,
     },
-    /// The TD's attributes are not those that the reference gives.
+    /// The TD's attributes differ from the reference's.
     Attributes {
-        /// Those of the reference.
+        /// The reference's.
         expected: Attributes,
-        /// Those of the TD.
+        /// The TD's.
         found: Attributes,
     },
     /// The TD may use extended state that the policy does not allow.
@@ -171,151 +171,151 @@ pub enum Reason {
         /// Its name.
         name: String,
     },
-    /// A field of the quote is not what it must be.
+    /// A field of the quote has the wrong value.
     Field {
         /// Its name.
         name: &'static str,
-        /// What it must be.
+        /// The required value.
         expected: String,
-        /// What it is.
+        /// Its value.
         found: String,
     },
-    /// The TDX module is none that the policy lists.
+    /// The policy does not list the TDX module.
     Module {
         /// Its MRSEAM.
         found: Digest,
     },
-    /// The TD began with other firmware.
+    /// The TD started with other firmware.
     Mrtd {
         /// The values that reference and policy accept.
         accepted: Vec<Digest>,
         /// The value of the TD.
         found: Digest,
     },
-    /// The log leads to no registers.
+    /// The log cannot be replayed.
     Unreplayable {
         /// Why.
         why: String,
     },
-    /// The evidence has no value of a register that events were extended into.
+    /// The evidence lacks a register that is logged or predicted.
     NoValue {
         /// The register.
         register: Register,
     },
-    /// The log does not lead to the register's value.
+    /// The log does not replay to the register's value.
     Replay {
         /// The register.
         register: Register,
-        /// What the log leads to.
+        /// The value by the log.
         replayed: Digest,
-        /// What the evidence holds.
+        /// The value in the evidence.
         held: Digest,
     },
-    /// The register's value is not the reference's.
+    /// The register's value differs from the reference's.
     Register {
         /// The register.
         register: Register,
-        /// What the reference says.
+        /// The reference's value.
         expected: Digest,
-        /// What the evidence holds.
+        /// The value in the evidence.
         found: Digest,
     },
-    /// A digest is not that of the record's own data.
+    /// A record's digest does not match its own data.
     Contradicted {
         /// The register.
         register: Register,
-        /// Where the record begins.
+        /// Offset of the record.
         offset: usize,
-        /// What the record says that it is.
+        /// The record's own description.
         subject: String,
-        /// What the digest of the data is.
+        /// The digest of the data.
         expected: Digest,
-        /// What the digest is.
+        /// The record's digest.
         found: Digest,
     },
-    /// An event that was predicted did not happen.
+    /// A predicted event is missing.
     Missing {
         /// The register.
         register: Register,
-        /// Its place in the prediction.
+        /// Its position in the prediction.
         position: usize,
         /// What should have been measured.
         subject: String,
     },
-    /// An event happened that was not predicted.
+    /// An event was not predicted.
     Unexpected {
         /// The register.
         register: Register,
-        /// Its place in the log.
+        /// Its position in the log.
         position: usize,
-        /// Where the record begins.
+        /// Offset of the record.
         offset: usize,
         /// Its type.
         kind: EventType,
-        /// What the record says that it is.
+        /// The record's own description.
         subject: String,
         /// Its digest.
         digest: Digest,
     },
-    /// An event happened once more than it was predicted.
+    /// An event is repeated.
     Repeated {
         /// The register.
         register: Register,
-        /// Its place in the log.
+        /// Its position in the log.
         position: usize,
-        /// Where the record begins.
+        /// Offset of the record.
         offset: usize,
         /// What should have been measured once.
         subject: String,
     },
-    /// An event happened at another place in its register.
+    /// An event is at another position in its register.
     OutOfOrder {
         /// The register.
         register: Register,
-        /// Its place in the prediction.
+        /// Its position in the prediction.
         expected: usize,
-        /// Its place in the log.
+        /// Its position in the log.
         found: usize,
         /// What was measured.
         subject: String,
     },
     /// An event was extended into another register.
     OtherRegister {
-        /// The register of the prediction.
+        /// The predicted register.
         expected: Register,
-        /// The register of the log.
+        /// The register in the log.
         found: Register,
-        /// Where the record begins.
+        /// Offset of the record.
         offset: usize,
         /// What was measured.
         subject: String,
     },
-    /// Something else was measured than predicted.
+    /// Something other than the predicted event was measured.
     Differs {
         /// The register.
         register: Register,
-        /// Its place in the log.
+        /// Its position in the log.
         position: usize,
-        /// Where the record begins.
+        /// Offset of the record.
         offset: usize,
         /// What should have been measured.
         subject: String,
-        /// What was predicted.
+        /// What the prediction accepts.
         expected: String,
-        /// The digest of the log.
+        /// The digest in the log.
         found: Digest,
     },
-    /// The log calls an event by another type than was predicted.
+    /// The log gives an event another type than predicted.
     Kind {
         /// The register.
         register: Register,
-        /// Its place in the log.
+        /// Its position in the log.
         position: usize,
         /// What was measured.
         subject: String,
-        /// The type of the prediction.
+        /// The predicted type.
         expected: EventType,
-        /// The type of the log.
+        /// The type in the log.
         found: EventType,
     },
 }
@@ -323,11 +323,11 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reason::SignatureNotVerified => f.write_str("nobody has verified who signed the evidence"),
-            Reason::DebugImage { image } => write!(f, "{image} is an image of the debug profile"),
+            Reason::SignatureNotVerified => f.write_str("the evidence's signature was not verified"),
+            Reason::DebugImage { image } => write!(f, "{image} is a debug image"),
             Reason::NoPlatform { kind, algorithm } => write!(
                 f,
-                "the reference has no values of {} with {algorithm}, or the policy allows no platform of it",
+                "the reference has no {algorithm} values of {} for a platform that the policy allows",
                 match kind {
                     RegisterKind::Tdx => "a TD's registers",
                     RegisterKind::Tpm => "a TPM's PCRs",
@@ -336,25 +336,31 @@ impl fmt::Display for Reason {
             Reason::AttributeSet { name } => write!(f, "the TD's attribute {name} is set"),
             Reason::AttributeMissing { name } => write!(f, "the TD's attribute {name} is not set"),
             Reason::Attributes { expected, found } => {
-                write!(f, "the TD's attributes are {found}, the reference gives {expected}")
+                write!(f, "the TD's attributes are {found}, the reference has {expected}")
             }
             Reason::XfamSet { name } => write!(f, "the TD may use {name}"),
             Reason::Field { name, expected, found } => write!(f, "{name} is {found}, expected {expected}"),
-            Reason::Module { found } => write!(f, "the TDX module {found} is none that the policy lists"),
+            Reason::Module { found } => write!(f, "the policy does not list TDX module {found}"),
             Reason::Mrtd { accepted, found } => {
-                write!(f, "mrtd is {found}, none of the {} that reference and policy accept", accepted.len())
+                write!(
+                    f,
+                    "mrtd is {found}, not one of the {} that reference and policy accept",
+                    accepted.len()
+                )
             }
-            Reason::Unreplayable { why } => write!(f, "the log leads to no registers: {why}"),
-            Reason::NoValue { register } => write!(f, "{register} is logged or predicted, but has no value"),
+            Reason::Unreplayable { why } => write!(f, "the log cannot be replayed: {why}"),
+            Reason::NoValue { register } => {
+                write!(f, "{register} is logged or predicted, but the evidence lacks it")
+            }
             Reason::Replay { register, replayed, held } => {
-                write!(f, "{register} is {held}, but the log leads to {replayed}")
+                write!(f, "{register} is {held}, but the log replays to {replayed}")
             }
             Reason::Register { register, expected, found } => {
-                write!(f, "{register} is {found}, the reference says {expected}")
+                write!(f, "{register} is {found}, the reference has {expected}")
             }
             Reason::Contradicted { register, offset, subject, expected, found } => write!(
                 f,
-                "{register}: the record at offset {offset} ({subject}) has digest {found}, its data have {expected}"
+                "{register}: the record at offset {offset} ({subject}) has digest {found}, but its data give {expected}"
             ),
             Reason::Missing { register, position, subject } => {
                 write!(f, "{register}: event {position} ({subject}) is missing")
@@ -375,41 +381,41 @@ impl fmt::Display for Reason {
             ),
             Reason::Differs { register, position, offset, subject, expected, found } => write!(
                 f,
-                "{register}: event {position} at offset {offset} should be {subject} with {expected}, has {found}"
+                "{register}: event {position} at offset {offset} should be {subject} with {expected}, but has {found}"
             ),
             Reason::Kind { register, position, subject, expected, found } => {
-                write!(f, "{register}: event {position} ({subject}) is called {found}, expected {expected}")
+                write!(f, "{register}: event {position} ({subject}) has type {found}, expected {expected}")
             }
         }
     }
 }
 
-/// Says what a reader of the verdict must know besides.
+/// Something that a reader of the verdict must know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "note")]
 pub enum Note {
-    /// The policy allows what nobody has verified.
+    /// The policy allows unverified evidence.
     SignatureNotVerified,
-    /// The policy allows an image to look into.
+    /// The policy allows debug images.
     DebugImage {
         /// Its name.
         image: String,
     },
-    /// No nonce was asked for: the evidence may be old.
+    /// The policy requires no nonce: the evidence may be old.
     FreshnessNotJudged,
     /// The policy lists no TDX module.
     ModuleNotJudged,
-    /// A register was not looked at.
+    /// A register was not judged.
     NotJudged {
         /// The register.
         register: Register,
     },
     /// The firmware failed the kernel's first ExitBootServices, and the kernel called again.
     ExitRetried {
-        /// The register that holds the two events of it.
+        /// The register that holds the two extra events.
         register: Register,
     },
-    /// An event passed by its platform's rule.
+    /// An event satisfied its platform's rule.
     PlatformGiven {
         /// The register.
         register: Register,
@@ -426,21 +432,23 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Note::SignatureNotVerified => f.write_str(
-                "signature: not verified, which the policy allows; whoever sent the evidence may have written it",
+                "signature: not verified, which the policy allows; the sender may have made the evidence up",
             ),
             Note::DebugImage { image } => {
-                write!(f, "{image} is an image of the debug profile, which the policy allows")
+                write!(f, "{image} is a debug image, which the policy allows")
             }
-            Note::FreshnessNotJudged => f.write_str("freshness: not judged, the policy asks for no report_data"),
+            Note::FreshnessNotJudged => {
+                f.write_str("freshness: not judged, the policy requires no report_data")
+            }
             Note::ModuleNotJudged => f.write_str("TDX module: not judged, the policy lists no mr_seam"),
             Note::NotJudged { register } => write!(f, "{register}: not judged"),
             Note::ExitRetried { register } => write!(
                 f,
-                "{register}: the firmware failed the first ExitBootServices, and the kernel called again: the value is not \
-                 the reference's, its events are"
+                "{register}: the firmware failed the first ExitBootServices, and the kernel called again: the value differs \
+                 from the reference's, but the events are the predicted ones"
             ),
             Note::PlatformGiven { register, subject, rule, digest } => {
-                write!(f, "{register}: {subject} is as the platform gave it, {rule}: {digest}")
+                write!(f, "{register}: {subject} is platform-given, {rule}: {digest}")
             }
         }
     }

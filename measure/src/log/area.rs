@@ -1,34 +1,35 @@
-//! Where a machine keeps its event log, from the ACPI table that says so.
+//! Where a machine keeps its event log, from the ACPI table that describes it.
 //!
 //! # Shape
 //!
 //! ```text
 //! CCEL   56 bytes    [header 36, technology u8, subtype u8, 2 bytes, length u64, address u64]
 //! TPM2   76 bytes    [header 36, …, length u32 at 64, address u64 at 68]
-//! header             [signature 4, length u32, revision u8, checksum u8, …]; all bytes of a table add up to 0
+//! header             [signature 4, length u32, revision u8, checksum u8, …]; the bytes of a table sum to 0
 //! ```
 //!
 //! # Source
 //!
-//! UEFI 2.10, 38.4.1 and ACPI 6.5, 5.2 (CCEL); TCG ACPI Specification 1.4, table 7 (TPM2). Read from Google Cloud's table.
+//! UEFI 2.10, 38.4.1 and ACPI 6.5, 5.2 (CCEL); TCG ACPI Specification 1.4, table 7 (TPM2). Checked with Google Cloud's
+//! table.
 
 use alloc::string::String;
 
 use crate::read::{Reader, Truncated};
 use crate::reference::RegisterKind;
 
-/// Holds what an ACPI table says of an event log.
+/// The memory area of an event log, as an ACPI table describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Area {
     /// Whose log it is.
     pub technology: Technology,
-    /// The bytes of the area, padding and all.
+    /// Length of the area in bytes, padding included.
     pub length: u64,
     /// Its guest physical address.
     pub address: u64,
 }
 
-/// Names whose log an area holds.
+/// Whose log an area holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Technology {
     /// A TD's: a CCEL of type 2.
@@ -46,44 +47,44 @@ impl From<Technology> for RegisterKind {
     }
 }
 
-/// Says why bytes are no table that names an event log, or not this log's.
+/// Bytes are not a table that describes an event log, or the log does not fit its area.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AreaError {
-    /// The table ends before its fields do.
+    /// The table ends inside a field.
     #[error(transparent)]
     Truncated(#[from] Truncated),
-    /// It is another table.
+    /// It is a different table.
     #[error("expected CCEL or TPM2 at offset 0, found {found:?}")]
     Signature {
         /// The signature.
         found: String,
     },
-    /// The table has another length than it says.
-    #[error("expected a table of {expected} bytes as offset 4 says, found {found}")]
+    /// The table's length differs from its length field.
+    #[error("expected a table of {expected} bytes as its length field says, found {found}")]
     Length {
-        /// The length that it says.
+        /// The length field.
         expected: u32,
-        /// The length that it has.
+        /// The table's length.
         found: usize,
     },
-    /// The bytes do not add up to 0.
-    #[error("expected a sum of 0x00 over the table, found {found:#04x}")]
+    /// The bytes do not sum to 0.
+    #[error("expected the table's bytes to sum to 0x00, found {found:#04x}")]
     Checksum {
         /// The sum.
         found: u8,
     },
-    /// The log is not of a TD.
+    /// The log is not a TD's.
     #[error("expected technology 2 (TDX) at offset 36, found {found}")]
     Technology {
         /// The number.
         found: u8,
     },
-    /// The log is longer than the area that should hold it.
+    /// The log is longer than its area.
     #[error("expected a log of at most {expected} bytes as the table says, found {found}")]
     Log {
-        /// The bytes of the area.
+        /// Length of the area.
         expected: u64,
-        /// The bytes of the log.
+        /// Length of the log.
         found: u64,
     },
 }
@@ -125,11 +126,11 @@ impl Area {
         Ok(Area { technology: Technology::Tpm, length, address })
     }
 
-    /// Tells whether a log of so many bytes can lie there.
+    /// Checks that a log of this length fits.
     ///
     /// # Errors
     ///
-    /// [`AreaError::Log`] when it is too long.
+    /// [`AreaError::Log`] if it is too long.
     pub fn holds(&self, bytes: u64) -> Result<(), AreaError> {
         if bytes <= self.length {
             Ok(())
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_is_none_is_refused() {
+    fn bytes_that_are_not_such_a_table_are_refused() {
         let whole = table(b"CCEL", 56, 2);
         for cut in 0..56 {
             assert!(Area::read(&whole[..cut]).is_err(), "{cut} bytes");

@@ -10,7 +10,7 @@ const SHA256: (u16, u16) = (0x000b, 32);
 const SHA384: (u16, u16) = (0x000c, 48);
 const SM3: (u16, u16) = (0x0012, 32);
 
-/// The first record, which names the banks.
+/// The first record, which lists the banks.
 fn first(index: u32, banks: &[(u16, u16)]) -> Vec<u8> {
     let mut data = b"Spec ID Event03\0".to_vec();
     data.extend([0, 0, 0, 0, 0, 2, 0, 2]);
@@ -23,7 +23,7 @@ fn first(index: u32, banks: &[(u16, u16)]) -> Vec<u8> {
     old_record(index, 3, &data)
 }
 
-/// A record of the layout that came before.
+/// A record in the older layout.
 fn old_record(index: u32, kind: u32, data: &[u8]) -> Vec<u8> {
     let mut bytes = index.to_le_bytes().to_vec();
     bytes.extend(kind.to_le_bytes());
@@ -90,7 +90,7 @@ fn a_record_without_a_register_is_no_padding() {
 }
 
 #[test]
-fn each_bank_keeps_its_digest_and_others_are_passed_over() {
+fn digests_of_known_banks_are_kept_and_others_are_skipped() {
     let banks = [SHA1, SHA256, SHA384, SM3];
     let mut bytes = first(0, &banks);
     bytes.extend(record(7, EventType::EV_SEPARATOR, &banks, &[0; 4]));
@@ -104,7 +104,7 @@ fn each_bank_keeps_its_digest_and_others_are_passed_over() {
 }
 
 #[test]
-fn a_td_s_index_is_its_register_plus_one() {
+fn an_index_in_a_ccel_is_the_rtmr_plus_one() {
     let log = Log::read(&sample(), RegisterKind::Tdx).unwrap();
     let registers: Vec<_> = log.entries.iter().map(|entry| entry.register(log.kind)).collect();
     assert_eq!(registers, [Some(Register::Rtmr(0)), Some(Register::Rtmr(2))]);
@@ -115,7 +115,7 @@ fn a_td_s_index_is_its_register_plus_one() {
 }
 
 #[test]
-fn a_log_of_sha_1_alone_is_refused_by_name() {
+fn a_log_with_only_sha1_is_refused_by_name() {
     for data in [&b"Spec ID Event00\0\0\0\0\0"[..], b"Spec ID Event02\0\0\0\0\0"] {
         let error = Log::read_any(&old_record(0, 3, data)).unwrap_err();
         assert!(matches!(error, Error::Sha1Only { .. }), "{error}");
@@ -128,7 +128,7 @@ fn a_log_of_sha_1_alone_is_refused_by_name() {
 }
 
 #[test]
-fn banks_that_cannot_be_are_refused() {
+fn invalid_banks_are_refused() {
     let refused = |banks: &[(u16, u16)]| Log::read_any(&first(1, banks)).unwrap_err();
     assert!(matches!(refused(&[]), Error::BankCount { found: 0, .. }));
     assert!(matches!(refused(&[SHA384; 2]), Error::Bank { id: 0x0c, .. }));
@@ -141,7 +141,7 @@ fn banks_that_cannot_be_are_refused() {
 }
 
 #[test]
-fn a_record_with_a_digest_of_no_bank_is_refused() {
+fn a_record_with_a_digest_for_no_bank_is_refused() {
     let with = |digests: &[(u16, u16)]| {
         let mut bytes = first(1, &[SHA384, SHA256]);
         bytes.extend(record(1, EventType::EV_SEPARATOR, digests, &[0; 4]));
@@ -154,7 +154,7 @@ fn a_record_with_a_digest_of_no_bank_is_refused() {
 }
 
 #[test]
-fn counts_and_lengths_beyond_the_bytes_are_refused_with_their_place() {
+fn counts_and_lengths_beyond_the_bytes_are_refused_with_their_offset() {
     let mut bytes = first(1, &[SHA384]);
     let begin = bytes.len();
     bytes.extend(record(1, EventType::EV_IPL, &[SHA384], b"data"));
@@ -171,7 +171,7 @@ fn counts_and_lengths_beyond_the_bytes_are_refused_with_their_place() {
 }
 
 #[test]
-fn a_truncated_log_is_refused_or_ends_between_two_records() {
+fn a_truncated_log_is_refused_unless_cut_between_records() {
     let whole = sample();
     let second = first(1, &[SHA384]).len();
     let third = second + record(1, EventType::EV_SEPARATOR, &[SHA384], &[0; 4]).len();
@@ -184,7 +184,7 @@ fn a_truncated_log_is_refused_or_ends_between_two_records() {
 }
 
 #[test]
-fn what_is_no_log_is_refused() {
+fn bytes_that_are_not_a_log_are_refused() {
     assert!(matches!(Log::read_any(&[]), Err(Error::Truncated(_))));
     assert!(matches!(Log::read_any(&[0; 64]), Err(Error::NoSpecId { .. })));
     assert!(matches!(Log::read_any(&old_record(0, 0x7777, b"")), Err(Error::NoSpecId { .. })));

@@ -53,7 +53,7 @@ fn each_version_gives_the_same_td() {
 }
 
 #[test]
-fn what_follows_a_quote_is_no_part_of_it() {
+fn bytes_after_a_quote_are_not_part_of_it() {
     let mut bytes = quote(4, None, &body(584));
     let alone = Quote::read(&bytes).unwrap();
     assert_eq!(alone.trailing, 0);
@@ -62,7 +62,7 @@ fn what_follows_a_quote_is_no_part_of_it() {
 }
 
 #[test]
-fn what_is_no_td_s_quote_is_refused() {
+fn quotes_that_are_not_a_td_s_are_refused() {
     let v4 = quote(4, None, &body(584));
     assert_eq!(Quote::read(&quote(3, None, &body(584))), Err(Error::Version { found: 3 }));
     let mut sgx = v4.clone();
@@ -107,7 +107,7 @@ fn a_report_gives_its_td() {
 }
 
 #[test]
-fn a_report_that_is_none_is_refused() {
+fn bytes_that_are_not_a_tdreport_are_refused() {
     let whole = report();
     assert_eq!(Report::read(&whole[1..]), Err(Error::ReportLength { found: 1023 }));
     let mut other = whole.clone();

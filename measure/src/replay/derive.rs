@@ -1,22 +1,22 @@
-//! Whether a record's digest is that of the record's own data, by the rule of its type.
+//! Whether a record's digest follows from its own data, by the rule of its type.
 //!
 //! # Shape
 //!
 //! ```text
 //! EV_SEPARATOR, EV_ACTION, EV_EFI_ACTION, EV_EFI_GPT_EVENT, …   the data
 //! EV_EFI_VARIABLE_DRIVER_CONFIG, _AUTHORITY, _BOOT2             the data: UEFI_VARIABLE_DATA, names and all
-//! EV_EFI_VARIABLE_BOOT                                          the variable's value alone
+//! EV_EFI_VARIABLE_BOOT                                          the variable's value only
 //! EV_EVENT_TAG "AAEL"                                           the data, header and all
-//! EV_IPL of grub, "grub_cmd: …" and "kernel_cmdline: …"         the text behind the label; a NUL follows in one patched grub
+//! EV_IPL of grub, "grub_cmd: …" and "kernel_cmdline: …"         the text after the label; one patched grub adds a NUL
 //! EV_IPL of systemd-stub, a section's name in UTF-16            the name in ASCII with its NUL, or the section
 //! 0x08000001 of dstack                                          type, ":", name, ":", value
-//! everything else                                               a file, a table or a section that the log does not hold
+//! anything else                                                 a file, table or section that the log does not hold
 //! ```
 //!
 //! # Source
 //!
 //! TCG PC Client Platform Firmware Profile 1.06, 10.4.1; edk2 SecurityPkg/Tcg/Tcg2Dxe and OvmfPkg/Tcg/TdTcg2Dxe; grub
-//! grub-core/commands/tpm.c; systemd src/boot/measure.c; dstack cc-eventlog (RTMR3 of a quote of its own equals it).
+//! grub-core/commands/tpm.c; systemd src/boot/measure.c; dstack cc-eventlog (checked with RTMR3 of one of its quotes).
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -26,42 +26,42 @@ use crate::event::EventType;
 use crate::log::Entry;
 use crate::read::Reader;
 
-/// The tag of Confidential Containers' run-time events, "AAEL" as a number.
+/// The tag of Confidential Containers' runtime events: "AAEL".
 const TAG_AAEL: u32 = 0x4141_454c;
 /// The tags of Linux' EFI stub: drivers/firmware/efi/libstub/efistub.h.
 const TAG_LOAD_OPTIONS: u32 = 0x8f3b_22ed;
 const TAG_INITRD: u32 = 0x8f3b_22ec;
-/// The type of dstack's run-time events.
+/// The type of dstack's runtime events.
 pub(super) const DSTACK_RUNTIME: EventType = EventType(0x0800_0001);
 
-/// Says what a record's digest has to do with its data.
+/// How a record's digest relates to its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Derivation {
-    /// The digest is that of the data, by the rule.
+    /// The rule gives the digest.
     Derived(Rule),
-    /// The rule holds for each record of the kind, and gives another digest.
+    /// The rule applies to every record of this type and gives another digest.
     Contradicted {
         /// The rule.
         rule: Rule,
-        /// The digest that it gives.
+        /// The digest by the rule.
         expected: Digest,
     },
-    /// The digest is of something that the log does not hold.
+    /// The log does not hold what was hashed.
     NotDerivable(WhyNot),
 }
 
-/// Names what a digest is of.
+/// What a digest is computed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// The event data.
     EventData,
-    /// The value of the variable in the event data, without its name.
+    /// The value of the variable in the event data.
     VariableValue,
-    /// The name of a section in ASCII, with its NUL.
+    /// The name of a section in ASCII with its NUL.
     SectionName,
-    /// The text behind the label, without its NUL.
+    /// The text after the label, without its NUL.
     LabelledText,
-    /// The text behind the label, with its NUL.
+    /// The text after the label, with its NUL.
     LabelledTextNul,
     /// dstack's type, name and value.
     DstackRuntime,
@@ -73,37 +73,37 @@ impl fmt::Display for Rule {
             Rule::EventData => "the hash of the event data",
             Rule::VariableValue => "the hash of the variable's value",
             Rule::SectionName => "the hash of the section's name in ASCII with its NUL",
-            Rule::LabelledText => "the hash of the text behind the label",
-            Rule::LabelledTextNul => "the hash of the text behind the label with its NUL",
+            Rule::LabelledText => "the hash of the text after the label",
+            Rule::LabelledTextNul => "the hash of the text after the label with its NUL",
             Rule::DstackRuntime => "the hash of type, name and value",
         })
     }
 }
 
-/// Says why a digest cannot be had from the log.
+/// Why the log does not determine a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhyNot {
-    /// Nothing is extended.
+    /// The record extends nothing.
     NoAction,
     /// The log was stored without event data.
     NoData,
-    /// The record has no digest of the algorithm.
+    /// The record has no digest for the algorithm.
     NoDigest,
-    /// It is the Authenticode digest of a PE file; the data name the file.
+    /// The Authenticode digest of a PE file; the data name the file.
     PeFile,
-    /// It is of a firmware volume; the data give its place.
+    /// A firmware volume; the data give its address.
     FirmwareVolume,
-    /// It is of a table in memory; the data give its place.
+    /// A table in memory; the data give its address.
     Table,
-    /// The data are only a label for a blob.
+    /// A blob; the data are a label.
     Label,
-    /// It is of a section's content; the data are the section's name.
+    /// A section's content; the data are its name.
     SectionContent,
-    /// It is of the kernel's command line; the data are a label.
+    /// The kernel's command line; the data are a label.
     LoadOptions,
-    /// It is of the initrd; the data are a label.
+    /// The initrd; the data are a label.
     Initrd,
-    /// The data are not as their type wants them.
+    /// The data do not have the format of their type.
     Malformed,
     /// No rule is known for the type.
     UnknownType,
@@ -112,23 +112,23 @@ pub enum WhyNot {
 impl fmt::Display for WhyNot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            WhyNot::NoAction => "nothing is extended",
+            WhyNot::NoAction => "the record extends nothing",
             WhyNot::NoData => "the log was stored without event data",
-            WhyNot::NoDigest => "the record has no digest of this bank",
+            WhyNot::NoDigest => "the record has no digest for this bank",
             WhyNot::PeFile => "the Authenticode hash of a PE file, which the event data only name",
-            WhyNot::FirmwareVolume => "the hash of a firmware volume, whose place alone the event data give",
-            WhyNot::Table => "the hash of a table, whose place alone the event data give",
+            WhyNot::FirmwareVolume => "the hash of a firmware volume; the event data only give its address",
+            WhyNot::Table => "the hash of a table; the event data only give its address",
             WhyNot::Label => "the hash of something that the event data only name",
             WhyNot::SectionContent => "the hash of a section's content, which the event data only name",
             WhyNot::LoadOptions => "the hash of the kernel's command line, which the event data only name",
             WhyNot::Initrd => "the hash of the initrd, which the event data only name",
-            WhyNot::Malformed => "the event data are not as their type wants them",
+            WhyNot::Malformed => "the event data do not have the format of their type",
             WhyNot::UnknownType => "no rule is known for this type",
         })
     }
 }
 
-/// Tells whether the record's digest is that of its data.
+/// Compares the record's digest with its data.
 pub fn derive(entry: &Entry, algorithm: Algorithm) -> Derivation {
     use Derivation::NotDerivable;
 
@@ -189,7 +189,7 @@ pub fn derive(entry: &Entry, algorithm: Algorithm) -> Derivation {
             Some(_) => may(WhyNot::Label),
             None => may(WhyNot::Malformed),
         },
-        // The data are ":name:value", as builders of the log from dstack's JSON put them.
+        // A log converted from dstack's JSON has ":name:value" as data.
         DSTACK_RUNTIME if data.first() == Some(&b':') => {
             must(Rule::DstackRuntime, algorithm.of_pieces([&DSTACK_RUNTIME.0.to_le_bytes()[..], data]))
         }
@@ -197,7 +197,7 @@ pub fn derive(entry: &Entry, algorithm: Algorithm) -> Derivation {
     }
 }
 
-/// Derives an event of a boot loader.
+/// Derives a boot loader's event.
 fn ipl(data: &[u8], digest: &Digest, may: impl Fn(WhyNot) -> Derivation) -> Derivation {
     let algorithm = digest.algorithm();
     if let Some(text) = labelled(data) {
@@ -218,7 +218,7 @@ fn ipl(data: &[u8], digest: &Digest, may: impl Fn(WhyNot) -> Derivation) -> Deri
     }
 }
 
-/// Gives what stands behind grub's label for a command or a command line, up to the NUL.
+/// Returns the text after grub's label for a command or a command line, up to the NUL.
 fn labelled(data: &[u8]) -> Option<&[u8]> {
     const LABELS: [&[u8]; 5] =
         [b"grub_cmd: ", b"grub_cmd ", b"kernel_cmdline: ", b"grub_kernel_cmdline ", b"module_cmdline: "];
@@ -226,7 +226,7 @@ fn labelled(data: &[u8]) -> Option<&[u8]> {
     text.split(|byte| *byte == 0).next()
 }
 
-/// Gives the name of a section, in ASCII, when the data are nothing else: `.` and what follows, in UTF-16 with a NUL.
+/// Returns a section's name in ASCII if the data are exactly that, in UTF-16 with a NUL. The name starts with `.`.
 pub(super) fn section_name(data: &[u8]) -> Option<Vec<u8>> {
     let mut name = Vec::new();
     for unit in data.chunks_exact(2) {
@@ -239,7 +239,7 @@ pub(super) fn section_name(data: &[u8]) -> Option<Vec<u8>> {
     (ends && name.first() == Some(&b'.') && !name.contains(&0)).then_some(name)
 }
 
-/// Gives the tag of EV_EVENT_TAG's data, [tag u32, length u32, so many bytes].
+/// Returns the tag of EV_EVENT_TAG data, [tag u32, length u32, `length` bytes].
 pub(super) fn tag(data: &[u8]) -> Option<u32> {
     let mut reader = Reader::new(data, 0);
     let tag = reader.u32("a tag").ok()?;
@@ -247,7 +247,7 @@ pub(super) fn tag(data: &[u8]) -> Option<u32> {
     (usize::try_from(length) == Ok(reader.rest().len())).then_some(tag)
 }
 
-/// Holds a variable as a log gives it: UEFI_VARIABLE_DATA, TCG PC Client Platform Firmware Profile 1.06, 10.2.6.
+/// A variable in a log: UEFI_VARIABLE_DATA, TCG PC Client Platform Firmware Profile 1.06, 10.2.6.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Variable<'a> {
     /// The name in UTF-16, without a NUL.
@@ -257,7 +257,7 @@ pub(crate) struct Variable<'a> {
 }
 
 impl<'a> Variable<'a> {
-    /// Reads [GUID, characters u64, bytes u64, name, value], and nothing more.
+    /// Reads [GUID, characters u64, bytes u64, name, value]; trailing bytes are refused.
     pub(crate) fn read(data: &'a [u8]) -> Option<Variable<'a>> {
         let mut reader = Reader::new(data, 16);
         let characters = reader.u64("a name's length").ok()?;

@@ -1,13 +1,13 @@
-//! What a record says that was measured, in the words that a person would use.
+//! A description for people of what a record says was measured.
 //!
 //! # Shape
 //!
-//! A variable's name, a file's path, a section's name, an action's or a command's text, a label; else the type's name.
-//! Text of the log is foreign: what is not printable is shown as `.`, and no more than [`MOST`] characters are.
+//! A variable's name, a file's path, a section's name, the text of an action or command, a label; otherwise the type's
+//! name. Text in a log is foreign: unprintable characters become `.`, and at most [`MOST`] characters are shown.
 //!
 //! # Not here
 //!
-//! Proof: a quote covers no word of this.
+//! Proof: a quote covers none of this text.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -17,26 +17,26 @@ use crate::event::EventType;
 use crate::log::Entry;
 use crate::read::Reader;
 
-/// The most characters that are shown of a log's text.
+/// The maximum number of characters shown of a log's text.
 const MOST: usize = 120;
 
-/// What the data of an item of QEMU's fw_cfg begin with.
+/// The label at the start of the data for an item of QEMU's fw_cfg.
 const FW_CFG: &[u8] = b"QEMU FW CFG\0";
 
-/// Says what was measured, as the record has it.
+/// Describes what the record says was measured.
 pub fn subject(entry: &Entry) -> String {
     let Some(data) = entry.data.as_deref() else { return named(entry.kind) };
     match entry.kind {
         EventType::EV_SEPARATOR => match data {
             [0, 0, 0, 0] | [0xff, 0xff, 0xff, 0xff] => "separator".into(),
-            _ => "separator that tells of an error".into(),
+            _ => "separator that reports an error".into(),
         },
         EventType::EV_EFI_VARIABLE_DRIVER_CONFIG
         | EventType::EV_EFI_VARIABLE_AUTHORITY
         | EventType::EV_EFI_VARIABLE_BOOT
         | EventType::EV_EFI_VARIABLE_BOOT2 => match Variable::read(data) {
             Some(variable) => variable_name(&variable, entry.kind),
-            None => "variable that cannot be read".into(),
+            None => "malformed variable".into(),
         },
         EventType::EV_EFI_GPT_EVENT | EventType::EV_EFI_GPT_EVENT2 => {
             let count = Reader::new(data, 92).u64("the number of partitions");
@@ -56,7 +56,7 @@ pub fn subject(entry: &Entry) -> String {
             Some(text) if super::derive::tag(data).is_some() => printable(until_nul(text)),
             _ => text(data, entry.kind),
         },
-        // A length, then so many letters.
+        // A length, then as many characters.
         EventType::EV_EFI_HANDOFF_TABLES2
         | EventType::EV_EFI_PLATFORM_FIRMWARE_BLOB2
         | EventType::EV_POST_CODE2 => {
@@ -77,7 +77,7 @@ fn named(kind: EventType) -> String {
     kind.to_string()
 }
 
-/// Shows the data up to a NUL when they begin with text, in ASCII or UTF-16, and the type else.
+/// Shows the data up to a NUL if they are text, in ASCII or UTF-16; otherwise the type.
 fn text(data: &[u8], kind: EventType) -> String {
     let wide: alloc::vec::Vec<u8> = data.chunks(2).filter_map(|unit| unit.first().copied()).collect();
     let ascii = until_nul(data);
@@ -102,7 +102,7 @@ fn printable(bytes: &[u8]) -> String {
     shown
 }
 
-/// Shows UTF-16, without a NUL.
+/// Shows UTF-16 up to a NUL.
 fn wide(bytes: &[u8]) -> String {
     let units = bytes.chunks_exact(2).map(|unit| match unit {
         [low, high] => u16::from_le_bytes([*low, *high]),
@@ -114,7 +114,7 @@ fn wide(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// Says a variable's name, and a boot option's description.
+/// Returns a variable's name, and a boot option's description.
 fn variable_name(variable: &Variable<'_>, kind: EventType) -> String {
     let name = wide(variable.name);
     let option = name.len() == 8 && name.starts_with("Boot") && name != "BootNext";
@@ -128,9 +128,9 @@ fn variable_name(variable: &Variable<'_>, kind: EventType) -> String {
     format!("variable {name}")
 }
 
-/// Gives the path in the device path of UEFI_IMAGE_LOAD_EVENT's data, [address, length, link time address, length of the
-/// path, path]; `None` for a file that came from memory. TCG PC Client Platform Firmware Profile 1.06, 10.2.3; UEFI 2.10,
-/// 10.3.
+/// Returns the file path in the device path of UEFI_IMAGE_LOAD_EVENT data, [address, length, link time address, length of
+/// the path, path]; `None` for an image loaded from memory. TCG PC Client Platform Firmware Profile 1.06, 10.2.3; UEFI
+/// 2.10, 10.3.
 fn file_path(data: &[u8]) -> Option<String> {
     let mut reader = Reader::new(data, 24);
     let length = reader.u64("a device path's length").ok()?;

@@ -54,7 +54,7 @@ fn ev_no_action_extends_nothing_whatever_its_register() {
 }
 
 #[test]
-fn a_tpm_s_pcr_0_begins_with_the_locality_of_its_start() {
+fn pcr_0_starts_with_the_startup_locality() {
     let start = plain(0, EventType::EV_NO_ACTION, b"StartupLocality\0\x03");
     let registers = replay(&log(RegisterKind::Tpm, [start.clone()].into()), SHA384).unwrap();
     assert_eq!(registers[&Register::Pcr(0)].as_bytes()[47], 3);
@@ -64,7 +64,7 @@ fn a_tpm_s_pcr_0_begins_with_the_locality_of_its_start() {
 }
 
 #[test]
-fn pcrs_17_to_22_begin_with_ones() {
+fn pcrs_17_to_22_start_as_ones() {
     let event = plain(17, EventType::EV_SEPARATOR, &[0; 4]);
     let registers = replay(&log(RegisterKind::Tpm, [event.clone()].into()), SHA384).unwrap();
     let expected = Digest::Sha384([0xff; 48]).extended(&event.digests[0]);
@@ -73,7 +73,7 @@ fn pcrs_17_to_22_begin_with_ones() {
 }
 
 #[test]
-fn records_for_no_register_are_refused() {
+fn records_for_registers_that_do_not_exist_are_refused() {
     let of = |index, kind| replay(&log(kind, [plain(index, EventType::EV_IPL, b"x")].into()), SHA384);
     assert_eq!(of(0, RegisterKind::Tdx), Err(Error::ExtendsMrtd { offset: 0 }));
     assert_eq!(of(5, RegisterKind::Tdx), Err(Error::NoRegister { offset: 0, found: 5 }));
@@ -106,7 +106,7 @@ fn digests_of_the_data_are_derived_and_changed_data_contradict() {
     for (kind, hashed, data, rule) in cases {
         let honest = entry(1, kind, SHA384.of(hashed), &data);
         assert_eq!(derive(&honest, SHA384), Derivation::Derived(rule), "{kind}");
-        // The last letter of grub's text, the first of what follows its label.
+        // For grub, the first character after the label.
         let place = if kind == EventType::EV_IPL { 11 } else { data.len() - 1 };
         let mut changed = data;
         changed[place] ^= 1;
@@ -126,7 +126,7 @@ fn a_section_s_name_is_derived_and_its_content_is_not() {
 }
 
 #[test]
-fn what_the_log_does_not_hold_is_not_derivable() {
+fn digests_of_what_the_log_does_not_hold_are_not_derivable() {
     let mut initrd = 0x8f3b_22ecu32.to_le_bytes().to_vec();
     initrd.extend(13u32.to_le_bytes());
     initrd.extend(b"Linux initrd\0");
@@ -147,7 +147,7 @@ fn what_the_log_does_not_hold_is_not_derivable() {
 }
 
 #[test]
-fn dstack_s_run_time_event_hashes_type_name_and_value() {
+fn a_dstack_runtime_event_hashes_type_name_and_value() {
     let mut hashed = 0x0800_0001u32.to_le_bytes().to_vec();
     hashed.extend(b":app-id:value");
     let event = entry(4, EventType(0x0800_0001), SHA384.of(&hashed), b":app-id:value");
@@ -198,5 +198,5 @@ fn findings_name_a_second_separator_and_a_contradiction() {
     assert!(matches!(found[0], Finding::Contradicted { .. }));
     assert!(matches!(found[1], Finding::SecondSeparator { register: Register::Rtmr(0), .. }));
     assert_eq!(found.len(), 2);
-    assert!(found[1].to_string().contains("another separator of rtmr0"));
+    assert!(found[1].to_string().contains("a second separator in rtmr0"));
 }

@@ -1,27 +1,27 @@
-//! Whole blocks of four streams, compressed in step.
+//! Compression of whole blocks of four streams in step.
 //!
 //! # Shape
 //!
 //! ```text
-//! word       the same 64 bits of each stream: one register of 256 bits
+//! word       the same 64 bits of each stream, in one 256-bit register
 //! state      8 words
-//! schedule   16 words: those of a block, then in their place those that come after them
+//! schedule   16 words: those of the block, each later overwritten by a word that follows
 //! ```
 //!
 //! # Source
 //!
-//! FIPS 180-4: 4.1.3 (functions), 4.2.3 (constants), 6.4.2 (computation). Held against `sha2` by the properties of
-//! [`super`] and [`crate::preimage`].
+//! FIPS 180-4: 4.1.3 (functions), 4.2.3 (constants), 6.4.2 (computation). Property tests in [`super`] and
+//! [`crate::preimage`] compare it with `sha2`.
 //!
 //! # Not here
 //!
-//! Processors without AVX2, where four streams in step take no less time than one after another.
+//! Processors without AVX2, where four streams in step are no faster than one after another.
 
 use fearless_simd::{Level, Simd, prelude::*, u64x4};
 
 use super::{Block, LANES, State};
 
-/// The 64 bits behind the point of the cube roots of the first 80 primes.
+/// The first 64 bits of the fractional parts of the cube roots of the first 80 primes.
 #[rustfmt::skip]
 const K: [u64; 80] = [
     0x428a_2f98_d728_ae22, 0x7137_4491_23ef_65cd, 0xb5c0_fbcf_ec4d_3b2f, 0xe9b5_dba5_8189_dbbc,
@@ -49,8 +49,8 @@ const K: [u64; 80] = [
 type States<'s> = [&'s mut State; LANES];
 type Blocks<'b> = [&'b [Block]; LANES];
 
-/// Compresses as many blocks of each stream as the shortest has; `false`, and nothing is done, where the processor has no
-/// registers for it.
+/// Compresses as many blocks of each stream as the shortest list has. Returns `false`, having done nothing, if the
+/// processor has no 256-bit registers.
 pub(super) fn compress(states: &mut States<'_>, blocks: Blocks<'_>) -> bool {
     #[cfg(target_arch = "x86_64")]
     match Level::new() {
@@ -103,7 +103,7 @@ fn compress_with<S: Simd>(simd: S, states: &mut States<'_>, [blocks, second, thi
     }
 }
 
-/// Sixteen rounds, by as many words of the schedule.
+/// Does sixteen rounds, one for each word of the schedule.
 #[inline(always)]
 fn rounds<S: Simd>(state: &mut [u64x4<S>; 8], schedule: &[u64x4<S>; 16], constants: &[u64; 16]) {
     let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = *state;
@@ -136,7 +136,7 @@ fn rounds<S: Simd>(state: &mut [u64x4<S>; 8], schedule: &[u64x4<S>; 16], constan
     *state = [a, b, c, d, e, f, g, h];
 }
 
-/// The schedule's next sixteen words.
+/// Computes the next sixteen words of the schedule.
 #[inline(always)]
 fn extend<S: Simd>(schedule: &mut [u64x4<S>; 16]) {
     macro_rules! word {
@@ -150,7 +150,7 @@ fn extend<S: Simd>(schedule: &mut [u64x4<S>; 16]) {
     word!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
 }
 
-/// Rotates each to the right.
+/// Rotates each word to the right.
 #[inline(always)]
 fn turned<S: Simd>(word: u64x4<S>, bits: u32) -> u64x4<S> {
     (word >> bits) | (word << (64 - bits))

@@ -1,4 +1,4 @@
-//! Bytes from files, as much of each as is needed.
+//! Reads the needed parts of files.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use ovmf_measure::esp::{self, Sectors};
 use ovmf_measure::gpt::{ESP, Gpt, SECTOR, TABLE};
 
-/// The largest system partition that is read.
+/// The maximum size of a system partition in bytes.
 const MOST_ESP: u64 = 2 << 30;
 
 /// Reads a whole file.
@@ -16,19 +16,20 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| path.display().to_string())
 }
 
-/// Reads a size as 512M or 4G.
+/// Parses a size such as 512M or 4G.
 pub fn memory(text: &str) -> Result<u64, String> {
-    ovmf_measure::shape::bytes(text).ok_or_else(|| format!("expected a size as 512M or 4G, found {text:?}"))
+    ovmf_measure::shape::bytes(text)
+        .ok_or_else(|| format!("expected a size such as 512M or 4G, found {text:?}"))
 }
 
-/// A disk of which the table was read.
+/// A disk and its partition table.
 pub struct Disk {
     path: PathBuf,
     table: Vec<u8>,
 }
 
 impl Disk {
-    /// Reads a disk's table.
+    /// Reads a disk's partition table.
     pub fn read(path: &Path) -> Result<Self> {
         let read = || {
             let mut table = Vec::new();
@@ -39,12 +40,12 @@ impl Disk {
         Ok(Disk { path: path.to_owned(), table })
     }
 
-    /// Gives the first sectors.
+    /// Returns the first sectors.
     pub fn table(&self) -> &[u8] {
         &self.table
     }
 
-    /// Reads the program that firmware starts from its system partition.
+    /// Reads the program that firmware starts from the system partition.
     pub fn boot_program(&self) -> Result<Vec<u8>> {
         let gpt = Gpt::read(&self.table)?;
         let partition = gpt.partitions().find(|partition| partition.kind == ESP);
@@ -54,7 +55,7 @@ impl Disk {
             sectors.and_then(|count| count.checked_mul(SECTOR as u64)).filter(|length| *length <= MOST_ESP);
         let (Some(length), Some(start)) = (length, partition.first.checked_mul(SECTOR as u64)) else {
             bail!(
-                "the system partition of sectors {} to {}: expected at most 2 GiB",
+                "system partition from sector {} to {}: expected at most 2 GiB",
                 partition.first,
                 partition.last
             );
