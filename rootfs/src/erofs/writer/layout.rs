@@ -1,0 +1,263 @@
+//! Yields the pieces of the image, each with its place, from the plan.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::item::{Body, Data, FrameOf, Item};
+use super::plan::Plan;
+use super::room::{Blocks, Slots};
+use super::{Error, Image, META_BLOCK, Options, Piece, Place, Source};
+use crate::content::{CLUSTER, Packing, Sha256Digest};
+use crate::erofs::format::{
+    self, ADVISE_BIG_PCLUSTER_1, BLOCK, BLOCK_BITS, COMPAT_MTIME, COMPAT_SB_CHKSUM, COMPRESSION_ZSTD,
+    D0_CBLKCNT, FRAGMENT_INODE, INCOMPAT_COMPR_CFGS, INCOMPAT_FRAGMENTS, INCOMPAT_ZERO_PADDING,
+    LCLUSTER_HEAD1, LCLUSTER_NONHEAD, LCLUSTER_PLAIN, SLOT, SUPER_MAGIC, SUPER_OFFSET, SuperBlock, deltas,
+    lcluster,
+};
+
+impl<'a> Plan<'a> {
+    pub(super) fn lay_out(mut self, options: &Options) -> Result<Image<'a>, Error> {
+        let nodes = self.items.len();
+        let inos = nodes as u64;
+        let mut packed_item = None;
+        if let (Packing::Zstd(level), 1..) = (options.packing, self.packed.len) {
+            let frames = self.packed.compress(level)?;
+            packed_item = Some(self.items.len());
+            self.items.push(Item {
+                node: None,
+                mode: format::S_IFREG | 0o400,
+                nlink: 1,
+                size: self.packed.len,
+                device: 0,
+                xattrs: Vec::new(),
+                body: Body::Clusters { frames, digest: None },
+                place: 0,
+            });
+        }
+
+        // The root comes first, so that its number fits into the superblock's 16 bits.
+        let mut slots = Slots::default();
+        for item in &mut self.items {
+            item.place = slots.place(item.space());
+        }
+
+        let mut emit = Emit {
+            blocks: Blocks(u64::from(META_BLOCK) + slots.end / BLOCK as u64),
+            mtime: options.mtime,
+            pieces: Vec::with_capacity(2 * self.items.len()),
+            arena: Vec::with_capacity(64 * self.items.len()),
+            known: BTreeMap::new(),
+            indexes: BTreeMap::new(),
+            compressed: false,
+            packed: vec![0],
+            places: vec![Place::default(); self.items.len()],
+        };
+        let mut directories = Vec::new();
+        for directory in &self.directories {
+            let at = emit.arena.len();
+            directory.write(&self.items, &mut emit.arena);
+            directories.push(at);
+        }
+        // Directories first, then the packed inode, then all the others: what is read most lies together.
+        let order = |item: &Item<'_>| match &item.body {
+            Body::Flat { data: Data::Directory(_), .. } => 0,
+            Body::Clusters { digest: None, .. } => 1,
+            _ => 2,
+        };
+        let packed_nid =
+            packed_item.and_then(|number| self.items.get(number)).map_or(0, |item| item.place / SLOT as u64);
+        let mut items: Vec<(u32, Item<'a>)> = (1..).zip(self.items).collect();
+        items.sort_by_key(|(_, item)| order(item));
+        for (ino, item) in items {
+            emit.item(ino, item, &directories)?;
+        }
+
+        let size = emit.blocks.0 * BLOCK as u64;
+        let mut incompat = 0;
+        if emit.compressed {
+            incompat |= INCOMPAT_ZERO_PADDING | INCOMPAT_COMPR_CFGS;
+        }
+        if packed_item.is_some() {
+            incompat |= INCOMPAT_FRAGMENTS;
+        }
+        let mut superblock = SuperBlock {
+            magic: SUPER_MAGIC,
+            checksum: 0,
+            feature_compat: COMPAT_SB_CHKSUM | COMPAT_MTIME,
+            blkszbits: BLOCK_BITS,
+            sb_extslots: 0,
+            root_nid: 0,
+            inos,
+            build_time: options.mtime,
+            build_time_nsec: 0,
+            blocks: u32::try_from(emit.blocks.0).map_err(|_| Error::TooLarge)?,
+            meta_blkaddr: META_BLOCK,
+            xattr_blkaddr: 0,
+            uuid: options.uuid,
+            volume_name: options.label,
+            feature_incompat: incompat,
+            available_compr_algs: if emit.compressed { 1 << COMPRESSION_ZSTD } else { 0 },
+            dirblkbits: 0,
+            packed_nid,
+        };
+        let block = |superblock: &SuperBlock| {
+            let mut block = superblock.to_bytes();
+            if emit.compressed {
+                block.extend(format::zstd_cfgs(CLUSTER.ilog2()));
+            }
+            block.resize(BLOCK - SUPER_OFFSET, 0);
+            block
+        };
+        superblock.checksum = format::checksum(&block(&superblock));
+        let block = block(&superblock);
+        let (at, len) = (SUPER_OFFSET as u64, block.len() as u64);
+        emit.pieces.push(Piece { at, len, source: Source::Arena(emit.arena.len()) });
+        emit.arena.extend(block);
+        emit.pieces.sort_unstable_by_key(|piece| piece.at);
+        emit.places.truncate(nodes);
+        Ok(Image { size, pieces: emit.pieces, arena: emit.arena, places: emit.places })
+    }
+}
+
+/// What was laid out so far.
+struct Emit<'a> {
+    blocks: Blocks,
+    mtime: u64,
+    pieces: Vec<Piece<'a>>,
+    arena: Vec<u8>,
+    /// First block of flat data that is there already, by its digest and the length of what is not in blocks.
+    known: BTreeMap<(Sha256Digest, usize), u32>,
+    /// Map header and index of clusters that are there already, in the arena, and the blocks they take.
+    indexes: BTreeMap<Sha256Digest, (Range<usize>, Range<u32>)>,
+    compressed: bool,
+    /// The block at which each cluster of the packed inode begins, and where the last one ends.
+    packed: Vec<u32>,
+    places: Vec<Place>,
+}
+
+impl<'a> Emit<'a> {
+    fn item(&mut self, ino: u32, item: Item<'a>, directories: &[usize]) -> Result<(), Error> {
+        let mut inode = item.raw(ino);
+        let at = u64::from(META_BLOCK) * BLOCK as u64 + item.place;
+        let start = self.arena.len();
+        let head = inode.len() + item.xattrs.len();
+        let mut index = Vec::new();
+        let mut data_blocks = 0..0;
+        let mut behind = 0;
+        match item.body {
+            Body::Empty => {}
+            Body::Flat { data, inline } => {
+                behind = inline as u64;
+                let whole = item.size - inline as u64;
+                let (digest, source) = match data {
+                    Data::Directory(number) => {
+                        (None, Source::Arena(directories.get(number).copied().unwrap_or(0)))
+                    }
+                    Data::Slice(bytes, digest) => (digest, Source::Slice(bytes)),
+                    Data::Content(content) => (Some(content.sha256()), Source::Content(content, 0)),
+                };
+                if inline > 0 {
+                    let source = source.from(whole);
+                    self.pieces.push(Piece { at: at + head as u64, len: inline as u64, source });
+                }
+                if whole > 0 {
+                    let key = digest.map(|digest| (digest, inline));
+                    inode.u = match key.and_then(|key| self.known.get(&key)) {
+                        Some(&first) => first,
+                        None => {
+                            let first = self.blocks.take(whole)?;
+                            self.pieces.push(Piece {
+                                at: u64::from(first) * BLOCK as u64,
+                                len: whole,
+                                source,
+                            });
+                            first
+                        }
+                    };
+                    if let Some(key) = key {
+                        self.known.insert(key, inode.u);
+                    }
+                    data_blocks = inode.u..inode.u + whole.div_ceil(BLOCK as u64) as u32;
+                }
+            }
+            Body::Packed(offset) => {
+                index.resize(head.next_multiple_of(8) - head, 0);
+                index.extend((offset | FRAGMENT_INODE).to_le_bytes());
+                let cluster = |byte: u64| (byte / CLUSTER as u64) as usize;
+                let block = |cluster: usize| self.packed.get(cluster).copied().unwrap_or(0);
+                data_blocks =
+                    block(cluster(offset))..block(cluster((offset + item.size).saturating_sub(1)) + 1);
+            }
+            Body::Clusters { frames, digest } => {
+                self.compressed = true;
+                index.resize(head.next_multiple_of(8) - head, 0);
+                let before = digest.and_then(|digest| self.indexes.get(&digest).cloned());
+                inode.u = match before {
+                    Some((range, blocks)) => {
+                        index.extend_from_slice(self.arena.get(range).unwrap_or(&[]));
+                        data_blocks = blocks;
+                        data_blocks.len() as u32
+                    }
+                    None => {
+                        let blocks: u64 = frames.iter().map(|frame| frame.len.div_ceil(BLOCK) as u64).sum();
+                        let first = self.blocks.take(blocks * BLOCK as u64)?;
+                        let skip = index.len();
+                        index.extend([0; 4]);
+                        index.extend(ADVISE_BIG_PCLUSTER_1.to_le_bytes());
+                        index.extend([COMPRESSION_ZSTD, 0]);
+                        index.extend([0; 8]);
+                        data_blocks = first..first + blocks as u32;
+                        if digest.is_none() {
+                            self.packed = vec![first];
+                            self.packed.extend(frames.iter().scan(first, |end, frame| {
+                                *end += frame.len.div_ceil(BLOCK) as u32;
+                                Some(*end)
+                            }));
+                        }
+                        self.clusters(frames, first, &mut index);
+                        if let Some(digest) = digest {
+                            let end = start + head + index.len();
+                            self.indexes.insert(digest, (start + head + skip..end, data_blocks.clone()));
+                        }
+                        blocks as u32
+                    }
+                };
+            }
+        }
+        inode.write(self.mtime, &mut self.arena);
+        self.arena.extend(item.xattrs);
+        self.arena.extend(index);
+        let len = (self.arena.len() - start) as u64;
+        self.pieces.push(Piece { at, len, source: Source::Arena(start) });
+        if let Some(place) = self.places.get_mut(ino as usize - 1) {
+            let block = |byte: u64| (byte / BLOCK as u64) as u32;
+            *place = Place { inode: block(at)..block(at + len + behind - 1) + 1, data: data_blocks };
+        }
+        Ok(())
+    }
+
+    /// Lays physical clusters one after the other from block `first` on, and writes their index.
+    fn clusters(&mut self, frames: Vec<FrameOf<'a>>, first: u32, index: &mut Vec<u8>) {
+        let mut block = first;
+        for frame in frames {
+            let blocks = frame.len.div_ceil(BLOCK) as u32;
+            let logical = frame.input.div_ceil(BLOCK) as u16;
+            if frame.stored {
+                // A plain physical cluster has one block.
+                for number in 0..blocks {
+                    index.extend(lcluster(LCLUSTER_PLAIN, block + number));
+                }
+            } else {
+                index.extend(lcluster(LCLUSTER_HEAD1, block));
+                for number in 1..logical {
+                    let back = if number == 1 { blocks as u16 | D0_CBLKCNT } else { number };
+                    index.extend(lcluster(LCLUSTER_NONHEAD, deltas(back, logical - number)));
+                }
+            }
+            let padding = if frame.stored { 0 } else { blocks as usize * BLOCK - frame.len };
+            let at = u64::from(block) * BLOCK as u64 + padding as u64;
+            self.pieces.push(Piece { at, len: frame.len as u64, source: frame.bytes });
+            block += blocks;
+        }
+    }
+}
