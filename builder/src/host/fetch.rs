@@ -5,29 +5,19 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::Duration;
 
 use rootfs::content::Sha256Digest;
 
+use super::http::{self, Http, Patience, Redirect, Request, Route};
 use super::mirror::Mirrors;
 use super::progress::Progress;
 use super::store::{self, Expected, InsertError, Store};
 use crate::lock::{ArchiveKind, Blob};
 
-/// Files that are fetched at once.
-const AT_ONCE: usize = 8;
-/// How long a mirror may take to connect or to answer.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// How long to wait before a place that failed for a moment is asked again: a name server that is busy, a connection that
-/// was cut, a mirror that says 503.
-const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
-/// A mirror that is slower than this many bytes a second has stalled.
-const SLOWEST: u64 = 20_000;
-
 /// Why a file cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No mirror has it.
+    /// No place has it.
     #[error("no mirror gives {label}{}", tried(.attempts))]
     Nowhere {
         /// Name and version.
@@ -35,7 +25,7 @@ pub enum Error {
         /// Each place that was tried, and what came of it.
         attempts: Vec<(String, String)>,
     },
-    /// It is not here and the network must not be used.
+    /// It is not in the store, and the network must not be used.
     #[error("{label} is not in the store, and the network is not to be used{}", others(*.more))]
     Offline {
         /// Name and version.
@@ -59,14 +49,14 @@ fn others(more: usize) -> String {
 /// Digest and size of a file that is in the store now.
 pub type Fetched = (Sha256Digest, u64);
 
-/// What mirrors have of a file that need not be there.
+/// Whether a file that may be missing exists.
 #[derive(Debug)]
 pub enum Optional {
-    /// One has it.
+    /// A mirror has it.
     Found(Fetched),
-    /// The one that answers does not have it.
+    /// The first mirror that answers does not have it.
     Absent,
-    /// No one has it, and some could not be asked: the places, and what came of it.
+    /// No mirror has it, and some could not be asked: each place, and what came of it.
     Unknown(Vec<(String, String)>),
 }
 
@@ -84,24 +74,22 @@ pub enum Network {
 pub struct Fetcher<'a> {
     store: &'a Store,
     mirrors: &'a Mirrors,
-    /// A folder as a vendored one, of which what is there is taken first.
+    /// A folder laid out like a vendored one; what it has is taken first.
     carried: Option<PathBuf>,
     network: Network,
-    agent: ureq::Agent,
+    http: Http,
 }
 
 impl<'a> Fetcher<'a> {
-    /// A fetcher; nothing is asked yet.
+    /// A fetcher that sends its requests as the whole program does; nothing is asked yet.
     pub fn new(store: &'a Store, mirrors: &'a Mirrors, network: Network) -> Self {
-        let tls = ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build();
-        let agent = ureq::Agent::config_builder()
-            .tls_config(tls)
-            .timeout_connect(Some(PATIENCE))
-            .timeout_recv_response(Some(PATIENCE))
-            .user_agent(concat!("proofmark/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .into();
-        Fetcher { store, mirrors, carried: None, network, agent }
+        Fetcher { store, mirrors, carried: None, network, http: Http::of_the_program() }
+    }
+
+    /// Sends its requests through another.
+    #[cfg(test)]
+    pub fn through(self, http: Http) -> Self {
+        Fetcher { http, ..self }
     }
 
     /// Takes what a lock carries from the folder beside it, before any mirror is asked.
@@ -151,14 +139,14 @@ impl<'a> Fetcher<'a> {
             if failed { None } else { queue.lock().ok()?.pop_front() }
         };
         std::thread::scope(|scope| {
-            for _ in 0..AT_ONCE.min(count) {
+            for _ in 0..http::AT_ONCE.min(count) {
                 scope.spawn(|| {
                     while let Some((index, blob)) = take() {
                         let places = self.places(blob);
                         let expected = Expected::Sha256(blob.sha256, blob.size);
-                        let got =
-                            self.try_all(&places, &expected, &blob.label, &|bytes| stage.advance(bytes));
-                        // Of several that fail at once the first of the queue is named: the same at every run.
+                        let progress = |bytes| stage.advance(bytes);
+                        let got = self.try_all(&places, &expected, &blob.label, &progress, &Ok);
+                        // Of several failures the first in the queue is named, so that every run names the same.
                         if let (Err(error), Ok(mut failure)) = (got, failure.lock())
                             && failure.as_ref().is_none_or(|(first, _)| index < *first)
                         {
@@ -198,32 +186,29 @@ impl<'a> Fetcher<'a> {
         }
         let bases = self.mirrors.bases(archive, snapshot);
         let places: Vec<String> = bases.iter().map(|base| format!("{base}/{path}")).collect();
-        self.try_all(&places, expected, label, &|_| {})
+        self.try_all(&places, expected, label, &|_| {}, &Ok)
     }
 
-    /// What each mirror has of a file of which nothing is known beforehand: the places, and the file once it is in
-    /// the store. Used for signed files, of which the caller takes the first that verifies.
-    pub fn each(
+    /// What `judge` makes of the first copy of a file that satisfies it. Nothing is known of the file beforehand: it is
+    /// signed, or says what to fetch next. The mirrors are asked in order, and none after the one whose copy is taken.
+    ///
+    /// # Errors
+    /// [`Error::Nowhere`] with what `judge` says of each copy, when it takes none.
+    pub fn judged<T>(
         &self,
         archive: ArchiveKind,
         path: &str,
         snapshot: &str,
         at_most: u64,
-    ) -> Vec<(String, Result<Fetched, Error>)> {
+        judge: &dyn Fn(Fetched) -> Result<T, String>,
+    ) -> Result<T, Error> {
         let bases = self.mirrors.bases(archive, snapshot);
-        bases
-            .into_iter()
-            .map(|base| format!("{base}/{path}"))
-            .map(|place| {
-                let got =
-                    self.try_all(std::slice::from_ref(&place), &Expected::AtMost(at_most), path, &|_| {});
-                (place, got)
-            })
-            .collect()
+        let places: Vec<String> = bases.iter().map(|base| format!("{base}/{path}")).collect();
+        self.try_all(&places, &Expected::AtMost(at_most), path, &|_| {}, judge)
     }
 
-    /// What the most wanted mirror that answers has of a file that need not be there. Nobody is asked twice; a mirror
-    /// that does not answer is put into `silent`, and whoever is there is not asked.
+    /// Whether the first mirror that answers has a file that may be missing. No mirror is asked twice; one that does not
+    /// answer is added to `silent`, and those in `silent` are not asked.
     pub fn optional(
         &self,
         archive: ArchiveKind,
@@ -232,12 +217,13 @@ impl<'a> Fetcher<'a> {
         silent: &Mutex<BTreeSet<String>>,
     ) -> Optional {
         let is_silent = |base: &String| silent.lock().is_ok_and(|silent| silent.contains(base));
+        let expected = Expected::AtMost(at_most);
         let mut failures = Vec::new();
         for base in self.mirrors.bases(archive, "") {
             let place = format!("{base}/{path}");
             let outcome = if is_local(&place) {
                 match File::open(&place) {
-                    Ok(mut file) => self.take(&mut file, &Expected::AtMost(at_most), &|_| {}),
+                    Ok(mut file) => self.take(&mut file, &expected, &|_| {}),
                     // A vendored folder need not hold everything.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                     Err(error) => Err(Refusal::Final(error.to_string())),
@@ -247,21 +233,16 @@ impl<'a> Fetcher<'a> {
             } else if is_silent(&base) {
                 Err(Refusal::Final("did not answer before".to_owned()))
             } else {
-                match self.agent.get(&place).call() {
-                    // 405 is what a registry says that does not know of attestations at all.
-                    Err(ureq::Error::StatusCode(404 | 405 | 410)) => return Optional::Absent,
+                match self.ask(&place, &expected) {
+                    // 405 is the answer of a registry that does not know attestations at all.
+                    Err(http::Error::Status(404 | 405 | 410)) => return Optional::Absent,
                     Err(error) => {
-                        if !matches!(error, ureq::Error::StatusCode(_))
-                            && let Ok(mut silent) = silent.lock()
-                        {
+                        if let (http::Error::Lost(_), Ok(mut silent)) = (&error, silent.lock()) {
                             silent.insert(base.clone());
                         }
-                        Err(Refusal::of(error))
+                        Err(Refusal::of(&error))
                     }
-                    Ok(mut response) => {
-                        let mut reader = response.body_mut().with_config().limit(u64::MAX).reader();
-                        self.take(&mut reader, &Expected::AtMost(at_most), &|_| {})
-                    }
+                    Ok(mut response) => self.take(&mut response.body(), &expected, &|_| {}),
                 }
             };
             match outcome {
@@ -273,15 +254,17 @@ impl<'a> Fetcher<'a> {
         if failures.is_empty() { Optional::Absent } else { Optional::Unknown(failures) }
     }
 
-    fn try_all(
+    /// What `judge` makes of the first file that is what was `expected` and satisfies it.
+    fn try_all<T>(
         &self,
         places: &[String],
         expected: &Expected,
         label: &str,
         progress: &dyn Fn(u64),
-    ) -> Result<Fetched, Error> {
+        judge: &dyn Fn(Fetched) -> Result<T, String>,
+    ) -> Result<T, Error> {
         let mut attempts: Vec<(String, Refusal)> = Vec::new();
-        for pause in std::iter::once(None).chain(PAUSES.map(Some)) {
+        for pause in std::iter::once(None).chain(http::PAUSES.map(Some)) {
             let again = |place: &String| {
                 let before = attempts.iter().find(|(asked, _)| asked == place);
                 before.is_none_or(|(_, refusal)| matches!(refusal, Refusal::Momentary(_)))
@@ -292,18 +275,13 @@ impl<'a> Fetcher<'a> {
             }
             pause.into_iter().for_each(std::thread::sleep);
             for place in asked {
-                let outcome = if is_local(place) {
-                    File::open(place)
-                        .map_err(|error| Refusal::Final(error.to_string()))
-                        .and_then(|mut file| self.take(&mut file, expected, progress))
-                } else if self.network == Network::Offline {
-                    Err(Refusal::Final("not asked: offline".to_owned()))
-                } else {
-                    self.get(place, expected, progress)
+                let outcome = match self.try_one(place, expected, progress) {
+                    Ok(Ok(found)) => judge(found).map_err(Refusal::Final),
+                    Ok(Err(store)) => return Err(store.into()),
+                    Err(refusal) => Err(refusal),
                 };
                 match outcome {
-                    Ok(Ok(found)) => return Ok(found),
-                    Ok(Err(store)) => return Err(store.into()),
+                    Ok(found) => return Ok(found),
                     Err(refusal) => {
                         attempts.retain(|(before, _)| before != place);
                         attempts.push((place.clone(), refusal));
@@ -315,13 +293,20 @@ impl<'a> Fetcher<'a> {
         Err(Error::Nowhere { label: label.to_owned(), attempts })
     }
 
-    /// Takes a file into the store. Outer error: the source is to blame; inner: the store is.
-    fn take(
-        &self,
-        reader: &mut dyn Read,
-        expected: &Expected,
-        progress: &dyn Fn(u64),
-    ) -> Result<Result<(Sha256Digest, u64), store::Error>, Refusal> {
+    /// Takes a file from a folder or a server.
+    fn try_one(&self, place: &str, expected: &Expected, progress: &dyn Fn(u64)) -> Taken {
+        if is_local(place) {
+            let mut file = File::open(place).map_err(|error| Refusal::Final(error.to_string()))?;
+            self.take(&mut file, expected, progress)
+        } else if self.network == Network::Offline {
+            Err(Refusal::Final("not asked: offline".to_owned()))
+        } else {
+            self.get(place, expected, progress)
+        }
+    }
+
+    /// Takes a file into the store.
+    fn take(&self, reader: &mut dyn Read, expected: &Expected, progress: &dyn Fn(u64)) -> Taken {
         match self.store.insert(reader, expected, progress) {
             Ok(found) => Ok(Ok(found)),
             Err(InsertError::Store(error)) => Ok(Err(error)),
@@ -330,51 +315,38 @@ impl<'a> Fetcher<'a> {
         }
     }
 
-    fn get(
-        &self,
-        url: &str,
-        expected: &Expected,
-        progress: &dyn Fn(u64),
-    ) -> Result<Result<(Sha256Digest, u64), store::Error>, Refusal> {
-        let limit = match expected {
-            Expected::Sha256(_, size) | Expected::Sha512(_, size) | Expected::AtMost(size) => *size,
-        };
-        let patience = PATIENCE + Duration::from_secs(limit / SLOWEST);
-        let request = self.agent.get(url).config().timeout_recv_body(Some(patience)).build();
-        let mut response = request.call().map_err(Refusal::of)?;
-        let announced = response.body().content_length();
-        if let (Expected::Sha256(_, size), Some(announced)) = (expected, announced)
+    fn ask(&self, url: &str, expected: &Expected) -> Result<http::Response, http::Error> {
+        let patience = Patience::File(expected.at_most());
+        let (redirect, route) = (Redirect::Follow, Route::Environment);
+        self.http.get(&Request { url, accept: "*/*", patience, redirect, route })?.accepted()
+    }
+
+    fn get(&self, url: &str, expected: &Expected, progress: &dyn Fn(u64)) -> Taken {
+        let mut response = self.ask(url, expected).map_err(|error| Refusal::of(&error))?;
+        if let (Expected::Sha256(_, size), Some(announced)) = (expected, response.length())
             && announced != *size
         {
             return Err(Refusal::Final(format!("expected {size} bytes, found {announced} announced")));
         }
-        let mut reader = Stalls {
-            inner: response.body_mut().with_config().limit(u64::MAX).reader(),
-            since: None,
-            bytes: 0,
-        };
-        self.take(&mut reader, expected, progress)
+        self.take(&mut Stalls { inner: response.body(), since: None, bytes: 0 }, expected, progress)
     }
 }
 
-/// What came of asking a place in vain.
+/// What came of taking a file. The outer error blames its source, the inner one the store.
+type Taken = Result<Result<Fetched, store::Error>, Refusal>;
+
+/// Why a place gave no file.
 enum Refusal {
-    /// It may go better in a moment.
+    /// It may give it in a moment.
     Momentary(String),
-    /// It will not: no such file, another file, or nothing in all the time that it had.
+    /// It will not: it has no such file, has another one, or used up all its time.
     Final(String),
 }
 
 impl Refusal {
-    fn of(error: ureq::Error) -> Refusal {
+    fn of(error: &http::Error) -> Refusal {
         let text = error.to_string();
-        match error {
-            ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => Refusal::Momentary(text),
-            ureq::Error::StatusCode(429 | 500 | 502..=504) => Refusal::Momentary(text),
-            // A name that cannot be resolved now comes as one of these, without a kind of its own.
-            ureq::Error::Io(error) if error.kind() != io::ErrorKind::TimedOut => Refusal::Momentary(text),
-            _ => Refusal::Final(text),
-        }
+        if error.momentary() { Refusal::Momentary(text) } else { Refusal::Final(text) }
     }
 
     fn into_text(self) -> String {
@@ -383,7 +355,7 @@ impl Refusal {
     }
 }
 
-/// Whether a connection ended that should not have.
+/// Whether a connection ended too early.
 fn is_cut(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, UnexpectedEof};
     matches!(
@@ -409,10 +381,169 @@ impl<R: Read> Read for Stalls<R> {
         let count = self.inner.read(buffer)?;
         self.bytes += count as u64;
         let elapsed = since.elapsed();
-        if count > 0 && elapsed > PATIENCE && self.bytes < SLOWEST * elapsed.as_secs() {
+        if count > 0 && elapsed > http::STEP && self.bytes < http::SLOWEST * elapsed.as_secs() {
             let message = format!("stalled: {} bytes in {} s", self.bytes, elapsed.as_secs());
             return Err(io::Error::new(io::ErrorKind::TimedOut, message));
         }
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Condvar};
+    use std::time::{Duration, Instant};
+
+    use ureq::config::Config;
+    use ureq::http::Uri;
+    use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+    use ureq::unversioned::transport::NextTimeout;
+
+    use super::super::http::tests::{Scripted, Server, http};
+    use super::super::mirror::Given;
+    use super::*;
+
+    /// As many files of an archive, each of which contains its path.
+    fn blobs(archive: ArchiveKind, count: usize) -> Vec<Blob> {
+        let blob = |number| {
+            let path = format!("{}/{number}", archive.name());
+            let sha256 = Sha256Digest::of(path.as_bytes());
+            let (size, label) = (path.len() as u64, path.clone());
+            Blob { sha256, size, archive, path, snapshot: String::new(), label }
+        };
+        (0..count).map(blob).collect()
+    }
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        (folder, store)
+    }
+
+    /// Knows addresses and no name.
+    #[derive(Debug)]
+    struct Unfindable;
+
+    impl Resolver for Unfindable {
+        fn resolve(
+            &self,
+            uri: &Uri,
+            config: &Config,
+            timeout: NextTimeout,
+        ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+            match uri.host().unwrap().parse::<IpAddr>() {
+                Ok(_) => DefaultResolver::default().resolve(uri, config, timeout),
+                Err(_) => Err(ureq::Error::Timeout(ureq::Timeout::Resolve)),
+            }
+        }
+    }
+
+    fn debian(urls: &[&str]) -> Mirrors {
+        let debian = urls.iter().map(|url| (*url).to_owned()).collect();
+        Mirrors::new(vec![Given { debian, ..Given::default() }], Box::new(|| None))
+    }
+
+    #[test]
+    fn many_files_over_many_threads_need_one_look_up_a_host_and_one_connection_a_thread() {
+        let server = Server::start(|path| (200, path.trim_start_matches('/').as_bytes().to_vec()));
+        let resolver = Scripted::new(server.address);
+        let (debian, npm) = ("http://debian.example".to_owned(), "http://npm.example".to_owned());
+        let given = Given { debian: vec![debian], npm: vec![npm], ..Given::default() };
+        let mirrors = Mirrors::new(vec![given], Box::new(|| None));
+        let (_folder, store) = store();
+        let fetcher = Fetcher::new(&store, &mirrors, Network::Allowed).through(http(resolver.clone()));
+        let files = [blobs(ArchiveKind::Debian, 150), blobs(ArchiveKind::Npm, 150)];
+        let (count, _) = fetcher.ensure(&files.concat(), Progress::Silent).unwrap();
+        assert_eq!(count, 300);
+        assert_eq!(resolver.asked(), ["debian.example", "npm.example"]);
+        assert!(server.connections() <= 2 * http::AT_ONCE, "{} connections", server.connections());
+        // Connections of the same host are enough for all the files that follow.
+        let opened = server.connections();
+        fetcher.ensure(&blobs(ArchiveKind::Debian, 300), Progress::Silent).unwrap();
+        assert!(
+            server.connections() <= opened.max(http::AT_ONCE * 2),
+            "{} connections",
+            server.connections()
+        );
+        assert_eq!(resolver.asked().len(), 2);
+    }
+
+    #[test]
+    fn at_least_fifteen_requests_are_under_way_at_once() {
+        const WANTED: usize = 15;
+        let most = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&most);
+        // No answer before so many have asked; a fetch that never gets there ends all the same, and fails below.
+        let gate = Arc::new((Mutex::new(0_usize), Condvar::new()));
+        let until = Instant::now() + Duration::from_secs(10);
+        let server = Server::start(move |path| {
+            let (waiting, changed) = &*gate;
+            let mut waiting = waiting.lock().unwrap();
+            *waiting += 1;
+            seen.fetch_max(*waiting, Ordering::Relaxed);
+            changed.notify_all();
+            while seen.load(Ordering::Relaxed) < WANTED && Instant::now() < until {
+                waiting = changed.wait_timeout(waiting, Duration::from_millis(100)).unwrap().0;
+            }
+            *waiting -= 1;
+            (200, path.trim_start_matches('/').as_bytes().to_vec())
+        });
+        let (_folder, store) = store();
+        let mirrors = debian(&[&server.url()]);
+        let fetcher =
+            Fetcher::new(&store, &mirrors, Network::Allowed).through(http(Scripted::new(server.address)));
+        fetcher.ensure(&blobs(ArchiveKind::Debian, 60), Progress::Silent).unwrap();
+        assert!(most.load(Ordering::Relaxed) >= WANTED, "at most {most:?} at once");
+    }
+
+    #[test]
+    fn no_mirror_is_asked_after_the_one_whose_copy_is_taken() {
+        let answering = |first: u16, then: u16, body: &'static str| {
+            let asked = Arc::new(AtomicUsize::new(0));
+            let count = Arc::clone(&asked);
+            let server = Server::start(move |_| {
+                let before = count.fetch_add(1, Ordering::Relaxed);
+                (if before == 0 { first } else { then }, body.as_bytes().to_vec())
+            });
+            (server, asked)
+        };
+        let (busy, busy_asked) = answering(503, 404, "later");
+        let (wrong, wrong_asked) = answering(200, 200, "old");
+        let (right, right_asked) = answering(200, 200, "new");
+        let (last, last_asked) = answering(200, 200, "new");
+        let (_folder, store) = store();
+        let mirrors = debian(&[&busy.url(), &wrong.url(), &right.url(), &last.url()]);
+        // The mirrors of this machine are not to be found, and the wait for them is over.
+        let fetcher = Fetcher::new(&store, &mirrors, Network::Allowed).through(http(Unfindable));
+        let judge = |wanted: &'static str| {
+            let store = &store;
+            move |(digest, _): Fetched| match store.read(&digest, "it") {
+                Ok(bytes) if *bytes == *wanted.as_bytes() => Ok(digest),
+                _ => Err("not wanted".to_owned()),
+            }
+        };
+        let asked = || {
+            [&busy_asked, &wrong_asked, &right_asked, &last_asked].map(|asked| asked.load(Ordering::Relaxed))
+        };
+        let found = fetcher.judged(ArchiveKind::Debian, "it", "", 100, &judge("new")).unwrap();
+        assert_eq!(found, Sha256Digest::of(b"new"));
+        // A mirror that is busy is not waited for while another has the file.
+        assert_eq!(asked(), [1, 1, 1, 0]);
+
+        // When none will do, each says why.
+        let refused = fetcher.judged(ArchiveKind::Debian, "it", "", 100, &judge("newest")).unwrap_err();
+        let Error::Nowhere { attempts, .. } = refused else { panic!("{refused}") };
+        for (server, said) in [
+            (&busy, "http status: 404"),
+            (&wrong, "not wanted"),
+            (&right, "not wanted"),
+            (&last, "not wanted"),
+        ] {
+            let attempt = (format!("{}/it", server.url()), said.to_owned());
+            assert!(attempts.contains(&attempt), "{attempts:?}");
+        }
+        assert_eq!(asked(), [2, 2, 2, 1]);
     }
 }

@@ -377,26 +377,17 @@ impl Locking<'_> {
             now: UnixTime(at),
             previous: before.map(UnixTime),
         };
-        let mut attempts = Vec::new();
-        let mut found = None;
-        for (place, got) in self.fetcher.each(kind, &path, &snapshot_now, MAX_INRELEASE) {
-            let verified = got.map_err(|error| error.to_string()).and_then(|(digest, size)| {
-                let bytes = self.fetcher.store().read(&digest, &path).map_err(|error| error.to_string())?;
-                let verified = inrelease::verify(&bytes, keyring, &expected)
-                    .map_err(|error| crate::host::chain(&error))?;
-                Ok((verified, digest, size))
-            });
-            match verified {
-                Ok(verified) => {
-                    found = Some(verified);
-                    break;
-                }
-                Err(error) => attempts.push((place, error)),
-            }
-        }
-        let Some((verified, digest, size)) = found else {
-            return Err(Error::InRelease { suite: suite.to_owned(), attempts });
+        let judge = |(digest, size): fetch::Fetched| {
+            let bytes = self.fetcher.store().read(&digest, &path).map_err(|error| error.to_string())?;
+            let verified =
+                inrelease::verify(&bytes, keyring, &expected).map_err(|error| crate::host::chain(&error))?;
+            Ok((verified, digest, size))
         };
+        let found = self.fetcher.judged(kind, &path, &snapshot_now, MAX_INRELEASE, &judge);
+        let (verified, digest, size) = found.map_err(|error| match error {
+            fetch::Error::Nowhere { attempts, .. } => Error::InRelease { suite: suite.to_owned(), attempts },
+            other => other.into(),
+        })?;
         let release: &InRelease = &verified;
         let name = format!("{component}/binary-{ARCHITECTURE}/Packages.xz");
         let entry =
@@ -648,7 +639,7 @@ impl Locking<'_> {
         use rayon::prelude::*;
         // Fetching waits for the network, so more threads than cores are right.
         let answers: Vec<((String, String), Optional)> =
-            match rayon::ThreadPoolBuilder::new().num_threads(8).build() {
+            match rayon::ThreadPoolBuilder::new().num_threads(super::http::AT_ONCE).build() {
                 Ok(pool) => pool.install(|| paths.par_iter().map(ask).collect()),
                 Err(_) => paths.iter().map(ask).collect(),
             };
@@ -711,7 +702,7 @@ impl Locking<'_> {
             Ok(npm::locked(entry, application, size, sha256))
         };
         // Fetching waits for the network, so more threads than cores are right.
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(8).build();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(super::http::AT_ONCE).build();
         use rayon::prelude::*;
         match pool {
             Ok(pool) => pool.install(|| entries.par_iter().map(fetch_one).collect()),
@@ -723,40 +714,35 @@ impl Locking<'_> {
     fn published(&self, name: &str, version: &str, role: NpmRole) -> Result<Npm, Error> {
         let label = format!("{name}@{version}");
         let path = format!("{name}/{version}");
-        let mut attempts = Vec::new();
-        for (place, got) in self.fetcher.each(ArchiveKind::Npm, &path, "", MAX_MANIFEST) {
-            let integrity = got.map_err(|error| error.to_string()).and_then(|(digest, _)| {
-                let bytes = self.fetcher.store().read(&digest, &label).map_err(|error| error.to_string())?;
-                integrity_of(&bytes)
-                    .ok_or_else(|| "expected a document with dist.integrity (sha512)".to_owned())
-            });
-            match integrity {
-                Ok(integrity) => {
-                    let path = tarball_path(name, version);
-                    let expected = Expected::Sha512(integrity.0, MAX_TARBALL);
-                    let (sha256, size) = self.fetcher.one(ArchiveKind::Npm, &path, "", &expected, &label)?;
-                    return Ok(Npm {
-                        role,
-                        application: String::new(),
-                        location: String::new(),
-                        name: name.to_owned(),
-                        version: version.to_owned(),
-                        path,
-                        size,
-                        sha256: sha256.to_string(),
-                        integrity: integrity.to_string(),
-                        bin: BTreeMap::new(),
-                        license: String::new(),
-                        engines: String::new(),
-                        attestations: String::new(),
-                        attestations_size: 0,
-                        source: String::new(),
-                    });
-                }
-                Err(error) => attempts.push((place, error)),
-            }
-        }
-        Err(Error::Manifest { label, attempts })
+        let judge = |(digest, _): fetch::Fetched| {
+            let bytes = self.fetcher.store().read(&digest, &label).map_err(|error| error.to_string())?;
+            integrity_of(&bytes).ok_or_else(|| "expected a document with dist.integrity (sha512)".to_owned())
+        };
+        let found = self.fetcher.judged(ArchiveKind::Npm, &path, "", MAX_MANIFEST, &judge);
+        let integrity = found.map_err(|error| match error {
+            fetch::Error::Nowhere { attempts, .. } => Error::Manifest { label: label.clone(), attempts },
+            other => other.into(),
+        })?;
+        let path = tarball_path(name, version);
+        let expected = Expected::Sha512(integrity.0, MAX_TARBALL);
+        let (sha256, size) = self.fetcher.one(ArchiveKind::Npm, &path, "", &expected, &label)?;
+        Ok(Npm {
+            role,
+            application: String::new(),
+            location: String::new(),
+            name: name.to_owned(),
+            version: version.to_owned(),
+            path,
+            size,
+            sha256: sha256.to_string(),
+            integrity: integrity.to_string(),
+            bin: BTreeMap::new(),
+            license: String::new(),
+            engines: String::new(),
+            attestations: String::new(),
+            attestations_size: 0,
+            source: String::new(),
+        })
     }
 }
 

@@ -8,6 +8,7 @@ pub mod fetch;
 pub mod files;
 pub mod firmware;
 pub mod fulcio;
+pub mod http;
 pub mod locking;
 pub mod log;
 pub mod machine;

@@ -93,6 +93,15 @@ pub enum Expected {
     AtMost(u64),
 }
 
+impl Expected {
+    /// The most bytes that it may have.
+    pub fn at_most(&self) -> u64 {
+        match self {
+            Expected::Sha256(_, size) | Expected::Sha512(_, size) | Expected::AtMost(size) => *size,
+        }
+    }
+}
+
 /// A folder of files by their digest.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -172,9 +181,7 @@ impl Store {
         let mut file = tempfile::Builder::new()
             .tempfile_in(&folder)
             .map_err(|source| io("write in", &folder, source))?;
-        let limit = match expected {
-            Expected::Sha256(_, size) | Expected::Sha512(_, size) | Expected::AtMost(size) => *size,
-        };
+        let limit = expected.at_most();
         let (mut sha256, mut sha512) = (Sha256::new(), Sha512::new());
         let mut buffer = vec![0; 128 * 1024];
         let mut size = 0u64;

@@ -358,22 +358,29 @@ fn a_mirror_that_stalls_is_given_up() {
     }
 }
 
+/// The recipe with a lock of today, and a vendored folder of it; `None` where no such lock can be had.
+fn of_today(inputs: &Inputs, root: &Path) -> Option<(Inputs, PathBuf)> {
+    let today = match inputs.locked_now(&root.join("today")) {
+        Ok(today) => today,
+        Err(why) => {
+            skipped(&format!("no lock of today can be had, so no mirror serves one: {why}"));
+            return None;
+        }
+    };
+    let vendor = root.join("vendor");
+    let mut command = inputs::proofmark(&today.store);
+    Outcome::of(command.args(["--offline", "vendor"]).arg(&vendor).arg(today.recipe())).succeeded();
+    Some((today, vendor))
+}
+
 #[test]
 fn a_tampered_unsigned_old_or_swapped_index_is_refused() {
     let inputs = Inputs::minimal();
     let root = tempfile::tempdir().unwrap();
-    let today = match inputs.locked_now(&root.path().join("today")) {
-        Ok(today) => today,
-        Err(why) => {
-            return skipped(&format!("no lock of today can be had, so no index is tampered with: {why}"));
-        }
-    };
+    let Some((today, vendor)) = of_today(&inputs, root.path()) else { return };
     // The lock carries what was signed, and nothing that another lock carried.
     let mut command = inputs::proofmark(&today.store);
     Outcome::of(command.args(["--offline", "lock", "--check"]).arg(today.recipe())).succeeded();
-    let vendor = root.path().join("vendor");
-    let mut command = inputs::proofmark(&today.store);
-    Outcome::of(command.args(["--offline", "vendor"]).arg(&vendor).arg(today.recipe())).succeeded();
     let text = fs::read_to_string(today.lock()).unwrap();
     let lock = |answer: fn(&str, &Path) -> Answer| {
         let folder = vendor.clone();
@@ -432,6 +439,27 @@ fn a_tampered_unsigned_old_or_swapped_index_is_refused() {
     outcome.succeeded();
     assert_eq!(fs::read_to_string(today.lock()).unwrap(), text);
     assert_eq!(names(&today.recipe()), ["files", "recipe.lock", "recipe.lock.d", "recipe.toml"]);
+}
+
+#[test]
+fn a_lock_asks_the_next_mirror_only_for_what_the_first_does_not_serve_rightly() {
+    let inputs = Inputs::minimal();
+    let root = tempfile::tempdir().unwrap();
+    let Some((today, vendor)) = of_today(&inputs, root.path()) else { return };
+    let text = fs::read_to_string(today.lock()).unwrap();
+    for tampered in [&[][..], &["debian/dists/trixie/InRelease"]] {
+        let script =
+            move |path: &str| if tampered.contains(&path) { Answer::Tampered } else { Answer::Whole };
+        let first = Mirror::start(&vendor, script).unwrap();
+        let second = Mirror::start(&vendor, |_| Answer::Whole).unwrap();
+        let mut command = inputs::proofmark(&today.store);
+        command.args(first.flags()).args(second.flags()).arg("lock").arg(today.recipe());
+        Outcome::of(&mut command).succeeded();
+        let releases = first.asked().into_iter().filter(|path| path.ends_with("/InRelease")).count();
+        assert_eq!(releases, 3, "{:?}", first.asked());
+        assert_eq!(second.asked(), tampered);
+        assert_eq!(fs::read_to_string(today.lock()).unwrap(), text);
+    }
 }
 
 /// Runs the program where a disk of 20 MiB is mounted; gives the outcome and what the disk holds afterwards.

@@ -6,6 +6,7 @@
 use std::io::Read;
 use std::time::Duration;
 
+use super::super::http::{self, Http, Patience, Redirect, Request, Route};
 use super::Error;
 use crate::trust::transparency::tile::{Kind, Name, Source};
 
@@ -28,7 +29,8 @@ pub struct Answer {
 /// A server.
 #[derive(Debug, Clone)]
 pub struct Server {
-    agent: ureq::Agent,
+    http: Http,
+    patience: Duration,
     base: String,
 }
 
@@ -38,16 +40,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 impl Server {
     /// A server by the address that all paths follow; `patience` is for a whole answer.
     pub fn new(base: &str, patience: Duration) -> Self {
-        let tls = ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build();
-        let agent = ureq::Agent::config_builder()
-            .tls_config(tls)
-            .timeout_global(Some(patience))
-            .max_redirects(0)
-            .http_status_as_error(false)
-            .user_agent(concat!("proofmark/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .into();
-        Server { agent, base: base.trim_end_matches('/').to_owned() }
+        Server { http: Http::of_the_program(), patience, base: base.trim_end_matches('/').to_owned() }
     }
 
     /// The address of a path.
@@ -58,21 +51,21 @@ impl Server {
         }
     }
 
-    fn answer(
-        url: &str,
-        result: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
-    ) -> Result<Answer, Error> {
+    fn request<'a>(&self, url: &'a str, accept: &'a str) -> Request<'a> {
+        let patience = Patience::Whole(self.patience);
+        Request { url, accept, patience, redirect: Redirect::Return, route: Route::Environment }
+    }
+
+    fn answer(url: &str, result: Result<http::Response, http::Error>) -> Result<Answer, Error> {
         let lost = |source: Box<dyn std::error::Error + Send + Sync>| Error::Unreachable {
             url: url.to_owned(),
             source,
         };
         let mut response = result.map_err(|error| lost(Box::new(error)))?;
-        let location = response.headers().get("location").and_then(|value| value.to_str().ok());
-        let location = location.map(str::to_owned);
-        let status = response.status().as_u16();
+        let location = response.header("location").map(str::to_owned);
+        let status = response.status();
         let mut body = Vec::new();
-        let reader = response.body_mut().as_reader();
-        reader.take(MOST_BYTES + 1).read_to_end(&mut body).map_err(|error| lost(Box::new(error)))?;
+        response.body().take(MOST_BYTES + 1).read_to_end(&mut body).map_err(|error| lost(Box::new(error)))?;
         if body.len() as u64 > MOST_BYTES {
             let reason = format!("longer than {MOST_BYTES} bytes");
             return Err(Error::Malformed { url: url.to_owned(), reason });
@@ -86,7 +79,7 @@ impl Server {
     /// [`Error::Unreachable`], [`Error::Malformed`].
     pub fn get(&self, path: &str) -> Result<Answer, Error> {
         let url = self.url(path);
-        Self::answer(&url, self.agent.get(&url).header("Accept", "application/json, */*").call())
+        Self::answer(&url, self.http.get(&self.request(&url, "application/json, */*")))
     }
 
     /// Sends a body to a path.
@@ -95,8 +88,7 @@ impl Server {
     /// [`Error::Unreachable`], [`Error::Malformed`].
     pub fn post(&self, path: &str, kind: &str, body: &[u8]) -> Result<Answer, Error> {
         let url = self.url(path);
-        let request = self.agent.post(&url).header("Content-Type", kind).header("Accept", "application/json");
-        Self::answer(&url, request.send(body))
+        Self::answer(&url, self.http.post(&self.request(&url, "application/json"), kind, body))
     }
 
     /// The body of a path that must be there.

@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::super::http::{Http, Patience, Redirect, Request, Route};
+
 /// How long the first answer may take. QEMU's network takes connections for a guest that does not listen yet, and these
 /// get no answer: a new one has to be tried.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -36,21 +38,22 @@ impl Ready {
         let answer = Arc::new(Mutex::new(Answer::None));
         let told = Arc::downgrade(&answer);
         let url = url.to_owned();
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .proxy(None)
-            .build()
-            .into();
+        let http = Http::of_the_program();
         thread::spawn(move || {
             let mut patience = PATIENCE;
             loop {
-                let question = agent.get(&url).config().timeout_global(Some(patience)).build();
-                let said = match question.call() {
-                    Ok(response) if response.status().as_u16() == 200 => Answer::Ready,
-                    Ok(response) => Answer::NotYet(format!("status {}", response.status().as_u16())),
+                let question = Request {
+                    url: &url,
+                    accept: "*/*",
+                    patience: Patience::Whole(patience),
+                    redirect: Redirect::Return,
+                    route: Route::Direct,
+                };
+                let said = match http.get(&question) {
+                    Ok(response) if response.status() == 200 => Answer::Ready,
+                    Ok(response) => Answer::NotYet(format!("status {}", response.status())),
                     Err(error) => {
-                        if matches!(error, ureq::Error::Timeout(_)) {
+                        if error.timed_out() {
                             patience = (patience * 3 / 2).min(MOST_PATIENCE);
                         }
                         Answer::NotYet(error.to_string())
