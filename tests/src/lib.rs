@@ -2,6 +2,7 @@
 
 pub mod authorities;
 pub mod chat;
+pub mod debian;
 pub mod direct;
 pub mod folder;
 pub mod inputs;
@@ -13,4 +14,3 @@ pub mod program;
 pub mod pypi;
 pub mod rekor_v1;
 pub mod tool;
-pub mod trixie;

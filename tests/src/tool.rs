@@ -11,12 +11,35 @@ pub fn skipped(why: &str) {
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
 }
 
+/// Debian's packages of programs whose names are not those of their packages.
+const PACKAGES: [(&str, &str); 20] = [
+    ("apt-get", "apt"),
+    ("dpkg-deb", "dpkg"),
+    ("fsck.erofs", "erofs-utils"),
+    ("fsck.vfat", "dosfstools"),
+    ("mdir", "mtools"),
+    ("mkfs.erofs", "erofs-utils"),
+    ("mtype", "mtools"),
+    ("objdump", "binutils"),
+    ("python3", "python3"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("sbsign", "sbsigntool"),
+    ("sbverify", "sbsigntool"),
+    ("setpriv", "util-linux"),
+    ("sfdisk", "fdisk"),
+    ("sgdisk", "gdisk"),
+    ("systemctl", "systemd"),
+    ("systemd-sysusers", "systemd"),
+    ("systemd-tmpfiles", "systemd"),
+    ("taskset", "util-linux"),
+    ("veritysetup", "cryptsetup-bin"),
+];
+
 /// The path of a program, in the folders of PATH or those of the administrator; `None`, and a loud word, when it is missing.
-/// `package` is the Debian package that has it.
 ///
 /// # Panics
 /// When it is missing in CI.
-pub fn find(name: &str, package: &str) -> Option<PathBuf> {
+pub fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let administrators = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     let found = std::env::split_paths(&path)
@@ -24,6 +47,8 @@ pub fn find(name: &str, package: &str) -> Option<PathBuf> {
         .map(|folder| folder.join(name))
         .find(|file| file.is_file());
     if found.is_none() {
+        let package =
+            PACKAGES.iter().find(|(program, _)| *program == name).map_or(name, |(_, package)| package);
         skipped(&format!("{name} is missing: apt-get install {package}"));
     }
     found

@@ -49,7 +49,7 @@ struct Bench {
 impl Bench {
     /// None, and a loud word, when QEMU or OVMF is missing outside CI.
     fn new() -> Option<Self> {
-        tool::find("qemu-system-x86_64", "qemu-system-x86")?;
+        tool::find("qemu-system-x86_64")?;
         tool::file(&["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_CODE.fd"], "ovmf")?;
         Some(Self::without_machine())
     }
@@ -475,7 +475,7 @@ fn relative(from: &Path, to: &Path) -> String {
 #[test]
 fn the_unit_of_the_gateway_is_hardened_by_the_measure_of_the_systemd_in_the_image() {
     let bench = Bench::without_machine();
-    if tool::find("dpkg-deb", "dpkg").is_none() {
+    if tool::find("dpkg-deb").is_none() {
         return;
     }
     // The systemd-analyze of the image, with the libraries of the image, from the very packages that its lock names.

@@ -6,11 +6,9 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use proofmark::resolve::packages;
@@ -19,124 +17,20 @@ use proofmark::resolve::solve::{Essential, Request, Suite, Universe, solve};
 use proofmark::resolve::version::Version;
 use proofmark::trust::debian::inrelease::{self, Expected, InReleaseError};
 use proofmark::trust::debian::keys::{Keyring, UnixTime};
+use system_tests::debian::{self, Apt, SUITES};
 
-const SUITES: [&str; 3] = ["trixie", "trixie-updates", "trixie-security"];
-
-/// A root for apt with nothing installed and trixie's fresh indexes, kept for all tests of this process.
-struct Apt {
-    root: tempfile::TempDir,
+fn apt() -> Option<Apt> {
+    debian::apt(env!("CARGO_TARGET_TMPDIR"))
 }
 
-/// Makes the root, or says why there is none.
-fn apt() -> Option<&'static Apt> {
-    static APT: OnceLock<Option<Apt>> = OnceLock::new();
-    APT.get_or_init(|| {
-        if Command::new("apt-get").arg("--version").output().is_err() {
-            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "apt-get is missing");
-            eprintln!("SKIPPED: apt-get is missing, nothing is compared");
-            return None;
-        }
-        let root = tempfile::tempdir().unwrap();
-        for folder in [
-            "etc/apt/apt.conf.d",
-            "etc/apt/sources.list.d",
-            "etc/apt/preferences.d",
-            "etc/apt/trusted.gpg.d",
-            "var/lib/apt/lists/partial",
-            "var/cache/apt/archives/partial",
-            "var/lib/dpkg",
-        ] {
-            fs::create_dir_all(root.path().join(folder)).unwrap();
-        }
-        fs::write(root.path().join("etc/apt/sources.list"), sources()).unwrap();
-        let apt = Apt { root };
-        apt.run(&["update"]);
-        Some(apt)
-    })
-    .as_ref()
-}
-
-/// Writes trixie's three suites with the mirrors and the keyring of the machine's own configuration.
-fn sources() -> String {
-    let mut files: Vec<PathBuf> = vec!["/etc/apt/sources.list".into()];
-    files.extend(fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten().map(|e| e.path()));
-    let text: String = files.iter().filter_map(|file| fs::read_to_string(file).ok()).collect();
-    let urls: BTreeSet<&str> = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with('#'))
-        .flat_map(str::split_ascii_whitespace)
-        .filter(|word| word.starts_with("http"))
-        .map(|word| word.trim_end_matches('/'))
-        .collect();
-    let find = |end: &str| {
-        let found = urls.iter().find(|url| url.ends_with(end));
-        (*found.unwrap_or_else(|| panic!("the machine's apt sources have no URL that ends in {end}")))
-            .to_owned()
-    };
-    let (main, security) = (find("/debian"), find("/debian-security"));
-    let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    SUITES
-        .iter()
-        .map(|suite| {
-            let url = if suite.ends_with("security") { &security } else { &main };
-            format!("deb [signed-by={keyring}] {url} {suite} main\n")
-        })
-        .collect()
-}
-
-impl Apt {
-    fn run(&self, arguments: &[&str]) -> String {
-        self.run_in(self.root.path(), arguments)
-    }
-
-    fn run_in(&self, folder: &Path, arguments: &[&str]) -> String {
-        let output = Command::new("apt-get")
-            .current_dir(folder)
-            .arg("-o")
-            .arg(format!("Dir={}", self.root.path().display()))
-            .args(["-o", "Dir::State::status=/dev/null", "-o", "APT::Architecture=amd64"])
-            .args(["-o", "APT::Architectures=amd64", "-o", "APT::Sandbox::User=root"])
-            .args(["-o", "Acquire::GzipIndexes=false", "-o", "Acquire::Languages=none"])
-            .args(arguments)
-            .env("LC_ALL", "C")
-            .output()
-            .unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "apt-get {arguments:?}: {error}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Reads a file of apt's lists by its end.
-    fn list(&self, end: &str) -> Vec<u8> {
-        let lists = self.root.path().join("var/lib/apt/lists");
-        let mut files = fs::read_dir(&lists).unwrap().map(|entry| entry.unwrap().path());
-        let found = files.find(|path: &PathBuf| path.to_string_lossy().ends_with(end));
-        fs::read(found.unwrap_or_else(|| panic!("{} has no {end}", Path::new(&lists).display()))).unwrap()
-    }
-
-    fn indexes(&self) -> Vec<Vec<u8>> {
-        SUITES.iter().map(|suite| self.list(&format!("_dists_{suite}_main_binary-amd64_Packages"))).collect()
-    }
-
-    /// The names and versions that apt would install.
-    fn install(&self, roots: &[&str]) -> BTreeMap<String, String> {
-        let mut arguments = vec!["-s", "install", "--no-install-recommends"];
-        arguments.extend(roots);
-        let said = self.run(&arguments);
-        // Inst name (version Suite [architecture])
-        let lines = said.lines().filter_map(|line| line.strip_prefix("Inst "));
-        lines
-            .map(|line| {
-                let (name, rest) = line.split_once(" (").unwrap();
-                (name.to_owned(), rest.split_once(' ').unwrap().0.to_owned())
-            })
-            .collect()
-    }
+/// The suites' indexes of packages.
+fn indexes(apt: &Apt) -> Vec<Vec<u8>> {
+    SUITES.iter().map(|suite| apt.list(&format!("_dists_{suite}_main_binary-amd64_Packages"))).collect()
 }
 
 fn same_choice(essential: Essential, sets: &[&[&str]]) {
     let Some(apt) = apt() else { return };
-    let indexes = apt.indexes();
+    let indexes = indexes(&apt);
     let start = Instant::now();
     let suites = SUITES
         .iter()
@@ -164,7 +58,7 @@ fn same_choice(essential: Essential, sets: &[&[&str]]) {
             asked.extend(&all_essential);
         }
         asked.extend(*roots);
-        let theirs = apt.install(&asked);
+        let theirs = apt.install(&asked).unwrap();
         let more: Vec<_> = ours.iter().filter(|(name, version)| theirs.get(*name) != Some(version)).collect();
         let less: Vec<_> = theirs.iter().filter(|(name, version)| ours.get(*name) != Some(version)).collect();
         assert!(more.is_empty() && less.is_empty(), "{roots:?}: only ours {more:?}, only apt's {less:?}");
@@ -255,10 +149,10 @@ const BASE: &[&str] = &[
 fn every_maintainer_script_of_the_base_packages_is_reviewed() {
     let Some(apt) = apt() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let names: Vec<String> = apt.install(BASE).into_keys().collect();
+    let names: Vec<String> = apt.install(BASE).unwrap().into_keys().collect();
     let mut arguments = vec!["download"];
     arguments.extend(names.iter().map(String::as_str));
-    apt.run_in(folder.path(), &arguments);
+    apt.run("apt-get", folder.path(), &arguments).unwrap();
     let mut scripts: Vec<(String, ScriptKind, Vec<u8>)> = Vec::new();
     for entry in fs::read_dir(folder.path()).unwrap() {
         let archive = entry.unwrap().path();
@@ -330,7 +224,7 @@ fn versions_compare_as_dpkg_compares_them() {
     .map(|(a, b)| (a.to_owned(), b.to_owned()))
     .into();
     // Real neighbours: every version beside that of the 200th package after it.
-    let indexes = apt.indexes();
+    let indexes = indexes(&apt);
     let all = packages::read(&indexes[0], "amd64").unwrap();
     let versions: Vec<_> = all.iter().step_by(200).map(|package| package.version.to_string()).collect();
     pairs.extend(versions.windows(2).map(|pair| (pair[0].clone(), pair[1].clone())));

@@ -16,15 +16,10 @@ use rootfs::erofs::{Image, Label, Options, Reader};
 use rootfs::path::TreePath;
 use rootfs::tree::{Kind, Node, Origin, Tree};
 use system_tests::folder;
+use system_tests::tool::skipped;
 use tempfile::TempDir;
 
 const MTIME: u64 = 1_700_000_000;
-
-/// Says that a test did nothing; in CI that is a failure.
-fn skip(why: &str) {
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}");
-    eprintln!("SKIPPED: {why}");
-}
 
 /// The checker of erofs-utils 1.8 or later with zstd.
 fn fsck() -> Option<PathBuf> {
@@ -86,15 +81,15 @@ fn check(tree: &Tree, packing: Packing) {
                 let (found, expected) = (folder::dump_folder(&out), folder::dump_tree(&plain));
                 assert_same(&without_links(found.unwrap()), &without_links(expected.unwrap()), "fsck");
             } else {
-                skip("extraction with owners needs root");
+                skipped("extraction with owners needs root");
             }
         }
-        None => skip("no fsck.erofs with zstd (erofs-utils 1.8) found"),
+        None => skipped("no fsck.erofs with zstd (erofs-utils 1.8) found"),
     }
 
     let known = fs::read_to_string("/proc/filesystems").unwrap_or_default().contains("\terofs\n");
     if !root || !known {
-        return skip("mounting needs root and a kernel with EROFS");
+        return skipped("mounting needs root and a kernel with EROFS");
     }
     let mounted = temp.path().join("mounted");
     fs::create_dir(&mounted).unwrap();

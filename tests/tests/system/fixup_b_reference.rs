@@ -6,18 +6,21 @@
 // The helpers of a test may stop it.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::time::Instant;
 
 use rootfs::content::{Content, Packing};
 use rootfs::fixup::{alternatives, ca_bundle, depmod, ld_cache, lint};
 use rootfs::path::TreePath;
 use rootfs::tree::{Kind, Node, Origin, Tree};
+use system_tests::debian;
+use system_tests::tool::skipped;
+use tempfile::TempDir;
 
+const TARGET: &str = env!("CARGO_TARGET_TMPDIR");
 const PACKAGES: [&str; 14] = [
     "base-files",
     "bash",
@@ -35,9 +38,10 @@ const PACKAGES: [&str; 14] = [
     "util-linux",
 ];
 
-/// The packages of trixie and what they depend on, unpacked into a folder that lives as long as the tests.
+/// The packages of trixie and what they depend on, unpacked, and a folder of this test for copies.
 struct Root {
-    folder: PathBuf,
+    source: PathBuf,
+    scratch: TempDir,
     kernel: String,
 }
 
@@ -50,60 +54,30 @@ fn run(command: &mut Command) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The archive of the machine's own sources, so that a machine behind a mirror uses that.
-fn archive() -> String {
-    let policy = run(Command::new("apt-cache").arg("policy")).unwrap_or_default();
-    let words = policy.split_whitespace().filter(|word| word.starts_with("http"));
-    words
-        .map(|word| word.trim_end_matches('/').to_owned())
-        .find(|url| url.ends_with("/debian"))
-        .unwrap_or_else(|| "http://deb.debian.org/debian".to_owned())
+/// Downloads the packages and what they depend on, the kernel's among them, into `debs`.
+fn download(apt: &debian::Apt, debs: &Path) -> Result<(), String> {
+    fs::create_dir_all(debs).map_err(|error| error.to_string())?;
+    let kernel = apt.dependency("linux-image-cloud-amd64")?;
+    let chosen = apt.install(&[&PACKAGES[..], &[kernel.as_str()]].concat())?;
+    let names: Vec<&str> = ["download"].into_iter().chain(chosen.keys().map(String::as_str)).collect();
+    apt.run("apt-get", debs, &names).map(drop)
 }
 
-/// Downloads the packages into `debs` through an apt of its own.
-fn download(state: &Path, debs: &Path) -> Result<(), String> {
-    for folder in ["lists/partial", "etc"] {
-        fs::create_dir_all(state.join(folder)).map_err(|error| error.to_string())?;
-    }
-    fs::create_dir_all(debs.join("partial")).map_err(|error| error.to_string())?;
-    fs::write(state.join("status"), "").map_err(|error| error.to_string())?;
-    let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    let source = format!("deb [signed-by={keys}] {} trixie main\n", archive());
-    fs::write(state.join("sources.list"), source).map_err(|error| error.to_string())?;
-    let at = state.display();
-    let config = format!(
-        "Dir::Etc::SourceList \"{at}/sources.list\";\nDir::Etc::SourceParts \"-\";\nDir::State \"{at}\";\n\
-         Dir::State::Lists \"{at}/lists\";\nDir::State::status \"{at}/status\";\nDir::Cache \"{at}\";\n\
-         Dir::Cache::archives \"{}\";\nAPT::Architecture \"amd64\";\nAPT::Architectures \"amd64\";\n\
-         APT::Sandbox::User \"\";\nAPT::Install-Recommends \"false\";\nDebug::NoLocking \"true\";\n",
-        debs.display()
-    );
-    fs::write(state.join("apt.conf"), config).map_err(|error| error.to_string())?;
-    let apt = |tool: &str, arguments: &[&str]| {
-        run(Command::new(tool).env("APT_CONFIG", state.join("apt.conf")).args(arguments))
-    };
-    apt("apt-get", &["update"])?;
-    let depends = apt("apt-cache", &["depends", "linux-image-cloud-amd64"])?;
-    let kernel = depends.split_whitespace().find(|word| word.starts_with("linux-image-6"));
-    let mut arguments =
-        vec!["--yes", "--download-only", "install", kernel.ok_or("no cloud kernel in trixie")?];
-    arguments.extend(PACKAGES);
-    apt("apt-get", &arguments).map(drop)
-}
-
-fn prepare() -> Result<Root, String> {
-    let folder = tempfile::tempdir().map_err(|error| error.to_string())?.keep();
+/// Unpacks the packages into `folder`.
+fn unpack(folder: &Path) -> Result<(), String> {
+    let told = |error: std::io::Error| error.to_string();
     let debs = match std::env::var_os("PROOFMARK_TRIXIE_DEBS") {
         Some(given) => PathBuf::from(given),
         None => {
-            download(&folder.join("apt"), &folder.join("debs"))?;
+            let apt = debian::apt(TARGET).ok_or("no apt")?;
+            download(&apt, &folder.join("debs"))?;
             folder.join("debs")
         }
     };
     let root = folder.join("root");
-    fs::create_dir_all(&root).map_err(|error| error.to_string())?;
+    fs::create_dir_all(&root).map_err(told)?;
     let mut packages: Vec<PathBuf> = fs::read_dir(&debs)
-        .map_err(|error| error.to_string())?
+        .map_err(told)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|end| end == "deb"))
         .collect();
@@ -113,33 +87,43 @@ fn prepare() -> Result<Root, String> {
             "dpkg-deb --fsys-tarfile \"$1\" | tar -x --keep-directory-symlink --no-same-owner -C \"$2\"";
         run(Command::new("sh").args(["-c", script, "sh"]).arg(package).arg(&root))?;
     }
-    let modules = fs::read_dir(root.join("usr/lib/modules")).map_err(|error| error.to_string())?;
-    let kernel = modules.flatten().next().ok_or("no kernel modules")?.file_name();
+    Ok(())
+}
+
+/// The unpacked packages: made once, by the test that comes first.
+fn prepare() -> Result<Root, String> {
+    let told = |error: std::io::Error| error.to_string();
     run(Command::new("openssl").arg("version"))?;
-    Ok(Root { folder, kernel: kernel.to_string_lossy().into_owned() })
+    let shared = Path::new(TARGET).join("fixup");
+    fs::create_dir_all(&shared).map_err(told)?;
+    let guard = File::create(shared.join("lock")).map_err(told)?;
+    guard.lock().map_err(told)?;
+    let source = shared.join("packages");
+    if !source.is_dir() {
+        let new = shared.join("new");
+        let _ = fs::remove_dir_all(&new);
+        unpack(&new)?;
+        fs::rename(&new, &source).map_err(told)?;
+    }
+    let modules = fs::read_dir(source.join("root/usr/lib/modules")).map_err(told)?;
+    let kernel = modules.flatten().next().ok_or("no kernel modules")?.file_name();
+    let scratch = tempfile::tempdir_in(&shared).map_err(told)?;
+    Ok(Root { source, scratch, kernel: kernel.to_string_lossy().into_owned() })
 }
 
 /// The root that all tests share, unchanged; `None` when it cannot be had here.
-fn root() -> Option<&'static Root> {
-    static ROOT: OnceLock<Result<Root, String>> = OnceLock::new();
-    match ROOT.get_or_init(prepare) {
-        Ok(root) => Some(root),
-        Err(why) => {
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
-            eprintln!("SKIPPED, nothing was compared: {why}");
-            None
-        }
-    }
+fn root() -> Option<Root> {
+    prepare().map_err(|why| skipped(&why)).ok()
 }
 
 impl Root {
     fn path(&self) -> PathBuf {
-        self.folder.join("root")
+        self.source.join("root")
     }
 
     /// A copy whose files are hard links, for a tool to change.
     fn copy(&self, name: &str) -> PathBuf {
-        let to = self.folder.join(name);
+        let to = self.scratch.path().join(name);
         run(Command::new("cp").arg("-al").arg(self.path()).arg(&to)).unwrap();
         to
     }
@@ -288,7 +272,7 @@ fn the_index_of_all_modules_of_the_cloud_kernel_is_the_one_of_depmod() {
     let start = Instant::now();
     depmod::apply(&mut tree, &root.kernel).unwrap();
     eprintln!("depmod of all: {:?}", start.elapsed());
-    compare_indexes(root, &root.copy("depmod-all"), &tree);
+    compare_indexes(&root, &root.copy("depmod-all"), &tree);
 }
 
 #[test]
@@ -314,7 +298,7 @@ fn the_index_of_chosen_modules_is_the_one_of_depmod() {
         fs::create_dir_all(copy.join(at).parent().unwrap()).unwrap();
         fs::hard_link(root.path().join(at), copy.join(at)).unwrap();
     }
-    compare_indexes(root, &copy, &tree);
+    compare_indexes(&root, &copy, &tree);
 }
 
 #[test]
@@ -322,7 +306,7 @@ fn certificates_are_as_update_ca_certificates_leaves_them() {
     let Some(root) = root() else { return };
     let copy = root.copy("certificates");
     let mut tree = root.tree();
-    let own = root.folder.join("own");
+    let own = root.scratch.path().join("own");
     fs::create_dir_all(&own).unwrap();
     let subject = "/C=DE/O=  Ünser   Örtchen  /OU=Two+OU=One/CN=Local (Test), CA";
     let (key, pem) = (own.join("key.pem"), own.join("Local (Test), CA.crt"));

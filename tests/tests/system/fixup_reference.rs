@@ -14,19 +14,10 @@ use rootfs::layer::Layer;
 use rootfs::merge::{Rules, merge};
 use rootfs::path::TreePath;
 use rootfs::tree::{Kind, Node, Origin, Tree};
+use system_tests::tool::find;
 
 fn path(text: &str) -> TreePath {
     TreePath::new(text).unwrap()
-}
-
-/// Whether the tool is there; its absence fails in CI and is said aloud elsewhere.
-fn have(tool: &str) -> bool {
-    let found = Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
-    assert!(found || std::env::var_os("CI").is_none(), "{tool} is missing: apt-get install systemd");
-    if !found {
-        eprintln!("SKIPPED: {tool} is missing: apt-get install systemd");
-    }
-    found
 }
 
 /// Runs `systemd-sysusers` or `systemctl` on a root directory; gives what it said on standard error.
@@ -74,7 +65,7 @@ fn sorted(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn accounts_are_those_of_systemd_sysusers() {
-    if !have("systemd-sysusers") {
+    if find("systemd-sysusers").is_none() {
         return;
     }
     let passwd =
@@ -177,7 +168,7 @@ fn unit(name: &str) -> units::Unit {
 
 #[test]
 fn links_are_those_of_systemctl() {
-    if !have("systemctl") {
+    if find("systemctl").is_none() {
         return;
     }
     for name in [
@@ -202,7 +193,7 @@ fn links_are_those_of_systemctl() {
 
 #[test]
 fn masks_the_default_target_and_user_units_are_those_of_systemctl() {
-    if !have("systemctl") {
+    if find("systemctl").is_none() {
         return;
     }
     let (folder, mut tree) = both(&UNITS);
@@ -223,7 +214,7 @@ fn masks_the_default_target_and_user_units_are_those_of_systemctl() {
 
 #[test]
 fn systemctl_refuses_what_we_refuse() {
-    if !have("systemctl") {
+    if find("systemctl").is_none() {
         return;
     }
     for name in ["gone.service", "default.target", "bare@.service"] {

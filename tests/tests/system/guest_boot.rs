@@ -20,7 +20,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use system_tests::{direct, tool};
+use system_tests::{debian, direct, tool};
 
 const ROOT: &str = "6c0ad2d4-54c1-4d31-a1c1-0d9a3c5f0e11";
 const TREE: &str = "0f7f1dbb-1d5a-4f5d-9b67-8a1a5f3b2c22";
@@ -48,68 +48,19 @@ fn run(command: &mut Command) -> String {
     String::from_utf8(done.stdout).expect("tools print text")
 }
 
-/// The programs that the tests need, and their Debian packages.
-const TOOLS: [(&str, &str); 7] = [
-    ("qemu-system-x86_64", "qemu-system-x86"),
-    ("mkfs.erofs", "erofs-utils"),
-    ("veritysetup", "cryptsetup-bin"),
-    ("sfdisk", "fdisk"),
-    ("cpio", "cpio"),
-    ("dpkg-deb", "dpkg"),
-    ("apt-get", "apt"),
-];
+/// The programs that the tests need.
+const TOOLS: [&str; 5] = ["qemu-system-x86_64", "mkfs.erofs", "veritysetup", "sfdisk", "cpio"];
 
-/// Fetches trixie's cloud kernel with apt into `folder`, from the first of this machine's mirrors that has it.
-fn fetch_kernel(folder: &Path) -> PathBuf {
-    let listed = run(Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI)"]));
-    let mut mirrors: Vec<&str> = listed.lines().collect();
-    mirrors.sort_unstable();
-    mirrors.dedup();
-    for mirror in &mirrors {
-        let _ = fs::remove_dir_all(folder);
-        fs::create_dir_all(folder.join("lists/partial")).expect("creates");
-        fs::create_dir_all(folder.join("cache/archives/partial")).expect("creates");
-        let signed = "/usr/share/keyrings/debian-archive-keyring.gpg";
-        let source = format!("deb [signed-by={signed} arch=amd64] {mirror} trixie main\n");
-        fs::write(folder.join("sources.list"), source).expect("writes");
-        let apt = |program: &str| {
-            let mut command = Command::new(program);
-            let option = |name: &str, file: &str| format!("-o{name}={}", folder.join(file).display());
-            command.arg(option("Dir::Etc::SourceList", "sources.list")).arg("-oDir::Etc::SourceParts=-");
-            command.arg(option("Dir::State::Lists", "lists")).arg(option("Dir::Cache", "cache"));
-            command.args(["-oDir::State::Status=/dev/null", "-oAPT::Architecture=amd64"]);
-            command.args(["-oAPT::Sandbox::User=", "-oAcquire::Languages=none"]).current_dir(folder);
-            command
-        };
-        let updated = apt("apt-get").args(["update", "--error-on=any"]).output();
-        if !updated.is_ok_and(|done| done.status.success()) {
-            continue;
-        }
-        let shown = run(apt("apt-cache").args(["depends", "linux-image-cloud-amd64"]));
-        let name =
-            shown.lines().find_map(|line| line.trim().strip_prefix("Depends: ")).expect("a kernel package");
-        run(apt("apt-get").args(["download", name]));
-        let mut files = fs::read_dir(folder).expect("reads").map(|file| file.expect("reads").path());
-        return files.find(|file| file.extension().is_some_and(|ending| ending == "deb")).expect("a package");
+/// Gives the folder of the kernel's package: `PROOFMARK_KERNEL_DEB`, unpacked, or the one of trixie.
+fn kernel(folder: &Path) -> Option<PathBuf> {
+    if let Some(package) = std::env::var_os("PROOFMARK_KERNEL_DEB") {
+        let unpacked = folder.join("kernel");
+        run(Command::new("dpkg-deb").arg("-x").arg(package).arg(&unpacked));
+        return Some(unpacked);
     }
-    panic!("none of this machine's mirrors has trixie: {mirrors:?}; set PROOFMARK_KERNEL_DEB");
-}
-
-/// Gives the folder that the kernel's package was unpacked into.
-fn kernel(shared: &Path) -> PathBuf {
-    // One test fetches, the others wait.
-    let lock = File::create(shared.join("lock")).expect("creates");
-    lock.lock().expect("locks");
-    let unpacked = shared.join("kernel");
-    if !unpacked.exists() {
-        let given = std::env::var_os("PROOFMARK_KERNEL_DEB").map(PathBuf::from);
-        let package = given.unwrap_or_else(|| fetch_kernel(&shared.join("apt")));
-        let beside = shared.join("kernel.new");
-        let _ = fs::remove_dir_all(&beside);
-        run(Command::new("dpkg-deb").arg("-x").arg(package).arg(&beside));
-        fs::rename(beside, &unpacked).expect("renames");
-    }
-    unpacked
+    let target = env!("CARGO_TARGET_TMPDIR");
+    let name = debian::apt(target)?.dependency("linux-image-cloud-amd64").expect("a kernel package");
+    debian::package(target, &name)
 }
 
 /// Finds the one file below `folder` whose name passes.
@@ -133,13 +84,11 @@ struct Machine {
 impl Machine {
     /// Builds the image; `None`, and a loud word, when a tool is missing outside CI.
     fn new() -> Option<Self> {
-        if !TOOLS.iter().all(|(name, package)| tool::find(name, package).is_some()) {
+        if !TOOLS.iter().all(|name| tool::find(name).is_some()) {
             return None;
         }
-        let shared = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guest-boot");
-        fs::create_dir_all(&shared).expect("creates");
-        let unpacked = kernel(&shared);
-        let folder = tempfile::tempdir_in(&shared).expect("creates");
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("creates");
+        let unpacked = kernel(folder.path())?;
         let at = |name: &str| folder.path().join(name);
 
         for made in ["root/sbin", "root/dev", "root/proc", "root/sys", "initrd/modules"] {

@@ -24,26 +24,11 @@ use proofmark::image::pe::Pe;
 use proofmark::image::sign::Signer;
 use proofmark::image::uki::{self, Section};
 use sha2::{Digest, Sha256};
+use system_tests::debian;
+use system_tests::tool::{find, skipped};
 
 const RECIPE: [u8; 32] = [0x5a; 32];
 const OS_RELEASE: &[u8] = b"ID=proofmark\nVERSION_ID=1\n";
-
-/// What a missing tool means.
-fn missing(what: &str) {
-    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{what} is missing");
-    eprintln!("SKIPPED: {what} is missing");
-}
-
-/// The tool's path, or the reason why the test is skipped.
-fn tool(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    let found = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
-    if found.is_none() {
-        missing(name);
-    }
-    found
-}
 
 /// Runs a program to its end.
 fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: impl IntoIterator<Item = S>) -> Output {
@@ -66,54 +51,9 @@ fn path_text(path: &Path) -> &str {
 
 /// A folder with the files of trixie's current version of a package.
 fn trixie(package: &str) -> Option<PathBuf> {
-    for name in ["curl", "xz", "dpkg-deb"] {
-        tool(name)?;
-    }
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("trixie");
-    fs::create_dir_all(&folder).unwrap();
-    let files = folder.join(package);
-    // One test fetches, the others wait.
-    let lock = File::create(folder.join("lock")).unwrap();
-    lock.lock().unwrap();
-    if files.is_dir() {
-        return Some(files);
-    }
-    let mirror = std::env::var("PROOFMARK_DEBIAN_MIRROR");
-    let mirror = mirror.unwrap_or_else(|_| "http://deb.debian.org/debian".into());
-    let fetch = |url: &str, to: &Path| {
-        let arguments = ["-fsSL", "--retry", "3", "--max-time", "300", "-o", path_text(to), url];
-        run("curl", arguments).status.success()
-    };
-    let index = folder.join("Packages");
-    if !index.is_file() {
-        let packed = folder.join("Packages.xz");
-        if !fetch(&format!("{mirror}/dists/trixie/main/binary-amd64/Packages.xz"), &packed) {
-            missing("the package index of trixie");
-            return None;
-        }
-        passes(run("xz", ["-df", path_text(&packed)]));
-    }
-    let text = fs::read_to_string(&index).unwrap();
-    let stanza = text.split("\n\n").find(|stanza| stanza.starts_with(&format!("Package: {package}\n")));
-    let stanza = stanza.unwrap_or_else(|| panic!("trixie has no {package}"));
-    let field = |name: &str| {
-        let value = stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        value.unwrap_or_else(|| panic!("{package} has no {name}"))
-    };
-    let archive = folder.join(format!("{package}.deb"));
-    if !fetch(&format!("{mirror}/{}", field("Filename")), &archive) {
-        missing(package);
-        return None;
-    }
-    assert_eq!(hex::encode(Sha256::digest(fs::read(&archive).unwrap())), field("SHA256"));
-    let unpacked = folder.join(format!("{package}.new"));
-    let _ = fs::remove_dir_all(&unpacked);
-    passes(run("dpkg-deb", ["-x", path_text(&archive), path_text(&unpacked)]));
-    fs::rename(&unpacked, &files).unwrap();
-    Some(files)
+    debian::package(env!("CARGO_TARGET_TMPDIR"), package)
 }
 
-/// systemd-stub, and systemd-boot in the part of a kernel: a program with SBAT lines of its own.
 fn stub_and_program() -> Option<(Vec<u8>, Vec<u8>)> {
     let efi = trixie("systemd-boot-efi")?.join("usr/lib/systemd/boot/efi");
     let program = fs::read(efi.join("systemd-bootx64.efi")).unwrap();
@@ -126,7 +66,7 @@ fn ukify(arguments: &[&str]) -> Option<Output> {
     let library = trixie("python3-pefile")?.join("usr/lib/python3/dist-packages");
     let python = Path::new("/usr/bin/python3");
     if !python.is_file() {
-        missing("/usr/bin/python3");
+        skipped(&format!("{} is missing", "/usr/bin/python3"));
         return None;
     }
     let mut command = Command::new(python);
@@ -237,7 +177,7 @@ fn key_and_certificate(folder: &Path, bits: u32) -> (PathBuf, PathBuf) {
 #[test]
 fn sbverify_and_osslsigncode_accept_a_signature_and_refuse_a_changed_byte() {
     let (Some(sbverify), Some(osslsigncode), Some(_)) =
-        (tool("sbverify"), tool("osslsigncode"), tool("openssl"))
+        (find("sbverify"), find("osslsigncode"), find("openssl"))
     else {
         return;
     };
@@ -273,7 +213,7 @@ fn sbverify_and_osslsigncode_accept_a_signature_and_refuse_a_changed_byte() {
 
 #[test]
 fn pesign_gives_the_same_authenticode_digest() {
-    let Some(pesign) = tool("pesign") else { return };
+    let Some(pesign) = find("pesign") else { return };
     let Some((stub, program)) = stub_and_program() else { return };
     let folder = tempfile::tempdir().unwrap();
     for image in [image(&stub, &program, b"initrd", "quiet"), stub, program] {
@@ -287,7 +227,7 @@ fn pesign_gives_the_same_authenticode_digest() {
 
 #[test]
 fn a_signature_by_sbsign_leaves_our_digest_as_it_is() {
-    let (Some(sbsign), Some(_)) = (tool("sbsign"), tool("openssl")) else { return };
+    let (Some(sbsign), Some(_)) = (find("sbsign"), find("openssl")) else { return };
     let Some(image) = sample() else { return };
     let folder = tempfile::tempdir().unwrap();
     let (key, certificate) = key_and_certificate(folder.path(), 2048);
@@ -311,7 +251,7 @@ fn volume() -> Volume {
 
 #[test]
 fn fsck_finds_nothing_and_mtools_read_every_file() {
-    let (Some(fsck), Some(mdir), Some(mtype)) = (tool("fsck.vfat"), tool("mdir"), tool("mtype")) else {
+    let (Some(fsck), Some(mdir), Some(mtype)) = (find("fsck.vfat"), find("mdir"), find("mtype")) else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
@@ -358,7 +298,7 @@ fn write_tables(layout: &Layout, path: &Path) -> File {
 
 #[test]
 fn sgdisk_and_sfdisk_find_no_problem_and_the_same_table() {
-    let (Some(sgdisk), Some(sfdisk)) = (tool("sgdisk"), tool("sfdisk")) else { return };
+    let (Some(sgdisk), Some(sfdisk)) = (find("sgdisk"), find("sfdisk")) else { return };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk.raw");
     let layout = layout(34 << 20, (100 << 20) + 4096, 1_000_000);
@@ -407,7 +347,7 @@ fn initrd_entries(init: &[u8]) -> [Entry<'_>; 5] {
 
 #[test]
 fn gnu_cpio_lists_and_zstd_unpacks_the_initrd() {
-    let (Some(_), Some(_), Some(_)) = (tool("cpio"), tool("zstd"), tool("sh")) else { return };
+    let (Some(_), Some(_), Some(_)) = (find("cpio"), find("zstd"), find("sh")) else { return };
     let mut archive = Vec::new();
     cpio::write(&initrd_entries(b"#!/bin/sh\n"), &mut archive).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -433,12 +373,8 @@ fn gnu_cpio_lists_and_zstd_unpacks_the_initrd() {
 
 /// The kernel of trixie's cloud flavour.
 fn cloud_kernel() -> Option<Vec<u8>> {
-    let meta = trixie("linux-image-cloud-amd64")?;
-    let index = fs::read_to_string(meta.with_file_name("Packages")).unwrap();
-    let stanza =
-        index.split("\n\n").find(|stanza| stanza.starts_with("Package: linux-image-cloud-amd64\n")).unwrap();
-    let depends = stanza.lines().find_map(|line| line.strip_prefix("Depends: ")).unwrap();
-    let boot = trixie(depends.split_whitespace().next().unwrap())?.join("boot");
+    let apt = debian::apt(env!("CARGO_TARGET_TMPDIR"))?;
+    let boot = trixie(&apt.dependency("linux-image-cloud-amd64").unwrap())?.join("boot");
     let entries = fs::read_dir(boot).unwrap().map(|entry| entry.unwrap().path());
     let kernel = entries.into_iter().find(|path| path_text(path).contains("/vmlinuz-")).unwrap();
     Some(fs::read(kernel).unwrap())
@@ -535,14 +471,14 @@ fn firmware(name: &str) -> Option<PathBuf> {
     if path.is_file() {
         return Some(path);
     }
-    missing(name);
+    skipped(&format!("{name} is missing: apt-get install ovmf"));
     None
 }
 
 #[test]
 #[ignore = "boots a machine, half a minute without KVM"]
 fn ovmf_boots_the_disk_up_to_the_initrds_program() {
-    let Some(qemu) = tool("qemu-system-x86_64") else { return };
+    let Some(qemu) = find("qemu-system-x86_64") else { return };
     let (Some(code), Some(variables)) = (firmware("OVMF_CODE_4M.secboot.fd"), firmware("OVMF_VARS_4M.fd"))
     else {
         return;
@@ -560,7 +496,7 @@ fn ovmf_boots_the_disk_up_to_the_initrds_program() {
 #[test]
 #[ignore = "boots three machines, a minute and a half without KVM"]
 fn ovmf_with_secure_boot_boots_the_signed_image_only() {
-    let (Some(qemu), Some(_)) = (tool("qemu-system-x86_64"), tool("openssl")) else { return };
+    let (Some(qemu), Some(_)) = (find("qemu-system-x86_64"), find("openssl")) else { return };
     let (Some(code), Some(variables)) =
         (firmware("OVMF_CODE_4M.secboot.fd"), firmware("OVMF_VARS_4M.snakeoil.fd"))
     else {

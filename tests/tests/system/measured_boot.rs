@@ -41,9 +41,9 @@ use proofmark::image::esp::{self, Esp};
 use proofmark::image::pe::Pe;
 use proofmark::image::sign::Signer;
 use serde_json::Value;
+use system_tests::debian;
 use system_tests::inputs::Inputs;
 use system_tests::tool::skipped;
-use system_tests::trixie;
 
 /// Time that a machine has, on a computer that has other work to do.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -104,7 +104,7 @@ impl Bench {
             return None;
         }
         let shared = env!("CARGO_TARGET_TMPDIR");
-        let trixie = trixie::package(shared, "ovmf")?;
+        let trixie = debian::package(shared, "ovmf")?;
         let folder = tempfile::Builder::new().prefix("measured").tempdir_in(shared).unwrap();
         let image = Disk::built(folder.path());
         Some(Bench { folder, qemu, version, trixie, environment, image })

@@ -72,7 +72,7 @@ struct Bench {
 impl Bench {
     /// None, and a loud word, when QEMU or SeaBIOS is missing outside CI.
     fn new(then: Then) -> Option<Self> {
-        tool::find("qemu-system-x86_64", "qemu-system-x86")?;
+        tool::find("qemu-system-x86_64")?;
         let paths = ["/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin"];
         let firmware = tool::file(&paths, "seabios")?;
         let shared = Path::new(env!("CARGO_TARGET_TMPDIR"));
@@ -250,7 +250,7 @@ fn an_interrupt_ends_the_machine() {
 #[test]
 fn the_machine_does_not_outlive_a_killed_program() {
     let Some(bench) = Bench::new(Then::Wait) else { return };
-    if tool::find("setpriv", "util-linux").is_none() {
+    if tool::find("setpriv").is_none() {
         return;
     }
     let mut child = started(&bench);
@@ -262,7 +262,7 @@ fn the_machine_does_not_outlive_a_killed_program() {
 #[test]
 fn a_machine_with_a_tpm_and_credentials_starts_and_leaves_nothing() {
     let Some(bench) = Bench::new(Then::SwitchOff) else { return };
-    if tool::find("swtpm", "swtpm").is_none() {
+    if tool::find("swtpm").is_none() {
         return;
     }
     let secret = bench.at("secret");
@@ -306,7 +306,7 @@ fn what_is_missing_or_wrong_is_said_with_what_to_do() {
     failed(&output, 1, &["error: qemu-system-x86_64 is in no folder of PATH", hint]);
     failed(&finish(&mut command(&["/no/such/image"])), 1, &["error: cannot open /no/such/image"]);
     failed(&finish(&mut command(&[disk, "--forward", "80"])), 2, &["expected HOST:GUEST"]);
-    if tool::find("qemu-system-x86_64", "qemu-system-x86").is_some() {
+    if tool::find("qemu-system-x86_64").is_some() {
         let output = finish(&mut command(&[disk, "--firmware", "/no/such/firmware"]));
         failed(&output, 1, &["error: cannot use /no/such/firmware", "No such file"]);
     }

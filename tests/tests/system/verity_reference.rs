@@ -8,19 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use dm_verity_tool::{BlockSize, HashOffset, HashTree, Hasher, Parameters, Salt, Verdict, verify};
+use system_tests::tool::find;
 use tempfile::TempDir;
 
 const UUID: &str = "00112233-4455-6677-8899-aabbccddeeff";
-
-/// Tells whether `veritysetup` is there; in CI it must be.
-fn has_veritysetup() -> bool {
-    if Command::new("veritysetup").arg("--version").output().is_ok() {
-        return true;
-    }
-    assert!(std::env::var_os("CI").is_none(), "veritysetup is missing: apt-get install cryptsetup-bin");
-    eprintln!("SKIPPED: veritysetup is missing (apt-get install cryptsetup-bin)");
-    false
-}
 
 fn veritysetup(arguments: &[&str]) -> Output {
     Command::new("veritysetup").args(arguments).output().unwrap()
@@ -110,7 +101,7 @@ fn compare(folder: &Path, parameters: &Parameters, data: &[u8], offset: u64) {
 
 #[test]
 fn every_block_size_gives_the_bytes_of_veritysetup() {
-    if !has_veritysetup() {
+    if find("veritysetup").is_none() {
         return;
     }
     let folder = TempDir::new().unwrap();
@@ -123,7 +114,7 @@ fn every_block_size_gives_the_bytes_of_veritysetup() {
 
 #[test]
 fn every_length_of_salt_gives_the_bytes_of_veritysetup() {
-    if !has_veritysetup() {
+    if find("veritysetup").is_none() {
         return;
     }
     let folder = TempDir::new().unwrap();
@@ -135,7 +126,7 @@ fn every_length_of_salt_gives_the_bytes_of_veritysetup() {
 
 #[test]
 fn every_boundary_of_the_levels_gives_the_bytes_of_veritysetup() {
-    if !has_veritysetup() {
+    if find("veritysetup").is_none() {
         return;
     }
     let folder = TempDir::new().unwrap();
@@ -150,7 +141,7 @@ fn every_boundary_of_the_levels_gives_the_bytes_of_veritysetup() {
 
 #[test]
 fn every_offset_gives_the_bytes_of_veritysetup() {
-    if !has_veritysetup() {
+    if find("veritysetup").is_none() {
         return;
     }
     let folder = TempDir::new().unwrap();
@@ -186,7 +177,7 @@ fn program() -> PathBuf {
 
 #[test]
 fn the_program_and_veritysetup_write_and_accept_the_same_files() {
-    if !has_veritysetup() {
+    if find("veritysetup").is_none() {
         return;
     }
     let program = program();
