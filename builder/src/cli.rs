@@ -7,10 +7,13 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use proofmark::host::fetch::Network;
 use proofmark::host::mirror::{Given, Mirrors};
+use proofmark::host::npm_registry;
 use proofmark::host::progress::Progress;
 use proofmark::host::store::Store;
+use proofmark::session::Session;
 
 use crate::cmd;
+use crate::format::Format;
 
 /// Builds measured confidential VM images from declarative recipes.
 #[derive(Debug, Parser)]
@@ -99,90 +102,64 @@ pub enum Verb {
     Schema(cmd::schema::Arguments),
 }
 
-/// How results are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// For people.
-    Text,
-    /// One JSON document.
-    Json,
-}
-
-impl Format {
-    fn of(common: &Common) -> Self {
-        if common.json { Format::Json } else { Format::Text }
-    }
-}
-
-/// What a run of the program has at hand.
-#[derive(Debug)]
-pub struct Session {
-    pub format: Format,
-    pub progress: Progress,
-    pub store: Store,
-    pub mirrors: Mirrors,
-    pub network: Network,
-}
-
-impl Session {
-    fn new(common: &Common) -> anyhow::Result<Self> {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let home = |name: &str, below: &str| -> Option<PathBuf> {
-            let own = variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
-            own.or_else(|| Some(PathBuf::from(variable("HOME")?).join(below)))
-        };
-        let root = match &common.store {
-            Some(root) => root.clone(),
-            None => home("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("proofmark")).context(
-                "no folder for the store: neither --store, PROOFMARK_STORE, XDG_CACHE_HOME nor HOME is set",
-            )?,
-        };
-        let flags = Given {
-            debian: common.debian_mirror.clone(),
-            debian_security: common.debian_security_mirror.clone(),
-            npm: common.npm_registry.clone(),
-            vendor: common.vendor.iter().map(std::path::absolute).collect::<Result<_, _>>()?,
-        };
-        let configuration = match home("XDG_CONFIG_HOME", ".config") {
-            Some(folder) => Given::from_file(&folder.join("proofmark/config.toml"))?,
-            None => Given::default(),
-        };
-        let given = vec![flags, Given::from_environment(&variable), configuration];
-        Ok(Session {
-            format: Format::of(common),
-            progress: Progress::detect(common.quiet.then_some(())),
-            store: Store::open(&root)?,
-            mirrors: Mirrors::new(given, Box::new(cmd::npm_registry_of_this_machine)),
-            network: if common.offline { Network::Offline } else { Network::Allowed },
-        })
-    }
+/// What the flags, the environment and the configuration file say is at hand.
+fn session_of(common: &Common) -> anyhow::Result<Session> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let home = |name: &str, below: &str| -> Option<PathBuf> {
+        let own = variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        own.or_else(|| Some(PathBuf::from(variable("HOME")?).join(below)))
+    };
+    let root = match &common.store {
+        Some(root) => root.clone(),
+        None => home("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("proofmark")).context(
+            "no folder for the store: neither --store, PROOFMARK_STORE, XDG_CACHE_HOME nor HOME is set",
+        )?,
+    };
+    let flags = Given {
+        debian: common.debian_mirror.clone(),
+        debian_security: common.debian_security_mirror.clone(),
+        npm: common.npm_registry.clone(),
+        vendor: common.vendor.iter().map(std::path::absolute).collect::<Result<_, _>>()?,
+    };
+    let configuration = match home("XDG_CONFIG_HOME", ".config") {
+        Some(folder) => Given::from_file(&folder.join("proofmark/config.toml"))?,
+        None => Given::default(),
+    };
+    let given = vec![flags, Given::from_environment(&variable), configuration];
+    Ok(Session {
+        progress: Progress::detect(common.quiet.then_some(())),
+        store: Store::open(&root)?,
+        mirrors: Mirrors::new(given, Box::new(npm_registry::of_this_machine)),
+        network: if common.offline { Network::Offline } else { Network::Allowed },
+    })
 }
 
 /// Does what was asked for.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let session = || Session::new(&arguments.common);
+    let session = || session_of(&arguments.common);
+    let format = if arguments.common.json { Format::Json } else { Format::Text };
     match &arguments.verb {
-        Verb::Build(verb) => cmd::build::run(verb, &session()?),
-        Verb::Lock(verb) => cmd::lock::run(verb, &session()?),
-        Verb::Update(verb) => cmd::update::run(verb, &session()?),
-        Verb::Fetch(verb) => cmd::fetch::run(verb, &session()?),
-        Verb::Vendor(verb) => cmd::vendor::run(verb, &session()?),
-        Verb::Run(verb) => cmd::run::run(verb, &session()?),
-        Verb::Why(verb) => cmd::why::run(verb, &session()?),
-        Verb::Size(verb) => cmd::size::run(verb, &session()?),
-        Verb::Measure(verb) => cmd::measure::run(verb, &session()?),
-        Verb::Audit(verb) => cmd::audit::run(verb, &session()?),
-        Verb::Diff(verb) => cmd::diff::run(verb, &session()?),
-        Verb::Inputs(verb) => cmd::inputs::run(verb, &session()?),
-        Verb::Publish(verb) => cmd::publish::run(verb, &session()?),
-        Verb::Rebuild(verb) => cmd::rebuild::run(verb, &session()?),
+        Verb::Build(verb) => cmd::build::run(verb, &session()?, format),
+        Verb::Lock(verb) => cmd::lock::run(verb, &session()?, format),
+        Verb::Update(verb) => cmd::update::run(verb, &session()?, format),
+        Verb::Fetch(verb) => cmd::fetch::run(verb, &session()?, format),
+        Verb::Vendor(verb) => cmd::vendor::run(verb, &session()?, format),
+        Verb::Run(verb) => cmd::run::run(verb, &session()?, format),
+        Verb::Why(verb) => cmd::why::run(verb, format),
+        Verb::Size(verb) => cmd::size::run(verb, format),
+        Verb::Measure(verb) => cmd::measure::run(verb, &session()?, format),
+        Verb::Audit(verb) => cmd::audit::run(verb, &session()?, format),
+        Verb::Diff(verb) => cmd::diff::run(verb, &session()?, format),
+        Verb::Inputs(verb) => cmd::inputs::run(verb, &session()?, format),
+        Verb::Publish(verb) => cmd::publish::run(verb, &session()?, format),
+        Verb::Rebuild(verb) => cmd::rebuild::run(verb, &session()?, format),
         Verb::Key(verb) => cmd::key::run(verb),
-        Verb::Log(verb) => cmd::log::run(verb, Format::of(&arguments.common)),
-        Verb::Verify(verb) => cmd::verify::run(verb, Format::of(&arguments.common), &session),
+        Verb::Log(verb) => cmd::log::run(verb, format),
+        Verb::Verify(verb) => cmd::verify::run(verb, format, &session),
         Verb::Export(verb) => cmd::export::run(verb, &session()?),
-        Verb::Scan(verb) => cmd::scan::run(verb, &session()?),
-        Verb::Eventlog(verb) => cmd::eventlog::run(verb, Format::of(&arguments.common)),
-        Verb::Appraise(verb) => cmd::appraise::run(verb, Format::of(&arguments.common)),
+        Verb::Scan(verb) => cmd::scan::run(verb, &session()?, format),
+        Verb::Eventlog(verb) => cmd::eventlog::run(verb, format),
+        Verb::Appraise(verb) => cmd::appraise::run(verb, format),
         Verb::Schema(verb) => cmd::schema::run(verb),
     }
 }

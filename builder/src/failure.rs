@@ -12,9 +12,12 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use proofmark::advice::{Advice, Advised, FAILED};
-use proofmark::host::{built, carried, fetch, fulcio, locking, log, osv, outputs, publish, signer, store};
+use proofmark::host::{
+    built, carried, configuration, earlier_build, fetch, fulcio, locking, log, osv, outputs, publication,
+    recipe_folder, signer, store,
+};
 use proofmark::trust::attestation;
-use proofmark::{assemble, lock, recipe};
+use proofmark::{assemble, flow, lock, recipe};
 
 /// The answer to a check is no.
 pub const NO: u8 = 4;
@@ -46,27 +49,37 @@ fn ask<E: Advised + 'static>(cause: &(dyn Error + 'static)) -> Option<Advice> {
 }
 
 /// Everybody who may know what to do next.
-const ADVISED: [fn(&(dyn Error + 'static)) -> Option<Advice>; 20] = [
+const ADVISED: [fn(&(dyn Error + 'static)) -> Option<Advice>; 30] = [
+    ask::<Box<assemble::Error>>,
+    ask::<Box<log::Error>>,
     ask::<Hinted>,
     ask::<assemble::Error>,
-    ask::<Box<assemble::Error>>,
     ask::<attestation::Error>,
     ask::<built::Error>,
     ask::<carried::Error>,
+    ask::<configuration::Error>,
+    ask::<earlier_build::Error>,
     ask::<fetch::Error>,
+    ask::<flow::audit::Error>,
+    ask::<flow::build::Error>,
+    ask::<flow::lock::Error>,
+    ask::<flow::measure::Error>,
+    ask::<flow::publish::Error>,
+    ask::<flow::rebuild::Error>,
+    ask::<flow::verify::Error>,
     ask::<fulcio::Error>,
     ask::<lock::Error>,
     ask::<locking::Error>,
     ask::<log::Error>,
-    ask::<Box<log::Error>>,
     ask::<log::directory::Error>,
     ask::<osv::Error>,
     ask::<outputs::Error>,
-    ask::<publish::Error>,
+    ask::<publication::Error>,
     ask::<recipe::Error>,
+    ask::<recipe_folder::Error>,
     ask::<signer::Error>,
-    ask::<store::Error>,
     ask::<std::io::Error>,
+    ask::<store::Error>,
 ];
 
 /// Says what failed, on standard error, and gives the exit code.

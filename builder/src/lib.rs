@@ -4,11 +4,13 @@ pub mod advice;
 pub mod amount;
 pub mod assemble;
 pub mod claim;
+pub mod flow;
 pub mod host;
 pub mod lock;
 pub mod pipeline;
 pub mod recipe;
 pub mod resolve;
+pub mod session;
 
 pub use proofmark_image as image;
 pub use proofmark_trust as trust;

@@ -3,6 +3,8 @@
 mod cli;
 mod cmd;
 mod failure;
+mod format;
+mod options;
 
 use std::process::ExitCode;
 

@@ -14,8 +14,8 @@ use proofmark::host::output;
 use proofmark::trust::evidence;
 use serde::de::DeserializeOwned;
 
-use crate::cli::Format;
 use crate::failure::{NO, hinted};
+use crate::format::Format;
 
 /// Judges what a machine says of itself: the log must lead to the registers of the quote, and every event must be the next
 /// that the reference values predict, none missing and none more. Says every reason against it.

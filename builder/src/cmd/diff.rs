@@ -9,13 +9,15 @@ use anyhow::Context;
 use proofmark::claim::difference::{self, Difference, Side};
 use proofmark::claim::file;
 use proofmark::claim::moved::{self, Moved};
+use proofmark::flow::measure;
 use proofmark::host::built::{self, Built, Files};
 use proofmark::host::output;
 use proofmark::recipe::{self, Profile};
+use proofmark::session::Session;
 use serde::Serialize;
 
-use crate::cli::{Format, Session};
 use crate::failure::{NO, hinted};
+use crate::format::Format;
 
 /// Says what differs between two images, two locks or two recipes: packages, then files, then what changed in them,
 /// then everything else, then which registers and events a boot has otherwise, and because of what. Text files of up to 256 KiB are compared line by line. Outputs of images are checked against
@@ -85,7 +87,7 @@ struct Answer<'a> {
 }
 
 /// Says it.
-pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
+pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::Result<ExitCode> {
     let (before, after) = (&arguments.before, &arguments.after);
     let kind = Kind::of(before)?;
     let other = Kind::of(after)?;
@@ -104,7 +106,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     };
     let moved = if kind == Kind::Image { moved(arguments, &difference)? } else { Vec::new() };
     let equal = difference.is_empty();
-    match session.format {
+    match format {
         Format::Text => output::print(&format!("{}{}", difference.to_text(), moved::to_text(&moved)))?,
         Format::Json => {
             let answer = Answer { kind, equal, difference: &difference, registers: &moved };
@@ -118,7 +120,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
 fn moved(arguments: &Arguments, difference: &Difference) -> anyhow::Result<Vec<Moved>> {
     let document = |folder: &Path| {
         let path = folder.join(file::VALUES);
-        path.is_file().then(|| super::measure::document(&path)).transpose()
+        path.is_file().then(|| measure::document(&path)).transpose()
     };
     Ok(match (document(&arguments.before)?, document(&arguments.after)?) {
         (Some(before), Some(after)) => moved::compare(&before, &after, difference),

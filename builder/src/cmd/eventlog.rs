@@ -12,8 +12,8 @@ use proofmark::claim::eventlog;
 use proofmark::host::output;
 use proofmark::trust::evidence;
 
-use crate::cli::Format;
 use crate::failure::NO;
+use crate::format::Format;
 
 /// Says what an event log tells: the registers that it leads to, each event, and whether its digest is that of its data,
 /// where a rule allows to say so. The log of a TD (/sys/firmware/acpi/tables/data/CCEL) or of a TPM

@@ -10,8 +10,8 @@ use proofmark::claim::export::{self, corim, rvps};
 use proofmark::claim::file;
 use proofmark::host::built::Built;
 use proofmark::host::files;
+use proofmark::session::Session;
 
-use crate::cli::Session;
 use crate::failure::hinted;
 
 /// Where a build writes the reference values.

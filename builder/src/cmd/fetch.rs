@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use proofmark::amount;
-use proofmark::host::fetch::Fetcher;
 use proofmark::host::output;
+use proofmark::host::recipe_folder::RecipeFolder;
 use proofmark::recipe::Profile;
+use proofmark::session::Session;
 
-use crate::cli::{Format, Session};
+use crate::format::Format;
 
 /// Which recipe.
 #[derive(Debug, clap::Args)]
@@ -19,13 +20,13 @@ pub struct Arguments {
 }
 
 /// Fetches.
-pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
-    let loaded = super::load(&arguments.recipe)?;
+pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::Result<ExitCode> {
+    let loaded = RecipeFolder::open(&arguments.recipe)?;
     let (_, lock) = loaded.lock()?;
     let blobs = lock.blobs(&Profile::ALL);
-    let fetcher = Fetcher::new(&session.store, &session.mirrors, session.network);
+    let fetcher = session.fetcher();
     let (files, bytes) = fetcher.ensure(&blobs, session.progress)?;
-    output::print(&match session.format {
+    output::print(&match format {
         Format::Json => {
             format!("{}\n", serde_json::json!({"files": blobs.len(), "fetched": files, "bytes": bytes}))
         }

@@ -4,20 +4,21 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use proofmark::host::recipe_folder::RecipeFolder;
 use proofmark::host::{chain, locking, output};
 use proofmark::lock::{Blob, Lock};
 use proofmark::recipe::Profile;
 use proofmark::resolve::chain as debian;
+use proofmark::session::Session;
 use proofmark::trust::attestation::Registry;
-use proofmark::trust::bundle::Sigstore;
 use proofmark::trust::debian::keys::Keyring;
 use rootfs::content::Sha256Digest;
 use rootfs::npm::integrity::Integrity;
 use serde::Serialize;
 
-use crate::cli::{Format, Session};
 use crate::failure;
+use crate::format::Format;
+use crate::options::registry::RegistryTrust;
 
 /// Checks the inputs of a lock again, from Debian's keys and npm's digests on: every signature of an archive, every index,
 /// every package in it, every tarball, and what registries attested. Takes files from the store, from vendored folders and,
@@ -29,34 +30,6 @@ pub struct Arguments {
     recipe: PathBuf,
     #[command(flatten)]
     registry: RegistryTrust,
-}
-
-/// Who is believed about npm packages.
-#[derive(Debug, clap::Args)]
-pub struct RegistryTrust {
-    /// Keys by which the npm registry signs that it published a package, as in Sigstore's TUF repository [default: npm's,
-    /// as built in].
-    #[arg(long, value_name = "FILE")]
-    npm_keys: Option<PathBuf>,
-    /// Keys of the logs and authorities that npm packages are attested with [default: Sigstore's public instance, as built
-    /// in].
-    #[arg(long, value_name = "FILE")]
-    npm_trusted_root: Option<PathBuf>,
-}
-
-impl RegistryTrust {
-    /// Reads the files that were named.
-    pub fn registry(&self) -> anyhow::Result<Registry> {
-        let trusted = |path: &PathBuf| format!("cannot trust {}", path.display());
-        let verifier = match &self.npm_trusted_root {
-            Some(path) => Sigstore::new(&super::verify::read(path)?).with_context(|| trusted(path))?,
-            None => Sigstore::public()?,
-        };
-        match &self.npm_keys {
-            Some(path) => Registry::new(&super::verify::read(path)?, verifier).with_context(|| trusted(path)),
-            None => Ok(Registry::npm(verifier)?),
-        }
-    }
 }
 
 /// What was checked, and what does not fit.
@@ -79,18 +52,18 @@ struct Findings {
 }
 
 /// Checks.
-pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
-    let loaded = super::load(&arguments.recipe)?;
+pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::Result<ExitCode> {
+    let loaded = RecipeFolder::open(&arguments.recipe)?;
     let (_, lock) = loaded.lock()?;
     let registry = arguments.registry.registry()?;
-    let fetcher = loaded.fetcher(session);
+    let fetcher = loaded.carrying(session.fetcher());
     fetcher.ensure(&lock.blobs(&Profile::ALL), session.progress)?;
     fetcher.ensure(&lock.blobs_to_carry(), session.progress)?;
     fetcher.ensure(&lock.blobs_of_indices(), session.progress)?;
     let mut findings = Findings::default();
     debian_part(&lock, session, &mut findings)?;
     npm_part(&lock, &registry, session, &mut findings)?;
-    match session.format {
+    match format {
         Format::Json => output::print(&format!("{}\n", serde_json::to_string_pretty(&findings)?))?,
         Format::Text => {
             let mut text = String::new();

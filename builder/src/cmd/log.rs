@@ -1,11 +1,9 @@
 //! `proofmark log`.
 
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context;
 use proofmark::host::log::directory::{Cosigners, Directory, MOST_ENTRIES, Unwitnessed, Writer};
@@ -13,15 +11,15 @@ use proofmark::host::log::medium::Disk;
 use proofmark::host::log::web::{PATIENCE, Server, Tiles};
 use proofmark::host::log::witness::{Asking, Own as Witness};
 use proofmark::host::log::{audit, monitor};
-use proofmark::host::{output, signer};
+use proofmark::host::{clock, output, small_file};
 use proofmark::trust::bundle::PublicKey;
 use proofmark::trust::envelope::Envelope;
-use proofmark::trust::transparency::note::{self, Note, VerifierKey};
-use proofmark::trust::transparency::policy::Policy;
+use proofmark::trust::transparency::note::{Note, VerifierKey};
 use proofmark::trust::transparency::tile::Source;
 
-use crate::cli::Format;
 use crate::failure::{NO, hinted};
+use crate::format::Format;
+use crate::options::tlog::{policy, signing_key};
 
 /// Makes, writes, serves and watches transparency logs. A log is a folder that any static web server can publish.
 #[derive(Debug, clap::Args)]
@@ -124,20 +122,6 @@ pub fn run(arguments: &Arguments, format: Format) -> anyhow::Result<ExitCode> {
         Verb::Witness(arguments) => witness(arguments),
         Verb::Monitor(arguments) => look(arguments, format),
     }
-}
-
-/// A log's or witness's signing key.
-pub fn signing_key(path: &Path) -> anyhow::Result<note::SigningKey> {
-    let text = signer::secret(path)?;
-    note::SigningKey::parse(&text).with_context(|| format!("cannot use {}", path.display()))
-}
-
-/// A policy of logs, and its text.
-pub fn policy(path: &Path) -> anyhow::Result<(Policy, String)> {
-    let text = String::from_utf8(super::verify::read(path)?)
-        .with_context(|| format!("{} is no text", path.display()))?;
-    let policy = Policy::parse(&text).with_context(|| format!("cannot use {}", path.display()))?;
-    Ok((policy, text))
 }
 
 fn init(arguments: &Init) -> anyhow::Result<ExitCode> {
@@ -244,7 +228,7 @@ fn witness(arguments: &WitnessArguments) -> anyhow::Result<ExitCode> {
     let listener = TcpListener::bind(arguments.listen)
         .with_context(|| format!("cannot listen at {}", arguments.listen))?;
     output::print(&format!("listening at http://{}\n", listener.local_addr()?))?;
-    own.serve(&listener, &super::now, &|remark| eprintln!("{remark}"))?;
+    own.serve(&listener, &clock::now, &|remark| eprintln!("{remark}"))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -256,7 +240,7 @@ fn envelopes(folder: &Path, own: &mut monitor::Own, depth: u32) -> anyhow::Resul
         if path.is_dir() && depth > 0 {
             envelopes(&path, own, depth - 1)?;
         } else if path.to_string_lossy().ends_with(".dsse.json") {
-            let bytes = super::verify::read(&path)?;
+            let bytes = small_file::read(&path)?;
             let envelope =
                 Envelope::parse(&bytes).with_context(|| format!("cannot use {}", path.display()))?;
             own.knows(envelope);
@@ -269,7 +253,7 @@ fn look(arguments: &Monitor, format: Format) -> anyhow::Result<ExitCode> {
     let (policy, _) = policy(&arguments.policy)?;
     let mut own = monitor::Own::default();
     for path in &arguments.key {
-        let text = String::from_utf8(super::verify::read(path)?)?;
+        let text = String::from_utf8(small_file::read(path)?)?;
         let key = PublicKey::from_pem(&text).with_context(|| format!("cannot use {}", path.display()))?;
         own.verifiers.insert(key.der().to_vec());
     }
@@ -302,14 +286,4 @@ fn look(arguments: &Monitor, format: Format) -> anyhow::Result<ExitCode> {
         }
     })?;
     Ok(if look.alarms.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
-}
-
-/// Environment that a signing command gets: that of this program.
-pub fn environment() -> BTreeMap<std::ffi::OsString, std::ffi::OsString> {
-    std::env::vars_os().collect()
-}
-
-/// How long a log may take for an answer.
-pub fn patience(seconds: Option<u64>) -> Duration {
-    seconds.map_or(PATIENCE, Duration::from_secs)
 }

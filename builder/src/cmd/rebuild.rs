@@ -5,15 +5,18 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use proofmark::claim::file;
-use proofmark::claim::manifest::Manifest;
 use proofmark::claim::provenance::statement::{BUILDER, Statement};
+use proofmark::flow::rebuild::Rebuilt;
+use proofmark::flow::{publish, rebuild};
 use proofmark::host::output;
+use proofmark::session::Session;
 use rootfs::content::Sha256Digest;
 use serde_json::json;
 
-use super::publish::{Logs, Signing, told, whole};
-use crate::cli::{Format, Session};
-use crate::failure::{NO, hinted};
+use crate::failure::NO;
+use crate::format::Format;
+use crate::options::signing::Signing;
+use crate::options::tlog::{Logs, told};
 
 /// Builds an image again from its recipe and lock, from fetched files only, and compares every output byte for byte. When
 /// all are equal and a key is given, it signs and logs a verification summary that says so. Exits with 4 when they are not.
@@ -38,61 +41,25 @@ pub struct Arguments {
     builder: String,
 }
 
-/// Names of outputs that differ, or that only one has.
-fn differences(theirs: &Manifest, ours: &Manifest) -> Vec<String> {
-    let names = theirs.outputs.keys().chain(ours.outputs.keys());
-    let mut differ: Vec<String> =
-        names.filter(|name| theirs.outputs.get(*name) != ours.outputs.get(*name)).cloned().collect();
-    differ.sort();
-    differ.dedup();
-    if differ.is_empty() && theirs.to_text() != ours.to_text() {
-        differ.push(file::MANIFEST.to_owned());
-    }
-    differ
-}
-
 /// Rebuilds.
-pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
-    let built = whole(&arguments.image)?;
+pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::Result<ExitCode> {
+    let built = publish::whole(&arguments.image)?;
     // A signer that cannot sign is better known before the work than after it.
     let who = arguments.signing.is_given().then(|| arguments.signing.who()).transpose()?;
     let usual = || Path::new("recipes").join(&built.manifest.name);
     let recipe = arguments.recipe.clone().unwrap_or_else(usual);
-    let loaded = super::load(&recipe)?;
-    let (text, _) = loaded.lock()?;
-    let lock = Sha256Digest::of(text.as_bytes()).to_string();
-    if lock != built.manifest.lock_sha256 {
-        return Err(hinted(
-            format!(
-                "{} was built from another lock: SHA-256 {}, found {lock}",
-                arguments.image.display(),
-                built.manifest.lock_sha256
-            ),
-            "check out the recipe and lock that the image was built from",
-        ));
-    }
-    if built.manifest.secure_boot.is_some() {
-        return Err(hinted(
-            "the image's UKI is signed for Secure Boot, with a key that only its builder has",
-            "compare the unsigned image: build it without --secure-boot-key",
-        ));
-    }
-    let scratch = tempfile::tempdir().context("no place to build")?;
-    let folder = scratch.path().join("image");
-    let profile = built.manifest.profile;
-    let again = super::build::make(&super::build::Arguments::again(&recipe, profile, &folder), session)?;
-    let differ = differences(&built.manifest, &again.manifest);
+    let Rebuilt { manifest, differ } = rebuild::rebuild(&arguments.image, &built.manifest, &recipe, session)?;
     if !differ.is_empty() {
         let text = format!("not reproduced: {} differ\n", differ.join(", "));
-        output::print(&match session.format {
+        output::print(&match format {
             Format::Text => text,
             Format::Json => format!("{}\n", json!({"reproduced": false, "differ": differ})),
         })?;
         return Ok(ExitCode::from(NO));
     }
     let Some(who) = who else {
-        output::print(&match session.format {
-            Format::Text => format!("reproduced: all {} outputs are equal\n", again.manifest.outputs.len()),
+        output::print(&match format {
+            Format::Text => format!("reproduced: all {} outputs are equal\n", manifest.outputs.len()),
             Format::Json => format!("{}\n", json!({"reproduced": true, "differ": []})),
         })?;
         return Ok(ExitCode::SUCCESS);
@@ -103,8 +70,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     let statement = Statement::reproduced(&built.manifest, &arguments.builder, &digest);
     let kind = format!("reproduced-{}", who.id()?.get(..8).unwrap_or_default());
     let published = arguments.logs.publisher(&arguments.image, &arguments.signing, &who, |publisher| {
-        Ok(vec![publisher.publish(&kind, &statement)?])
+        Ok(vec![publish::publish(publisher, &kind, &statement)?])
     })?;
-    told(&published, session.format)?;
+    told(&published, format)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -20,10 +20,11 @@ use proofmark::host::machine::{
 };
 use proofmark::host::progress::Progress;
 use proofmark::recipe::Profile;
+use proofmark::session::Session;
 use serde_json::json;
 
-use crate::cli::{Format, Session};
 use crate::failure::hinted;
+use crate::format::Format;
 
 /// How long a guest has to become ready when nothing else is said: minutes without KVM on a busy machine.
 const PATIENCE: u64 = 600;
@@ -114,7 +115,7 @@ enum Outcome {
 }
 
 /// Does it.
-pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
+pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::Result<ExitCode> {
     let image = Image::open(&arguments.image)?;
     if image.profile == Some(Profile::Release) && !arguments.credential.is_empty() {
         return Err(hinted(
@@ -161,9 +162,9 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&interrupted)).context("cannot catch signals")?;
     }
-    let sinks = sinks(arguments, session.format)?;
+    let sinks = sinks(arguments, format)?;
     let machine = Machine::start(&qemu, &request, &environment, sinks).map_err(advise)?;
-    let mut guest = Guest { machine, interrupted, session, accelerator: choice.accelerator };
+    let mut guest = Guest { machine, interrupted, session, format, accelerator: choice.accelerator };
     match url {
         Some(url) => guest.until_ready(arguments, &url),
         None => guest.until_the_end(arguments),
@@ -247,6 +248,7 @@ struct Guest<'a> {
     machine: Machine,
     interrupted: Arc<AtomicBool>,
     session: &'a Session,
+    format: Format,
     accelerator: Accelerator,
 }
 
@@ -273,7 +275,7 @@ impl Guest<'_> {
             outcome => return Err(self.failure(&format!("{}, before it was ready", told(&outcome)))),
         }
         self.session.progress.note(&format!("ready after {seconds:.1} s"));
-        match self.session.format {
+        match self.format {
             Format::Text => say(url)?,
             Format::Json => {
                 let document = json!({
@@ -305,7 +307,7 @@ impl Guest<'_> {
             return Err(self.failure(&told(&outcome)));
         }
         self.session.progress.note(&format!("the guest switched itself off after {seconds:.1} s"));
-        if self.session.format == Format::Json {
+        if self.format == Format::Json {
             let document = json!({
                 "ended": "powered-off",
                 "seconds": rounded(seconds),

@@ -10,10 +10,11 @@ use proofmark::claim::file;
 use proofmark::claim::scan::vex::{Document, Status};
 use proofmark::claim::scan::{self, Component, Database, Finding, Presence, Span, Verdict};
 use proofmark::host::built::Built;
-use proofmark::host::{files, osv, output};
+use proofmark::host::{clock, files, osv, output};
+use proofmark::session::Session;
 
-use crate::cli::{Format, Session};
 use crate::failure::{self, hinted};
+use crate::format::Format;
 
 /// Says which known vulnerabilities affect an image. Exits with 4 when one does and no VEX document says otherwise. What
 /// cannot be told counts as affected.
@@ -41,11 +42,11 @@ pub struct Arguments {
 
 /// The time, as RFC 3339 writes it.
 fn time() -> String {
-    scan::time(super::now())
+    scan::time(clock::now())
 }
 
 /// Scans.
-pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
+pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::Result<ExitCode> {
     let started = time();
     let built = Built::open(&arguments.image)?;
     let lock = built.lock(None)?;
@@ -82,7 +83,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     let known = Database { sha256: database.sha256.to_string(), modified: database.modified.clone() };
-    match session.format {
+    match format {
         Format::Json => {
             output::print(&scan::statement(&built.manifest, &components, &findings, &known, &span))?
         }

@@ -7,7 +7,7 @@ use proofmark::claim::explain;
 use proofmark::host::built::Built;
 use proofmark::host::output;
 
-use crate::cli::{Format, Session};
+use crate::format::Format;
 
 /// Says where the bytes of an image are: by package and by folder, largest first. Sizes of files are those before
 /// compression; a folder counts with everything below it.
@@ -25,10 +25,10 @@ pub struct Arguments {
 }
 
 /// Says it.
-pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
+pub fn run(arguments: &Arguments, format: Format) -> anyhow::Result<ExitCode> {
     let built = Built::open(&arguments.image)?;
     let sizes = explain::sizes(&built.contents, &built.manifest, arguments.depth);
-    match session.format {
+    match format {
         Format::Text => output::print(&sizes.to_text(arguments.top))?,
         Format::Json => {
             let sizes = sizes.top(arguments.top);

@@ -4,10 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use proofmark::host::output;
+use proofmark::flow::lock::{self, Request};
+use proofmark::host::recipe_folder::RecipeFolder;
+use proofmark::host::{clock, output};
 use proofmark::lock::Lock;
+use proofmark::session::Session;
 
-use crate::cli::{Format, Session};
+use crate::format::Format;
+use crate::options::registry::Provenance;
 
 /// Which recipe, and whether to write.
 #[derive(Debug, clap::Args)]
@@ -19,7 +23,7 @@ pub struct Arguments {
     #[arg(long)]
     write: bool,
     #[command(flatten)]
-    provenance: super::lock::Provenance,
+    provenance: Provenance,
 }
 
 /// One package that changes.
@@ -32,12 +36,19 @@ struct Change {
 }
 
 /// Shows the changes.
-pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
-    let loaded = super::load(&arguments.recipe)?;
+pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::Result<ExitCode> {
+    let loaded = RecipeFolder::open(&arguments.recipe)?;
     let previous = loaded.lock_if_any()?.map(|(_, lock)| lock);
-    let locked = super::lock::make(&loaded, previous.as_ref(), &arguments.provenance, session)?;
+    let request = Request {
+        recipes: &loaded.recipes,
+        previous: previous.as_ref(),
+        registry: &arguments.provenance.registry.registry()?,
+        accept_lost_provenance: &arguments.provenance.accept_lost_provenance,
+        now: clock::now(),
+    };
+    let locked = lock::lock(&request, session)?;
     let changes = changes(previous.as_ref(), &locked.lock);
-    match session.format {
+    match format {
         Format::Json => output::print(&format!("{}\n", serde_json::to_string_pretty(&changes)?))?,
         Format::Text if changes.is_empty() => output::print("no package changes\n")?,
         Format::Text => {

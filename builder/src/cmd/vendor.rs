@@ -7,9 +7,11 @@ use anyhow::Context;
 use proofmark::amount;
 use proofmark::host::files;
 use proofmark::host::output;
+use proofmark::host::recipe_folder::RecipeFolder;
 use proofmark::recipe::Profile;
+use proofmark::session::Session;
 
-use crate::cli::{Format, Session};
+use crate::format::Format;
 
 /// Which recipe, and where to.
 #[derive(Debug, clap::Args)]
@@ -22,12 +24,12 @@ pub struct Arguments {
 }
 
 /// Writes the folder.
-pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
-    let loaded = super::load(&arguments.recipe)?;
+pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::Result<ExitCode> {
+    let loaded = RecipeFolder::open(&arguments.recipe)?;
     let (text, lock) = loaded.lock()?;
     let mut blobs = lock.blobs(&Profile::ALL);
     // The signed releases and the indices too, for an auditor who resolves again. A mirror may have replaced them.
-    let fetcher = loaded.fetcher(session);
+    let fetcher = loaded.carrying(session.fetcher());
     fetcher.ensure(&blobs, session.progress)?;
     for blob in lock.blobs_to_carry().into_iter().chain(lock.blobs_of_indices()) {
         match fetcher.ensure(std::slice::from_ref(&blob), session.progress) {
@@ -48,7 +50,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     files::write(&copy, text.as_bytes()).with_context(|| format!("cannot write {}", copy.display()))?;
     let bytes = blobs.iter().map(|blob| blob.size).sum();
     stage.done(&amount::bytes(bytes));
-    output::print(&match session.format {
+    output::print(&match format {
         Format::Json => format!("{}\n", serde_json::json!({"files": blobs.len(), "bytes": bytes})),
         Format::Text => format!(
             "{} files, {} in {}; build from it with --vendor {} --offline\n",

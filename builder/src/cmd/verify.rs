@@ -1,29 +1,21 @@
 //! `proofmark verify`.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use ovmf_measure::digest::Algorithm;
-use ovmf_measure::reference::Reference;
-use proofmark::claim::file;
-use proofmark::claim::provenance::verdict::{self, Image, Recompute};
-use proofmark::claim::reference::{Files, Hashed, ORDERS};
-use proofmark::host::built::Built;
-use proofmark::host::fetch::{self, Network};
-use proofmark::host::output;
+use proofmark::flow::verify::{self, Answer};
+use proofmark::host::{clock, output, small_file};
+use proofmark::session::Session;
 use proofmark::trust::Verified;
 use proofmark::trust::bundle::{self, Artifact, Checked, PublicKey, Signer, Sigstore, Verify};
-use proofmark::trust::image_policy::Policy;
-use rootfs::content::Sha256Digest;
 use serde_json::json;
 
-use super::measure::{self, FirmwareFiles, Opened, hashed};
-use crate::cli::{Format, Session};
 use crate::failure::{NO, hinted};
+use crate::format::Format;
+use crate::options::firmware::FirmwareFiles;
 
 /// Largest artifact that is held in memory, as signatures of Ed25519 keys need it; larger ones are read once.
 const MOST_IN_MEMORY: u64 = 64 << 20;
@@ -83,78 +75,23 @@ pub fn run(
 ) -> anyhow::Result<ExitCode> {
     match (&arguments.what, &arguments.image, &arguments.policy) {
         (Some(What::Bundle(arguments)), ..) => bundle(arguments, format),
-        (None, Some(folder), Some(policy)) => {
-            let firmware = &arguments.firmware;
-            image(folder, policy, &FromImage { folder, firmware, session }, format)
-        }
+        (None, Some(folder), Some(policy)) => image(folder, policy, &arguments.firmware, session, format),
         _ => Err(hinted("what to verify is not said", "give OUT --policy FILE, or bundle --bundle FILE")),
     }
 }
 
-/// Computes the reference values of the image in a folder.
-struct FromImage<'a> {
-    folder: &'a Path,
-    firmware: &'a FirmwareFiles,
-    session: &'a dyn Fn() -> anyhow::Result<Session>,
-}
-
-impl FromImage<'_> {
-    fn values(&self, signed: &serde_json::Value) -> anyhow::Result<serde_json::Value> {
-        let signed: Reference =
-            serde_json::from_value(signed.clone()).context("the signed document is malformed")?;
-        // What is verified is what is here: nothing is fetched.
-        let session = Session { network: Network::Offline, ..(self.session)()? };
-        let place = measure::place(self.folder)?;
-        let machines = measure::machines(&signed)?;
-        let missing = |error: anyhow::Error| match error.downcast_ref::<fetch::Error>() {
-            Some(_) => error.context(
-                "the firmware is needed: name it by --firmware FILE, or bring it by `proofmark fetch`",
-            ),
-            None => error,
-        };
-        let firmware = || place.firmware(&machines, self.firmware, &session);
-        let document = |opened: &Opened, hashed: &Hashed<'_>| {
-            Ok(hashed.document(Files {
-                uki: Algorithm::Sha256.of(&opened.uki),
-                disk: place.disk_digest()?,
-                disk_bytes: opened.disk.bytes(),
-            })?)
-        };
-        let values = hashed(&place, &machines, &ORDERS, firmware, document).map_err(missing)?;
-        Ok(serde_json::to_value(values)?)
-    }
-}
-
-impl Recompute for FromImage<'_> {
-    fn recompute(&self, signed: &serde_json::Value) -> Result<serde_json::Value, String> {
-        self.values(signed).map_err(|error| format!("{error:#}"))
-    }
-}
-
-fn image(folder: &Path, path: &Path, values: &FromImage<'_>, format: Format) -> anyhow::Result<ExitCode> {
-    let text = String::from_utf8(read(path)?).with_context(|| format!("{} is no text", path.display()))?;
-    let beside = path.parent().unwrap_or(Path::new(""));
-    let policy = Policy::parse(&text, &|name| std::fs::read(beside.join(name)))
-        .with_context(|| format!("cannot use {}", path.display()))?;
-    let built = Built::open(folder)?;
-    let absent = match built.check_outputs() {
-        Ok(absent) => absent,
-        // A file that is not the one of the manifest is no failure of this program, but an answer.
-        Err(error) => return refused(&[proofmark::host::chain(&error)], format),
+fn image(
+    folder: &Path,
+    policy: &Path,
+    firmware: &FirmwareFiles,
+    session: &dyn Fn() -> anyhow::Result<Session>,
+    format: Format,
+) -> anyhow::Result<ExitCode> {
+    let session = || session().map_err(|error| format!("{error:#}"));
+    let verdict = match verify::verify(folder, policy, firmware.files(), &session, clock::now())? {
+        Answer::Judged(verdict) => verdict,
+        Answer::Changed(reason) => return refused(&[reason], format),
     };
-    let cannot = || format!("cannot read {}", folder.display());
-    let manifest = std::fs::read(folder.join(file::MANIFEST)).with_context(cannot)?;
-    let mut bundles = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).with_context(cannot)? {
-        let path = entry.with_context(cannot)?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        if name.ends_with(".sigstore.json") {
-            bundles.insert(name, read(&path)?);
-        }
-    }
-    let image =
-        Image { manifest: &built.manifest, manifest_sha256: Sha256Digest::of(&manifest).to_string(), absent };
-    let verdict = verdict::judge(&policy, &image, &bundles, values, super::now());
     if format == Format::Json {
         output::print(&format!("{}\n", serde_json::to_string_pretty(&verdict)?))?;
         return Ok(if verdict.holds() { ExitCode::SUCCESS } else { ExitCode::from(NO) });
@@ -187,29 +124,16 @@ fn refused(reasons: &[String], format: Format) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(NO))
 }
 
-/// Reads a file that must be small.
-pub fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut bytes = Vec::new();
-    let most = bundle::MOST_BYTES as u64;
-    file.take(most + 1).read_to_end(&mut bytes).with_context(|| format!("cannot read {}", path.display()))?;
-    if bytes.len() as u64 > most {
-        anyhow::bail!("{} is longer than {most} bytes", path.display());
-    }
-    Ok(bytes)
-}
-
 fn bundle(arguments: &BundleArguments, format: Format) -> anyhow::Result<ExitCode> {
     let verifier = match &arguments.trusted_root {
-        Some(path) => {
-            Sigstore::new(&read(path)?).with_context(|| format!("cannot trust {}", path.display()))?
-        }
+        Some(path) => Sigstore::new(&small_file::read(path)?)
+            .with_context(|| format!("cannot trust {}", path.display()))?,
         None => Sigstore::public()?,
     };
     let signer = match (&arguments.key, &arguments.identity, &arguments.issuer) {
         (Some(path), None, None) => {
-            let text =
-                String::from_utf8(read(path)?).with_context(|| format!("{} is no text", path.display()))?;
+            let text = String::from_utf8(small_file::read(path)?)
+                .with_context(|| format!("{} is no text", path.display()))?;
             let key = PublicKey::from_pem(&text).with_context(|| format!("cannot use {}", path.display()))?;
             Signer::Key(key)
         }
@@ -221,7 +145,7 @@ fn bundle(arguments: &BundleArguments, format: Format) -> anyhow::Result<ExitCod
             ));
         }
     };
-    let document = read(&arguments.bundle)?;
+    let document = small_file::read(&arguments.bundle)?;
     let verdict = match arguments.artifact.strip_prefix("sha256:") {
         Some(text) => {
             let mut digest = [0; 32];

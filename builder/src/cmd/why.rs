@@ -7,8 +7,8 @@ use proofmark::claim::explain;
 use proofmark::host::built::Built;
 use proofmark::host::output;
 
-use crate::cli::{Format, Session};
 use crate::failure::hinted;
+use crate::format::Format;
 
 /// Says what is known of a path of an image: which package, recipe line or fix-up brought it, and why that package is
 /// there. Links to folders on the way are followed, a link itself says where it leads. Exits with 1 when nothing is
@@ -27,12 +27,12 @@ pub struct Arguments {
 }
 
 /// Says it.
-pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode> {
+pub fn run(arguments: &Arguments, format: Format) -> anyhow::Result<ExitCode> {
     let built = Built::open(&arguments.image)?;
     let lock = built.lock(arguments.lock.as_deref())?;
     let told = explain::why(&built.contents, lock.as_ref(), &arguments.path)
         .map_err(|absence| hinted(absence.message(), absence.hint()))?;
-    match session.format {
+    match format {
         Format::Text => output::print(&told.to_text())?,
         Format::Json => output::print(&format!("{}\n", serde_json::to_string_pretty(&told)?))?,
     }

@@ -14,12 +14,15 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, FileType};
-use std::io;
+use std::fs::{self, File, FileType};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+use rootfs::content::Sha256Digest;
+
 use super::files::NewFolder;
-use super::publish;
+use super::publication;
 use crate::advice::{Advice, Advised};
 use crate::claim::file;
 use crate::claim::manifest::{self, Manifest};
@@ -152,6 +155,24 @@ fn manifest_of(target: &Path) -> Option<(Vec<u8>, BTreeSet<OsString>)> {
     Some((bytes, names))
 }
 
+/// A file of the image's folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Its name.
+    pub name: &'static str,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its digest.
+    pub sha256: Sha256Digest,
+}
+
+impl Written {
+    /// A file of these bytes.
+    pub fn of(name: &'static str, bytes: &[u8]) -> Self {
+        Written { name, size: bytes.len() as u64, sha256: Sha256Digest::of(bytes) }
+    }
+}
+
 /// The outputs' folder while it is being written.
 #[derive(Debug)]
 pub struct Outputs {
@@ -175,6 +196,23 @@ impl Outputs {
         self.new.path()
     }
 
+    /// Writes files into it, and waits until all are on the disk: all are given to the file system before the first is
+    /// waited for.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write(&self, files: &[(&'static str, &[u8])]) -> io::Result<Vec<Written>> {
+        let write = |&(name, bytes): &(&'static str, &[u8])| {
+            let mut file = File::create_new(self.path().join(name))?;
+            file.write_all(bytes)?;
+            Ok((file, Written::of(name, bytes)))
+        };
+        let all: Vec<(File, Written)> =
+            files.par_iter().with_max_len(1).map(write).collect::<io::Result<_>>()?;
+        all.iter().try_for_each(|(file, _)| file.sync_all())?;
+        Ok(all.into_iter().map(|(_, written)| written).collect())
+    }
+
     /// Puts the folder under its name, in one step. Files in it are expected to be synced.
     ///
     /// # Errors
@@ -186,7 +224,7 @@ impl Outputs {
         let found = Found::of(&target)?;
         let manifest = fs::read(new.path().join(file::MANIFEST)).map_err(unwritable)?;
         if found.manifest != manifest
-            && let Some(signed) = found.others.iter().find(|name| publish::is_published(name))
+            && let Some(signed) = found.others.iter().find(|name| publication::is_published(name))
         {
             return Err(Error::Signed { path: target.join(signed) });
         }
@@ -310,7 +348,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let target = root.path().join("out");
         build(&target, "1").unwrap();
-        for name in ["provenance.dsse.json", "provenance.sigstore.json", publish::JOURNAL] {
+        for name in ["provenance.dsse.json", "provenance.sigstore.json", publication::JOURNAL] {
             fs::write(target.join(name), "signed").unwrap();
         }
         fs::remove_file(target.join(file::DISK)).unwrap();

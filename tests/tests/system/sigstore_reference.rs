@@ -24,9 +24,10 @@ use std::process::{Command, Output};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use proofmark::claim::provenance::statement::Statement;
+use proofmark::flow::publish::publish;
 use proofmark::host::log::directory::{Unwitnessed, Writer};
 use proofmark::host::log::{self, Folder, TransparencyLog};
-use proofmark::host::publish::{Keyless, Publisher, Token, Who};
+use proofmark::host::publication::{Keyless, Publisher, Token, Who};
 use proofmark::host::signer::Signer;
 use proofmark::trust::envelope::SigningKey;
 use proofmark::trust::transparency::note::{self, Role};
@@ -168,7 +169,7 @@ impl Published {
         let statement = Statement::parse(statement.to_string().as_bytes()).unwrap();
         let mut publisher =
             Publisher { folder, who, logs: vec![log], stamps, authorities, policy, policy_text };
-        publisher.publish("provenance", &statement).unwrap();
+        publish(&mut publisher, "provenance", &statement).unwrap();
     }
 
     fn path(&self, name: &str) -> PathBuf {

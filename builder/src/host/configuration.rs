@@ -1,53 +1,120 @@
 //! Lets an application check its own configuration, with the pinned Node.js, before an image holds it.
 
 use std::collections::BTreeMap;
+use std::error::Error as Any;
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
-use proofmark::host::tool;
-use proofmark::lock::{Lock, NpmRole, Validated};
-use proofmark::recipe::Recipe;
-use proofmark::recipe::document::{NpmApplication, Validate};
 use rootfs::content::Sha256Digest;
-use rootfs::path::TreePath;
-use rootfs::tree::{Kind, Tree};
+use rootfs::path::{self, TreePath};
+use rootfs::tree::{self, Kind, Tree};
 
-use crate::cli::Session;
-use crate::failure;
+use super::progress::Progress;
+use super::store::Store;
+use super::tool;
+use crate::advice::{Advice, Advised};
+use crate::lock::{Lock, NpmRole, Validated};
+use crate::recipe::Recipe;
+use crate::recipe::document::{NpmApplication, Validate};
 
 /// How long a check may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Why a configuration is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A path of the recipe is none of an image.
+    #[error(transparent)]
+    Path(#[from] path::Error),
+    /// The configuration is not in the image.
+    #[error("{application} names a configuration that is not in the image: {config}")]
+    Absent {
+        /// The application.
+        application: String,
+        /// The configuration.
+        config: String,
+        /// Why.
+        source: tree::Error,
+    },
+    /// The recipe has no Node.js.
+    #[error("no [node]")]
+    NoNode,
+    /// There is no place to try it.
+    #[error(transparent)]
+    Scratch(#[from] io::Error),
+    /// What the check needs cannot be unpacked.
+    #[error("cannot unpack {part}")]
+    Unpack {
+        /// Which part of the image.
+        part: String,
+        /// Why.
+        source: Box<dyn Any + Send + Sync>,
+    },
+    /// The application refuses it.
+    #[error("{application} refuses the configuration {config}: {why}")]
+    Refused {
+        /// The application.
+        application: String,
+        /// The configuration.
+        config: String,
+        /// What the application says.
+        why: String,
+    },
+}
+
+impl Advised for Error {
+    fn advice(&self) -> Option<Advice> {
+        match self {
+            Error::Refused { .. } => Some(Advice::failed("mend the file that the recipe puts there")),
+            Error::Scratch(inner) => inner.advice(),
+            _ => None,
+        }
+    }
+}
+
 /// Checks the configuration of every application that says how. A check that passed is not repeated for the same
 /// application, Node.js and configuration: the lock says so, or the store, for one that changed since.
-pub fn configurations(recipe: &Recipe, lock: &Lock, tree: &Tree, session: &Session) -> anyhow::Result<()> {
+///
+/// # Errors
+/// [`Error`].
+pub fn check_all(
+    recipe: &Recipe,
+    lock: &Lock,
+    tree: &Tree,
+    store: &Store,
+    progress: Progress,
+) -> Result<(), Error> {
     for application in &recipe.npm {
         let Some(validate) = &application.validate else { continue };
         let key = key(application, validate, lock, tree)?;
         let known = lock.validated.iter().any(|known| known.key == key.to_string());
-        if known || session.store.derived("validated", &key).is_some() {
+        if known || store.derived("validated", &key).is_some() {
             continue;
         }
-        let stage = session.progress.stage(&format!("check {}", validate.config), 0);
+        let stage = progress.stage(&format!("check {}", validate.config), 0);
         check(recipe, application, validate, tree)?;
-        session.store.keep_derived("validated", &key, b"");
+        store.keep_derived("validated", &key, b"");
         stage.done("accepted by the application");
     }
     Ok(())
 }
 
 /// Lets every application check its configuration, and gives what they accepted, for the lock.
+///
+/// # Errors
+/// [`Error`].
 pub fn accepted(
     recipe: &Recipe,
     lock: &Lock,
     tree: &Tree,
-    session: &Session,
-) -> anyhow::Result<Vec<Validated>> {
-    configurations(recipe, lock, tree, session)?;
+    store: &Store,
+    progress: Progress,
+) -> Result<Vec<Validated>, Error> {
+    check_all(recipe, lock, tree, store, progress)?;
     recipe
         .npm
         .iter()
@@ -60,14 +127,19 @@ pub fn accepted(
 }
 
 /// What a check depends on.
+///
+/// # Errors
+/// [`Error::Path`], [`Error::Absent`].
 pub fn key(
     application: &NpmApplication,
     validate: &Validate,
     lock: &Lock,
     tree: &Tree,
-) -> anyhow::Result<Sha256Digest> {
-    let config = tree.content(&TreePath::new(&validate.config)?).with_context(|| {
-        format!("{} names a configuration that is not in the image: {}", application.name, validate.config)
+) -> Result<Sha256Digest, Error> {
+    let config = tree.content(&TreePath::new(&validate.config)?).map_err(|source| Error::Absent {
+        application: application.name.clone(),
+        config: validate.config.clone(),
+        source,
     })?;
     let mut text = format!("validated/1\n{}\n{application:?}\n", config.sha256());
     for npm in &lock.npm {
@@ -85,12 +157,13 @@ fn check(
     application: &NpmApplication,
     validate: &Validate,
     tree: &Tree,
-) -> anyhow::Result<()> {
-    let node = recipe.node.as_ref().context("no [node]")?;
+) -> Result<(), Error> {
+    let node = recipe.node.as_ref().ok_or(Error::NoNode)?;
     let folder = tempfile::Builder::new().prefix("proofmark-check-").tempdir()?;
     let root = folder.path();
     for part in [node.target.as_str(), &application.target, &validate.config] {
-        copy(tree, &TreePath::new(part)?, root).with_context(|| format!("cannot unpack {part}"))?;
+        copy(tree, &TreePath::new(part)?, root)
+            .map_err(|source| Error::Unpack { part: part.to_owned(), source })?;
     }
     let home = root.join("home");
     fs::create_dir_all(&home)?;
@@ -111,16 +184,16 @@ fn check(
         folder: home,
         limit: PATIENCE,
     };
-    tool::run(&run).map_err(|error| {
-        let why = proofmark::host::chain(&error);
-        let message = format!("{} refuses the configuration {}: {why}", application.name, validate.config);
-        failure::hinted(message, "mend the file that the recipe puts there")
+    tool::run(&run).map_err(|error| Error::Refused {
+        application: application.name.clone(),
+        config: validate.config.clone(),
+        why: super::chain(&error),
     })?;
     Ok(())
 }
 
 /// Writes what lies at and below `path` under `root`.
-fn copy(tree: &Tree, path: &TreePath, root: &Path) -> anyhow::Result<()> {
+fn copy(tree: &Tree, path: &TreePath, root: &Path) -> Result<(), Box<dyn Any + Send + Sync>> {
     let own = tree.get(path).map(|node| (path, node));
     for (path, node) in own.into_iter().chain(tree.below(path)) {
         let target = root.join(path.as_str());

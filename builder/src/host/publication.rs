@@ -1,4 +1,4 @@
-//! Yields signed and logged statements beside an image, one step after the other, each of which is taken once.
+//! Yields signed and logged statements beside an image, step by step, each of which is taken once.
 //!
 //! # Shape
 //! ```text
@@ -15,7 +15,7 @@
 //! logged once, and a log that says "I have it" is asked for its proof.
 //!
 //! # Not here
-//! What is stated: `claim::provenance::statement`.
+//! The order of the steps: `flow::publish`. What is stated: `claim::provenance::statement`.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -157,19 +157,6 @@ struct Step {
     proof: String,
 }
 
-/// What came of a publication.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Published {
-    /// The statement's kind, which the files are named by.
-    pub kind: String,
-    /// SHA-256 of the payload.
-    pub payload: String,
-    /// Place of the entry by log.
-    pub logs: BTreeMap<String, u64>,
-    /// Logs that were asked this time; the others were done before.
-    pub asked: Vec<String>,
-}
-
 /// Who signs.
 #[derive(Debug)]
 pub enum Who {
@@ -234,10 +221,54 @@ impl Who {
 }
 
 /// A signed payload, and by whose key.
-struct Signed {
+#[derive(Debug)]
+pub struct Signed {
     envelope: Envelope,
     public: VerifyingKey,
-    certificate: Option<Certificate>,
+    verifier: Verifier,
+}
+
+impl Signed {
+    fn new(
+        envelope: Envelope,
+        public: VerifyingKey,
+        certificate: Option<&Certificate>,
+    ) -> Result<Self, Error> {
+        let verifier = match certificate {
+            Some(certificate) => Verifier::Certificate(certificate.der().to_vec()),
+            None => Verifier::Key(public.der()?),
+        };
+        Ok(Signed { envelope, public, verifier })
+    }
+}
+
+/// How far the publication of a statement is.
+#[derive(Debug)]
+pub struct Progress {
+    kind: String,
+    journal: Journal,
+}
+
+impl Progress {
+    fn done(&mut self) -> &mut Done {
+        self.journal.done.entry(self.kind.clone()).or_default()
+    }
+}
+
+/// The entries of a statement in logs.
+#[derive(Debug, Default)]
+pub struct Entries {
+    /// The place of each by log.
+    pub logs: BTreeMap<String, u64>,
+    entries: Vec<Value>,
+    proofs: Vec<String>,
+}
+
+/// A bundle, and the trust root of its logs and authorities.
+#[derive(Debug)]
+pub struct Bundle {
+    text: String,
+    root: String,
 }
 
 /// Publishes beside an image.
@@ -290,7 +321,10 @@ impl Publisher<'_> {
     }
 
     /// The envelope of a payload: the one that was signed before, when it is by this signer.
-    fn envelope(&self, kind: &str, payload: Vec<u8>) -> Result<Signed, Error> {
+    ///
+    /// # Errors
+    /// [`Error`] when it cannot be signed or kept.
+    pub fn envelope(&self, kind: &str, payload: Vec<u8>) -> Result<Signed, Error> {
         let (name, certified) = (format!("{kind}.dsse.json"), format!("{kind}.crt"));
         let before = self.read(&name)?.and_then(|bytes| Envelope::parse(&bytes).ok());
         let known = match self.who {
@@ -309,7 +343,7 @@ impl Publisher<'_> {
             && envelope.payload == payload
             && envelope.verify(&public).is_ok()
         {
-            return Ok(Signed { envelope, public, certificate });
+            return Signed::new(envelope, public, certificate.as_ref());
         }
         let (signer, certificate) = self.who.signer()?;
         let envelope = signer.envelope(IN_TOTO, payload)?;
@@ -317,104 +351,136 @@ impl Publisher<'_> {
             self.write(&certified, certificate.pem().as_bytes())?;
         }
         self.write(&name, &envelope.to_bytes())?;
-        Ok(Signed { envelope, public: signer.public(), certificate: certificate.cloned() })
+        Signed::new(envelope, signer.public(), certificate)
     }
 
-    /// Signs and logs a statement, as far as that was not done before, and writes the files.
+    /// What was done of a statement before, when it is the same envelope by the same signer.
     ///
     /// # Errors
-    /// [`Error`]; then what was done is in the journal, and the next call goes on from there.
-    pub fn publish(&mut self, kind: &str, statement: &Statement) -> Result<Published, Error> {
-        let payload = statement.to_payload();
-        let digest = hex::encode(Sha256::digest(&payload));
-        let Signed { envelope, public, certificate } = self.envelope(kind, payload)?;
-        let verifier = match &certificate {
-            Some(certificate) => Verifier::Certificate(certificate.der().to_vec()),
-            None => Verifier::Key(public.der()?),
-        };
+    /// [`Error::Io`], [`Error::Journal`].
+    pub fn done(&self, kind: &str, signed: &Signed) -> Result<Progress, Error> {
         let mut journal = self.journal()?;
         journal.form = FORM.to_owned();
-        let (Verifier::Key(who) | Verifier::Certificate(who)) = &verifier;
-        let signed = Sha256::new().chain_update(envelope.to_bytes()).chain_update(who).finalize();
-        let signed = hex::encode(signed);
+        let (Verifier::Key(who) | Verifier::Certificate(who)) = &signed.verifier;
+        let digest = Sha256::new().chain_update(signed.envelope.to_bytes()).chain_update(who).finalize();
+        let digest = hex::encode(digest);
         let done = journal.done.entry(kind.to_owned()).or_default();
-        if done.envelope != signed {
-            *done = Done { envelope: signed, stamp: None, logs: BTreeMap::new() };
+        if done.envelope != digest {
+            *done = Done { envelope: digest, stamp: None, logs: BTreeMap::new() };
         }
-        if let (Some(address), None) = (self.stamps, &done.stamp) {
-            let stamp = stamp::stamp(address, &envelope.signature, PATIENCE)
+        Ok(Progress { kind: kind.to_owned(), journal })
+    }
+
+    /// Has the time stamped on the signature, where an authority is named and has not done so.
+    ///
+    /// # Errors
+    /// [`Error::Log`], [`Error::Io`].
+    pub fn stamp(&self, progress: &mut Progress, signed: &Signed) -> Result<(), Error> {
+        if let (Some(address), None) = (self.stamps, &progress.done().stamp) {
+            let stamp = stamp::stamp(address, &signed.envelope.signature, PATIENCE)
                 .map_err(|source| Error::Log { log: address.to_owned(), source: Box::new(source) })?;
-            done.stamp = Some(hex::encode(stamp));
-            self.keep(&journal)?;
+            progress.done().stamp = Some(hex::encode(stamp));
+            self.keep(&progress.journal)?;
         }
+        Ok(())
+    }
+
+    /// Submits the envelope to each log that does not have it, and gives the logs that were asked.
+    ///
+    /// # Errors
+    /// [`Error::Log`], [`Error::Io`].
+    pub fn log(&mut self, progress: &mut Progress, signed: &Signed) -> Result<Vec<String>, Error> {
         let mut asked = Vec::new();
         for at in 0..self.logs.len() {
             let Some(log) = self.logs.get_mut(at) else { continue };
             let name = log.name().to_owned();
-            let known = journal.done.get(kind).is_some_and(|done| done.logs.contains_key(&name));
-            if known {
+            if progress.done().logs.contains_key(&name) {
                 continue;
             }
             let recorded = log
-                .submit(Submission { envelope: &envelope, verifier: &verifier })
+                .submit(Submission { envelope: &signed.envelope, verifier: &signed.verifier })
                 .map_err(|source| Error::Log { log: name.clone(), source: Box::new(source) })?;
             let step = Step {
                 entry: recorded.entry,
                 body: hex::encode(&recorded.body),
                 proof: recorded.proof.to_string(),
             };
-            if let Some(done) = journal.done.get_mut(kind) {
-                done.logs.insert(name.clone(), step);
-            }
-            self.keep(&journal)?;
+            progress.done().logs.insert(name.clone(), step);
+            self.keep(&progress.journal)?;
             asked.push(name);
         }
-        let mut logs = BTreeMap::new();
-        let (mut entries, mut proofs) = (Vec::new(), Vec::new());
+        Ok(asked)
+    }
+
+    /// The entries that the journal has, each checked again.
+    ///
+    /// # Errors
+    /// [`Error::Stale`].
+    pub fn entries(&self, progress: &mut Progress) -> Result<Entries, Error> {
+        let mut all = Entries::default();
         for log in &self.logs {
             let name = log.name().to_owned();
-            let step = journal.done.get(kind).and_then(|done| done.logs.get(&name));
-            let Some(step) = step else { continue };
+            let Some(step) = progress.done().logs.get(&name) else { continue };
             let stale = |source| Error::Stale { log: name.clone(), source };
             let body = hex::decode(&step.body).unwrap_or_default();
             let proof = Proof::parse(step.proof.as_bytes()).map_err(stale)?;
             proof.verify(&body, self.policy).map_err(stale)?;
-            logs.insert(name.clone(), proof.index);
-            entries.push(step.entry.clone());
-            proofs.push(step.proof.clone());
+            all.logs.insert(name.clone(), proof.index);
+            all.entries.push(step.entry.clone());
+            all.proofs.push(step.proof.clone());
         }
+        Ok(all)
+    }
+
+    /// The bundle of an envelope, its entries and its stamp, and the trust root that it is judged by.
+    pub fn bundle(&self, progress: &mut Progress, signed: &Signed, entries: &Entries) -> Bundle {
         let keys: Vec<Value> =
             self.policy.logs().iter().map(|log| log_in_root(&log.key, log.url.as_deref())).collect();
         let mut root = trust_root(&keys);
         if let Some(authorities) = self.authorities {
             add_authorities(&mut root, authorities);
         }
-        let root = root.to_string();
-        let stamp = journal.done.get(kind).and_then(|done| done.stamp.as_deref());
+        let stamp = progress.done().stamp.as_deref();
         let stamps: Vec<Vec<u8>> = stamp.and_then(|stamp| hex::decode(stamp).ok()).into_iter().collect();
-        let text = envelope.bundle(&verifier, &entries, &stamps);
-        self.holds(kind, statement, &text, &root, &verifier)?;
-        for (number, proof) in (1..).zip(&proofs) {
+        Bundle {
+            text: signed.envelope.bundle(&signed.verifier, &entries.entries, &stamps),
+            root: root.to_string(),
+        }
+    }
+
+    /// Writes a statement's files; the bundle last.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Key`].
+    pub fn finish(
+        &self,
+        kind: &str,
+        signed: &Signed,
+        entries: &Entries,
+        bundle: &Bundle,
+    ) -> Result<(), Error> {
+        for (number, proof) in (1..).zip(&entries.proofs) {
             let number = if number == 1 { String::new() } else { format!(".{number}") };
             self.write(&format!("{kind}{number}.tlog-proof"), proof.as_bytes())?;
         }
-        self.write(TRUST_ROOT, format!("{root}\n").as_bytes())?;
+        self.write(TRUST_ROOT, format!("{}\n", bundle.root).as_bytes())?;
         self.write(LOG_POLICY, self.policy_text.as_bytes())?;
         if !matches!(self.who, Who::Keyless(_)) {
-            self.write(SIGNER, public.pem()?.as_bytes())?;
+            self.write(SIGNER, signed.public.pem()?.as_bytes())?;
         }
-        self.write(&format!("{kind}.sigstore.json"), text.as_bytes())?;
-        Ok(Published { kind: kind.to_owned(), payload: digest, logs, asked })
+        self.write(&format!("{kind}.sigstore.json"), bundle.text.as_bytes())
     }
 
     /// Judges a bundle as a verifier will, before anybody sees it.
-    fn holds(
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn holds(
         &self,
         kind: &str,
         statement: &Statement,
-        bundle: &str,
-        root: &str,
-        signer: &Verifier,
+        signed: &Signed,
+        bundle: &Bundle,
     ) -> Result<(), Error> {
         let refused = |source| Error::Refused { kind: kind.to_owned(), source };
         let mut digest = [0; 32];
@@ -425,213 +491,12 @@ impl Publisher<'_> {
                 reason: "the statement has no subject".to_owned(),
             }));
         }
-        let signer = match signer {
+        let signer = match &signed.verifier {
             Verifier::Key(der) => PublicKey::from_der(der).map(bundle::Signer::Key),
             Verifier::Certificate(der) => Certificate::from_der(der).signer(),
         };
         let signer = signer.map_err(refused)?;
-        let verifier = Sigstore::new(root.as_bytes()).map_err(refused)?;
-        verifier.verify(bundle.as_bytes(), Artifact::Sha256(digest), &signer).map(drop).map_err(refused)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-    use std::rc::Rc;
-
-    use super::super::log::directory::{Unwitnessed, Writer};
-    use super::super::log::{Folder, Recorded};
-    use super::*;
-    use crate::claim::provenance::statement::SUMMARY;
-    use crate::trust::envelope::SigningKey;
-    use crate::trust::transparency::merkle::Hash;
-    use crate::trust::transparency::note::{self, Note, Role};
-
-    fn log_key(number: u8) -> note::SigningKey {
-        note::SigningKey::new(&format!("log.example/{number}"), Role::Log, &[number; 32]).unwrap()
-    }
-
-    fn statement(disk: &str) -> Statement {
-        let text = serde_json::json!({
-            "_type": "https://in-toto.io/Statement/v1",
-            "predicateType": SUMMARY,
-            "predicate": {},
-            "subject": [{"name": "disk.raw", "digest": {"sha256": disk.repeat(64)}}],
-        });
-        Statement::parse(text.to_string().as_bytes()).unwrap()
-    }
-
-    /// A log that fails so many times before it does its work, or after it.
-    struct Shaky<'a> {
-        log: Folder<'a, Unwitnessed>,
-        before: Rc<Cell<u32>>,
-        after: Rc<Cell<u32>>,
-    }
-
-    fn failure() -> log::Error {
-        log::Error::Status { url: "https://log.example".to_owned(), status: 503, message: String::new() }
-    }
-
-    impl TransparencyLog for Shaky<'_> {
-        fn name(&self) -> &str {
-            self.log.name()
-        }
-
-        fn submit(&mut self, submission: Submission<'_>) -> Result<Recorded, log::Error> {
-            if self.before.get() > 0 {
-                self.before.set(self.before.get() - 1);
-                return Err(failure());
-            }
-            let recorded = self.log.submit(submission);
-            if self.after.get() > 0 {
-                self.after.set(self.after.get() - 1);
-                return Err(failure());
-            }
-            recorded
-        }
-
-        fn checkpoint(&self) -> Result<Note, log::Error> {
-            self.log.checkpoint()
-        }
-
-        fn consistency(&self, old: u64, new: u64) -> Result<Vec<Hash>, log::Error> {
-            self.log.consistency(old, new)
-        }
-    }
-
-    struct Lab {
-        root: tempfile::TempDir,
-        who: Who,
-        policy: Policy,
-        text: String,
-        before: Rc<Cell<u32>>,
-        after: Rc<Cell<u32>>,
-    }
-
-    fn lab() -> Lab {
-        let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir(root.path().join("out")).unwrap();
-        for number in [1, 2] {
-            drop(Writer::init(&root.path().join(format!("log{number}")), log_key(number)).unwrap());
-        }
-        let text = format!("log {}\nlog {}\nquorum none\n", log_key(1).public(), log_key(2).public());
-        Lab {
-            root,
-            who: Who::Key(Signer::Key(SigningKey::from_seed(&[4; 32]).unwrap())),
-            policy: Policy::parse(&text).unwrap(),
-            text,
-            before: Rc::default(),
-            after: Rc::default(),
-        }
-    }
-
-    impl Lab {
-        fn publish(&self, statement: &Statement) -> Result<Published, Error> {
-            let folder = self.root.path().join("out");
-            let logs = [1, 2].map(|number| {
-                let place = self.root.path().join(format!("log{number}"));
-                let writer = Writer::open(&place, log_key(number)).unwrap();
-                let log = Folder { writer, cosigners: Unwitnessed, policy: &self.policy };
-                let (before, after) = match number {
-                    1 => (Rc::default(), Rc::default()),
-                    _ => (Rc::clone(&self.before), Rc::clone(&self.after)),
-                };
-                Box::new(Shaky { log, before, after }) as Box<dyn TransparencyLog>
-            });
-            let mut publisher = Publisher {
-                folder: &folder,
-                who: &self.who,
-                logs: logs.into(),
-                stamps: None,
-                authorities: None,
-                policy: &self.policy,
-                policy_text: &self.text,
-            };
-            publisher.publish("provenance", statement)
-        }
-
-        fn files(&self) -> BTreeMap<String, Vec<u8>> {
-            std::fs::read_dir(self.root.path().join("out"))
-                .unwrap()
-                .map(|entry| {
-                    let entry = entry.unwrap();
-                    (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())
-                })
-                .collect()
-        }
-
-        fn sizes(&self) -> [u64; 2] {
-            [1, 2].map(|number| {
-                let place = self.root.path().join(format!("log{number}"));
-                Writer::open(&place, log_key(number)).unwrap().state().size()
-            })
-        }
-    }
-
-    #[test]
-    fn a_statement_is_published_once_whatever_is_repeated() {
-        let lab = lab();
-        let first = lab.publish(&statement("1")).unwrap();
-        assert_eq!(first.asked.len(), 2);
-        let files = lab.files();
-        let names: Vec<_> = files.keys().map(String::as_str).collect();
-        assert_eq!(
-            names,
-            [
-                "provenance.2.tlog-proof",
-                "provenance.dsse.json",
-                "provenance.sigstore.json",
-                "provenance.tlog-proof",
-                "publish.json",
-                "signer.pub",
-                "tlog-policy",
-                "trusted_root.json",
-            ]
-        );
-        let again = lab.publish(&statement("1")).unwrap();
-        assert_eq!((again.asked.len(), again.logs, lab.files()), (0, first.logs, files.clone()));
-        // Without its journal it asks the logs, which have it.
-        std::fs::remove_file(lab.root.path().join("out/publish.json")).unwrap();
-        assert_eq!(lab.publish(&statement("1")).unwrap().asked.len(), 2);
-        assert_eq!(lab.files(), files);
-        assert_eq!(lab.sizes(), [1, 1]);
-        // Another statement is another entry.
-        lab.publish(&statement("2")).unwrap();
-        assert_eq!(lab.sizes(), [2, 2]);
-    }
-
-    #[test]
-    fn a_publication_goes_on_where_it_failed() {
-        let lab = lab();
-        lab.before.set(1);
-        lab.after.set(1);
-        for _ in 0..2 {
-            assert!(
-                matches!(lab.publish(&statement("1")), Err(Error::Log { log, .. }) if log == "log.example/2")
-            );
-            assert!(!lab.root.path().join("out/provenance.sigstore.json").exists());
-        }
-        let published = lab.publish(&statement("1")).unwrap();
-        assert_eq!(published.asked, ["log.example/2"]);
-        assert_eq!(lab.sizes(), [1, 1]);
-    }
-
-    #[test]
-    fn a_forged_journal_or_another_signer_is_noticed() {
-        let mut lab = lab();
-        lab.publish(&statement("1")).unwrap();
-        let path = lab.root.path().join("out/publish.json");
-        let good = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, good.replacen("index 0", "index 1", 1)).unwrap();
-        assert!(matches!(lab.publish(&statement("1")), Err(Error::Stale { .. })));
-        std::fs::write(&path, "{").unwrap();
-        assert!(matches!(lab.publish(&statement("1")), Err(Error::Journal { .. })));
-        std::fs::write(&path, good.replace("\"logIndex\": \"0\"", "\"logIndex\": \"7\"")).unwrap();
-        assert!(matches!(lab.publish(&statement("1")), Err(Error::Refused { .. })));
-        std::fs::write(&path, &good).unwrap();
-        lab.who = Who::Key(Signer::Key(SigningKey::from_seed(&[5; 32]).unwrap()));
-        assert_eq!(lab.publish(&statement("1")).unwrap().asked.len(), 2);
-        assert_eq!(lab.sizes(), [2, 2]);
+        let verifier = Sigstore::new(bundle.root.as_bytes()).map_err(refused)?;
+        verifier.verify(bundle.text.as_bytes(), Artifact::Sha256(digest), &signer).map(drop).map_err(refused)
     }
 }

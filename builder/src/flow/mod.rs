@@ -1,0 +1,24 @@
+//! The orders of stages, one flow a file: what a verb does, callable as a library.
+//!
+//! # Shape
+//! ```text
+//! lock      releases* ─> debs* ─> npm* ─> attestations* ─> review* ─> accounts (assemble) ─> configurations*
+//! build     fetch* ─> assemble ─> configurations* ─> image (pipeline) ─> documents ─> manifest ─> folder*
+//! publish   statements ─> for each: envelope* ─> stamp* ─> logs* ─> bundle ─> judged ─> files*
+//! rebuild   build* ─> compare
+//! measure   open* ─> firmware* ─> values        audit: all of it from the bytes of the disk, and compared
+//! verify    bundles* ─> verdict                                                            (* = an effect)
+//! ```
+//! A flow knows no arguments and prints no results. Effects are `host`'s, and it says how far it is by
+//! `host::progress`.
+//!
+//! # Not here
+//! What people write and read: `cmd`.
+
+pub mod audit;
+pub mod build;
+pub mod lock;
+pub mod measure;
+pub mod publish;
+pub mod rebuild;
+pub mod verify;

@@ -1,0 +1,166 @@
+//! Yields what was published of an image: its statements, signed and logged, beside it.
+//!
+//! # Shape
+//! ```text
+//! manifest, documents beside it* ─> statements
+//! each: envelope* ─> stamp* ─> logs* ─> entries, checked ─> bundle ─> judged as a verifier will ─> files*
+//!       (* = an effect, taken once: the journal knows what is done)
+//! ```
+//! Whoever publishes again after a crash, or for no reason, finds what was done: an envelope is signed once, an entry is
+//! logged once, and a log that says "I have it" is asked for its proof.
+//!
+//! # Not here
+//! Each step: `host::publication`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rootfs::content::Sha256Digest;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::advice::{Advice, Advised};
+use crate::claim::file;
+use crate::claim::provenance::statement::{Byproduct, Statement};
+use crate::host::built::{self, Built};
+use crate::host::publication::{self, Publisher};
+
+/// Documents beside an image which the provenance names when they are there.
+const BESIDE: [&str; 4] = [file::MANIFEST, file::VALUES, file::CYCLONEDX, file::SPDX];
+
+/// Why nothing can be stated of an image.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The image cannot be looked at.
+    #[error(transparent)]
+    Built(#[from] built::Error),
+    /// A file of it is not there.
+    #[error("{} has no {name}, which its manifest names", folder.display())]
+    Absent {
+        /// The image's folder.
+        folder: PathBuf,
+        /// The file.
+        name: String,
+    },
+    /// A document beside it cannot be read.
+    #[error("cannot read {name}")]
+    Beside {
+        /// The document.
+        name: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The reference values cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The document.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The reference values are malformed.
+    #[error("cannot use {}", path.display())]
+    Values {
+        /// The document.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+impl Advised for Error {
+    fn advice(&self) -> Option<Advice> {
+        match self {
+            Error::Built(inner) => inner.advice(),
+            Error::Absent { .. } => {
+                Some(Advice::failed("statements are signed of whole images only: build it again"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What came of a publication.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Published {
+    /// The statement's kind, which the files are named by.
+    pub kind: String,
+    /// SHA-256 of the payload.
+    pub payload: String,
+    /// Place of the entry by log.
+    pub logs: BTreeMap<String, u64>,
+    /// Logs that were asked this time; the others were done before.
+    pub asked: Vec<String>,
+}
+
+/// Opens an image whose files are all there, and those that its manifest names.
+///
+/// # Errors
+/// [`Error::Built`], [`Error::Absent`].
+pub fn whole(folder: &Path) -> Result<Built, Error> {
+    let built = Built::open(folder)?;
+    if let Some(name) = built.check_outputs()?.first() {
+        return Err(Error::Absent { folder: folder.to_owned(), name: name.clone() });
+    }
+    Ok(built)
+}
+
+/// What a builder states of an image, by kind: how it was built and, where there are any, its reference values.
+///
+/// # Errors
+/// [`Error::Beside`], [`Error::Read`], [`Error::Values`].
+pub fn statements(image: &Built, builder: &str) -> Result<Vec<(&'static str, Statement)>, Error> {
+    let provenance = Statement::provenance(&image.manifest, builder, &beside(&image.folder)?);
+    let mut all = vec![("provenance", provenance)];
+    let path = image.folder.join(file::VALUES);
+    match std::fs::read(&path) {
+        Ok(bytes) => {
+            let values = serde_json::from_slice(&bytes).map_err(|source| Error::Values { path, source })?;
+            all.push(("reference-values", Statement::reference(&image.manifest, values)));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(Error::Read { path, source }),
+    }
+    Ok(all)
+}
+
+/// Documents beside the image that its provenance names.
+fn beside(folder: &Path) -> Result<Vec<Byproduct>, Error> {
+    let mut found = Vec::new();
+    for name in BESIDE {
+        match std::fs::read(folder.join(name)) {
+            Ok(bytes) => {
+                found.push(Byproduct { name: name.to_owned(), sha256: Sha256Digest::of(&bytes).to_string() })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(Error::Beside { name, source }),
+        }
+    }
+    Ok(found)
+}
+
+/// Signs and logs a statement, as far as that was not done before, and writes the files.
+///
+/// # Errors
+/// [`publication::Error`]; then what was done is in the journal, and the next call goes on from there.
+pub fn publish(
+    publisher: &mut Publisher<'_>,
+    kind: &str,
+    statement: &Statement,
+) -> Result<Published, publication::Error> {
+    let payload = statement.to_payload();
+    let digest = hex::encode(Sha256::digest(&payload));
+    let signed = publisher.envelope(kind, payload)?;
+    let mut progress = publisher.done(kind, &signed)?;
+    publisher.stamp(&mut progress, &signed)?;
+    let asked = publisher.log(&mut progress, &signed)?;
+    let entries = publisher.entries(&mut progress)?;
+    let bundle = publisher.bundle(&mut progress, &signed, &entries);
+    publisher.holds(kind, statement, &signed, &bundle)?;
+    publisher.finish(kind, &signed, &entries, &bundle)?;
+    Ok(Published { kind: kind.to_owned(), payload: digest, logs: entries.logs, asked })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,226 @@
+//! Yields the parts of a lock, one by one: what the mirrors have now, verified, resolved, read and judged.
+//!
+//! # Shape
+//! ```text
+//! releases      InRelease* ─ verify ─> Packages*
+//! debs          Packages ─ solve (release, debug) ─> debs;  debs* ─> review of their scripts
+//! npm           Node*, npm* ─ npm --package-lock-only* ─> tarballs*                          (* = an effect)
+//! attestations  what registries attest* of the tarballs ─> judged; a loss is an alarm
+//! ```
+//!
+//! # Not here
+//! Their order: `flow::lock`.
+
+mod attestations;
+mod debs;
+mod npm;
+mod releases;
+
+use std::io;
+
+use rootfs::deb;
+use rootfs::npm::integrity;
+
+pub use releases::Release;
+
+use super::fetch::{self, Fetcher};
+use super::npm_resolver;
+use super::progress::Progress;
+use super::store;
+use crate::advice::{Advice, Advised};
+use crate::recipe;
+use crate::resolve::packages::PackagesError;
+use crate::resolve::scripts::{self, UnknownScripts};
+use crate::resolve::solve::SolveError;
+use crate::trust::attestation;
+use crate::trust::debian::inrelease::InReleaseError;
+use crate::trust::debian::keys::KeyringError;
+
+/// The architecture of all images.
+const ARCHITECTURE: &str = "amd64";
+
+/// Why no lock could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be had.
+    #[error(transparent)]
+    Fetch(#[from] fetch::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The pinned keys cannot be read.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// No mirror gives an InRelease that can be trusted.
+    #[error("no mirror gives an InRelease of {suite} that can be trusted{}", tried(.attempts))]
+    InRelease {
+        /// The suite.
+        suite: String,
+        /// Each mirror, and what is wrong.
+        attempts: Vec<(String, String)>,
+    },
+    /// A signed InRelease does not list what is needed.
+    #[error("the InRelease of {suite} cannot be used")]
+    Index {
+        /// The suite.
+        suite: String,
+        /// Why.
+        source: InReleaseError,
+    },
+    /// A package index cannot be read.
+    #[error("cannot read the package index of {suite}")]
+    Packages {
+        /// The suite.
+        suite: String,
+        /// Why.
+        source: PackagesError,
+    },
+    /// A package index cannot be decompressed.
+    #[error("cannot decompress the package index of {suite}")]
+    Decompress {
+        /// The suite.
+        suite: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// No set of packages is what the recipe asks for.
+    #[error("the packages of profile {profile} cannot be resolved")]
+    Solve {
+        /// The profile.
+        profile: &'static str,
+        /// Why.
+        source: SolveError,
+    },
+    /// No suite has the firmware's package.
+    #[error("{place}: no suite has a package {name}")]
+    Firmware {
+        /// Its name.
+        name: String,
+        /// Where the recipe names it.
+        place: recipe::Place,
+    },
+    /// A package cannot be read.
+    #[error("cannot read {label}")]
+    Deb {
+        /// Name and version.
+        label: String,
+        /// Why.
+        source: deb::Error,
+    },
+    /// The table of reviewed scripts cannot be read.
+    #[error(transparent)]
+    Table(#[from] scripts::TableError),
+    /// Maintainer scripts that nobody has reviewed.
+    #[error(transparent)]
+    Scripts(#[from] UnknownScripts),
+    /// npm cannot be asked.
+    #[error(transparent)]
+    Resolver(#[from] npm_resolver::Error),
+    /// What npm resolved cannot be used.
+    #[error(transparent)]
+    Npm(#[from] crate::resolve::npm::Error),
+    /// A registry's document cannot be used.
+    #[error("no registry describes {label}{}", tried(.attempts))]
+    Manifest {
+        /// Name and version.
+        label: String,
+        /// Each registry, and what is wrong.
+        attempts: Vec<(String, String)>,
+    },
+    /// Packages had attestations in the lock before, or came from another repository, and have none now.
+    #[error("packages have lost what was attested of them:{}", lines(.packages))]
+    LostProvenance {
+        /// Name, version, and what is lost.
+        packages: Vec<String>,
+    },
+    /// The digest of a package's tarball is none.
+    #[error("the integrity of {label} cannot be read")]
+    Integrity {
+        /// Name and version.
+        label: String,
+        /// Why.
+        source: integrity::Error,
+    },
+    /// A package's attestations are about something else, or are not rightly signed.
+    #[error("what the registry attests of {label} does not fit it")]
+    Attestation {
+        /// Name and version.
+        label: String,
+        /// Why.
+        source: attestation::Error,
+    },
+    /// Nobody can tell whether a package that had attestations still has some.
+    #[error("cannot ask for the attestations of {label}, which had some before{}", tried(.attempts))]
+    UnknownProvenance {
+        /// Name and version.
+        label: String,
+        /// Each registry, and what came of it.
+        attempts: Vec<(String, String)>,
+    },
+}
+
+impl Advised for Error {
+    fn advice(&self) -> Option<Advice> {
+        match self {
+            Error::Fetch(inner) => inner.advice(),
+            Error::Store(inner) => inner.advice(),
+            Error::InRelease { .. } => Some(Advice::outside(
+                "the lock stays as it was: name a mirror that serves the suite as Debian signed it, by --debian-mirror or \
+                 --debian-security-mirror, and look whether this machine's clock is right",
+            )),
+            Error::LostProvenance { .. } => Some(Advice::failed(
+                "the lock stays as it was: find out why before you take it, for a stolen account publishes without \
+                 attestations, or from a repository of its own; then say --accept-lost-provenance NAME",
+            )),
+            Error::UnknownProvenance { .. } => {
+                Some(Advice::outside("try again later; or say --accept-lost-provenance NAME"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What to do when an attestation is not believed that may be right.
+pub const NEWER_KEYS: &str = "if npm's registry or Sigstore has keys that this program does not know yet, give them by \
+                              --npm-keys FILE and --npm-trusted-root FILE, as Sigstore's TUF repository has them";
+
+impl Advised for attestation::Error {
+    fn advice(&self) -> Option<Advice> {
+        use attestation::Error as Attested;
+        Some(match self {
+            Attested::UnknownKey { .. } | Attested::Outdated { .. } | Attested::Signature { .. } => {
+                Advice::failed(format!("the lock stays as it was; {NEWER_KEYS}"))
+            }
+            Attested::Keys(_) | Attested::Trust(_) => Advice::failed(
+                "name files as Sigstore's TUF repository has them: registry.npmjs.org/keys.json by --npm-keys, \
+                 trusted_root.json by --npm-trusted-root",
+            ),
+            _ => Advice::failed(
+                "the lock stays as it was: take another version of the package in the recipe, and ask those who publish \
+                 it",
+            ),
+        })
+    }
+}
+
+fn tried(attempts: &[(String, String)]) -> String {
+    attempts.iter().map(|(place, outcome)| format!("\n  {place}: {outcome}")).collect()
+}
+
+fn lines(list: &[String]) -> String {
+    list.iter().map(|line| format!("\n  {line}")).collect()
+}
+
+/// What a lock is made with.
+pub struct Locking<'a> {
+    /// Fetches, and holds what was fetched.
+    pub fetcher: &'a Fetcher<'a>,
+    /// Shows how far it is.
+    pub progress: Progress,
+    /// Seconds since 1970: what expires and what lies in the future is judged by it.
+    pub now: u64,
+    /// Judges what a registry attests of npm packages.
+    pub registry: &'a attestation::Registry,
+    /// Names of npm packages that may lose their attestations, or come from another repository.
+    pub accept_lost_provenance: &'a [String],
+}

@@ -1,0 +1,173 @@
+//! Yields a recipe and its lock as they lie in a folder.
+//!
+//! # Shape
+//! ```text
+//! recipe.toml      the recipe, for both profiles
+//! recipe.lock      its lock
+//! recipe.lock.d/   what the lock carries: `host::carried`
+//! ```
+//!
+//! # Not here
+//! How a lock is made: `flow::lock`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::carried;
+use super::fetch::Fetcher;
+use super::files;
+use super::store::Store;
+use crate::advice::{Advice, Advised};
+use crate::lock::{self, Lock};
+use crate::recipe::{self, Profile, Recipe};
+
+/// Why a recipe or its lock cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The recipe is wrong.
+    #[error(transparent)]
+    Recipe(#[from] recipe::Error),
+    /// The recipe has no such profile.
+    #[error("the recipe has no such profile")]
+    Profile,
+    /// There is no lock.
+    #[error("{} is not there", path.display())]
+    NoLock {
+        /// Where it is looked for.
+        path: PathBuf,
+    },
+    /// The lock is wrong, or of another recipe.
+    #[error(transparent)]
+    Lock(#[from] lock::Error),
+    /// The lock cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The lock.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The lock, or the folder beside it, cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What the lock carries is not beside it.
+    #[error(transparent)]
+    Carried(#[from] carried::Error),
+}
+
+impl Advised for Error {
+    fn advice(&self) -> Option<Advice> {
+        match self {
+            Error::Recipe(inner) => inner.advice(),
+            Error::Lock(inner) => inner.advice(),
+            Error::Carried(inner) => inner.advice(),
+            Error::NoLock { .. } => {
+                Some(Advice::failed("run `proofmark lock` on the recipe, and commit what it writes"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A recipe for both profiles, and where its lock lies.
+#[derive(Debug)]
+pub struct RecipeFolder {
+    /// The recipe, by profile.
+    pub recipes: Vec<Recipe>,
+    /// Where its lock lies, or would.
+    pub lock_path: PathBuf,
+}
+
+impl RecipeFolder {
+    /// Reads the recipe that an argument names: its folder, or its file.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`].
+    pub fn open(argument: &Path) -> Result<Self, Error> {
+        let file = recipe::file_of(argument);
+        let read = |path: &Path| std::fs::read(path);
+        let recipes = Profile::ALL
+            .iter()
+            .map(|profile| recipe::load(&file, *profile, &read))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(RecipeFolder { recipes, lock_path: file.with_extension("lock") })
+    }
+
+    /// The recipe of one profile.
+    ///
+    /// # Errors
+    /// [`Error::Profile`].
+    pub fn recipe(&self, profile: Profile) -> Result<&Recipe, Error> {
+        self.recipes.iter().find(|recipe| recipe.profile == profile).ok_or(Error::Profile)
+    }
+
+    /// A fetcher that takes from the folder beside the lock what that has.
+    pub fn carrying<'a>(&self, fetcher: Fetcher<'a>) -> Fetcher<'a> {
+        let folder = carried::folder(&self.lock_path);
+        // As folders that were given: what is not whole is taken for a mirror's address.
+        fetcher.carrying(std::path::absolute(&folder).unwrap_or(folder))
+    }
+
+    /// The lock as it lies there, text and meaning; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`Error::Lock`], [`Error::Read`].
+    pub fn lock_if_any(&self) -> Result<Option<(String, Lock)>, Error> {
+        match std::fs::read_to_string(&self.lock_path) {
+            Ok(text) => {
+                let lock = Lock::parse(&text, &self.lock_path)?;
+                Ok(Some((text, lock)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Error::Read { path: self.lock_path.clone(), source }),
+        }
+    }
+
+    /// The lock, which must be there and fit the recipe.
+    ///
+    /// # Errors
+    /// [`Error::NoLock`], [`Error::Lock`], [`Error::Read`].
+    pub fn lock(&self) -> Result<(String, Lock), Error> {
+        let Some((text, lock)) = self.lock_if_any()? else {
+            return Err(Error::NoLock { path: self.lock_path.clone() });
+        };
+        lock.fits(&self.lock_path, &recipe::lock_digest(&self.recipes), &crate::pipeline::tool())?;
+        Ok((text, lock))
+    }
+
+    /// The lock, which must fit the recipe, and have beside it what it carries.
+    ///
+    /// # Errors
+    /// As [`RecipeFolder::lock`], and [`Error::Carried`].
+    pub fn whole_lock(&self) -> Result<Lock, Error> {
+        let (_, lock) = self.lock()?;
+        carried::check(&lock, &carried::folder(&self.lock_path))?;
+        Ok(lock)
+    }
+
+    /// Writes a lock, and beside it what it carries. Two renames: who is killed between them has the new lock with the old
+    /// documents, which the next `lock` replaces.
+    ///
+    /// # Errors
+    /// [`Error::Write`], [`Error::Carried`].
+    pub fn write_lock(&self, lock: &Lock, store: &Store) -> Result<(), Error> {
+        let folder = carried::folder(&self.lock_path);
+        let documents = carried::prepare(lock, &folder, store)?;
+        files::write(&self.lock_path, lock.to_text().as_bytes())
+            .map_err(|source| Error::Write { path: self.lock_path.clone(), source })?;
+        documents.finish().map_err(|source| Error::Write { path: folder, source })
+    }
+}
+
+/// Whether an error says that the lock is another than it should be, rather than that it cannot be told.
+pub fn is_stale(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Lock(_) | Error::Carried(carried::Error::Other { .. } | carried::Error::Unnamed { .. })
+    )
+}

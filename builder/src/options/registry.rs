@@ -1,0 +1,47 @@
+//! Who is believed about npm packages, and what may be lost of what was attested.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use proofmark::host::small_file;
+use proofmark::trust::attestation::Registry;
+use proofmark::trust::bundle::Sigstore;
+
+/// Who is believed about npm packages.
+#[derive(Debug, clap::Args)]
+pub struct RegistryTrust {
+    /// Keys by which the npm registry signs that it published a package, as in Sigstore's TUF repository [default: npm's,
+    /// as built in].
+    #[arg(long, value_name = "FILE")]
+    npm_keys: Option<PathBuf>,
+    /// Keys of the logs and authorities that npm packages are attested with [default: Sigstore's public instance, as built
+    /// in].
+    #[arg(long, value_name = "FILE")]
+    npm_trusted_root: Option<PathBuf>,
+}
+
+impl RegistryTrust {
+    /// Reads the files that were named.
+    pub fn registry(&self) -> anyhow::Result<Registry> {
+        let trusted = |path: &PathBuf| format!("cannot trust {}", path.display());
+        let verifier = match &self.npm_trusted_root {
+            Some(path) => Sigstore::new(&small_file::read(path)?).with_context(|| trusted(path))?,
+            None => Sigstore::public()?,
+        };
+        match &self.npm_keys {
+            Some(path) => Registry::new(&small_file::read(path)?, verifier).with_context(|| trusted(path)),
+            None => Ok(Registry::npm(verifier)?),
+        }
+    }
+}
+
+/// Who is believed about packages, and what may be lost from one lock to the next.
+#[derive(Debug, clap::Args)]
+pub struct Provenance {
+    #[command(flatten)]
+    pub registry: RegistryTrust,
+    /// An npm package that had attestations and may have none now, or may come from another repository than before; may
+    /// be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub accept_lost_provenance: Vec<String>,
+}

@@ -1,0 +1,29 @@
+//! Yields what a run of the program has at hand: where files are kept, where they come from, how it says how far it is.
+//!
+//! # Not here
+//! Where that is said (flags, the environment, a configuration file): `cli`.
+
+use crate::host::fetch::{Fetcher, Network};
+use crate::host::mirror::Mirrors;
+use crate::host::progress::Progress;
+use crate::host::store::Store;
+
+/// What a run has at hand.
+#[derive(Debug)]
+pub struct Session {
+    /// How progress is shown.
+    pub progress: Progress,
+    /// Fetched files, and what is derived from them.
+    pub store: Store,
+    /// Where files are fetched from.
+    pub mirrors: Mirrors,
+    /// Whether they may be.
+    pub network: Network,
+}
+
+impl Session {
+    /// A fetcher into the store.
+    pub fn fetcher(&self) -> Fetcher<'_> {
+        Fetcher::new(&self.store, &self.mirrors, self.network)
+    }
+}
