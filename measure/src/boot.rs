@@ -22,22 +22,29 @@
 //! MRTD ([`crate::mrtd`]); a boot loader between firmware and UKI; `-kernel` with anything but a UKI, or together with
 //! `-initrd` or `-append`.
 
+mod image;
+mod options;
+
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+pub use image::{Image, Plan};
+pub use options::boot_order;
+
+use self::image::Role;
+use self::options::boot_options;
 use crate::acpi::Smm;
 use crate::digest::{Algorithm, Digest};
 use crate::event::{Event, EventType, Expected, PlatformRule, Register, Source, Witness, rtmr_of_pcr};
 use crate::firmware::{Firmware, Kind};
-use crate::gpt::{self, Gpt};
+use crate::gpt;
 use crate::linux;
 use crate::platform::Listener;
-use crate::preimage::{self, Piece, Preimage};
-use crate::stub::{self, Uki};
+use crate::stub;
 use crate::td_hob;
 use crate::variable::{self, GLOBAL, IMAGE_SECURITY, SecureBoot, Store};
-use crate::volume::{BOOT_MENU, Profile, SHELL, Separator, UI_APP};
+use crate::volume::{Profile, Separator};
 
 const FIRMWARE: &str = "firmware";
 const DISK: &str = "disk";
@@ -105,152 +112,6 @@ pub enum Error {
         /// The image's algorithm.
         found: Algorithm,
     },
-}
-
-/// The preimages of an image's events, parsed but not hashed.
-#[derive(Debug, Clone)]
-pub struct Plan<'a> {
-    preimages: Vec<Preimage<'a>>,
-    parts: Vec<Part>,
-    stub: stub::Version,
-    signature: &'a [u8],
-}
-
-/// An event of the image: its role, and its digest as a cut of a preimage.
-#[derive(Debug, Clone)]
-struct Part {
-    role: Role,
-    preimage: usize,
-    cut: usize,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Role {
-    Gpt,
-    Uki,
-    Section(&'static str),
-    Kernel,
-    Options,
-    Initrd,
-}
-
-impl<'a> Plan<'a> {
-    /// Reads a UKI and the first sectors of the disk that it boots from, at least [`gpt::TABLE`] bytes. Without a disk there
-    /// is no partition table event.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: an image that firmware would not boot, or that the rules do not cover.
-    pub fn read(uki: &'a [u8], disk: Option<&'a [u8]>) -> Result<Self, Error> {
-        let image = Uki::read(uki)?;
-        let mut plan = Plan {
-            preimages: Vec::new(),
-            parts: Vec::new(),
-            stub: image.version(),
-            signature: image.pe().certificates(),
-        };
-        if let Some(disk) = disk {
-            plan.part(Role::Gpt, Gpt::read(disk)?.preimage());
-        }
-        plan.part(Role::Uki, image.pe().authenticode(0).map_err(stub::Error::from)?);
-        let (initrd, cut) = linux::initrd(&image);
-        let initrd_index = plan.preimages.len();
-        plan.preimages.push(initrd);
-        for (name, content) in image.sections() {
-            match (*name, cut) {
-                // The initrd starts with this section: one pass gives both digests.
-                (".initrd", 1) => {
-                    plan.parts.push(Part { role: Role::Section(name), preimage: initrd_index, cut: 0 });
-                }
-                _ => plan.part(Role::Section(name), Preimage::new(alloc::vec![content.clone()])),
-            }
-        }
-        if let Some(Piece { offset: Some(offset), bytes: alloc::borrow::Cow::Borrowed(bytes) }) =
-            image.section(".linux")
-        {
-            let kernel = crate::pe::Pe::read(bytes).map_err(Error::Kernel)?;
-            plan.part(Role::Kernel, kernel.authenticode(*offset).map_err(Error::Kernel)?);
-        }
-        let cmdline = image.section(".cmdline").map(|piece| &*piece.bytes).unwrap_or_default();
-        plan.part(Role::Options, Preimage::new(alloc::vec![Piece::made(linux::load_options(cmdline)?)]));
-        plan.parts.push(Part { role: Role::Initrd, preimage: initrd_index, cut });
-        Ok(plan)
-    }
-
-    /// Returns the preimages. They can be hashed in parallel; the largest dominate.
-    pub fn preimages(&self) -> &[Preimage<'a>] {
-        &self.preimages
-    }
-
-    /// Combines the digests of all preimages, in order, into a hashed image.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Digests`].
-    pub fn hashed(&self, algorithm: Algorithm, digests: &[Vec<Digest>]) -> Result<Image, Error> {
-        let missing = Error::Digests { expected: self.preimages.len(), found: digests.len() };
-        if digests.len() != self.preimages.len() {
-            return Err(missing);
-        }
-        let mut parts = Vec::new();
-        for part in &self.parts {
-            let digest = digests
-                .get(part.preimage)
-                .and_then(|digests| digests.get(part.cut))
-                .ok_or(missing.clone())?;
-            let ranges = self.preimages.get(part.preimage).map(|preimage| preimage.ranges(part.cut));
-            parts.push((part.role.clone(), *digest, ranges.unwrap_or_default()));
-        }
-        Ok(Image { algorithm, parts, stub: self.stub, signature: self.signature.to_vec() })
-    }
-
-    /// Hashes all preimages in one thread.
-    ///
-    /// # Errors
-    ///
-    /// As [`Plan::hashed`].
-    pub fn hash(&self, algorithm: Algorithm) -> Result<Image, Error> {
-        self.hashed(algorithm, &preimage::digests(&self.preimages, algorithm))
-    }
-
-    fn part(&mut self, role: Role, preimage: Preimage<'a>) {
-        self.parts.push(Part { role, preimage: self.preimages.len(), cut: 0 });
-        self.preimages.push(preimage);
-    }
-}
-
-/// A part's role, its digest, and the ranges of its file that the digest covers.
-type Hashed = (Role, Digest, Vec<(u64, u64)>);
-
-/// A hashed image: everything that the events of its boot depend on, on any machine.
-#[derive(Debug, Clone)]
-pub struct Image {
-    algorithm: Algorithm,
-    parts: Vec<Hashed>,
-    stub: stub::Version,
-    signature: Vec<u8>,
-}
-
-impl Image {
-    /// Returns the algorithm it was hashed with.
-    pub const fn algorithm(&self) -> Algorithm {
-        self.algorithm
-    }
-
-    fn part(&self, role: &Role) -> Option<(&Digest, &[(u64, u64)])> {
-        let part = self.parts.iter().find(|(found, ..)| found == role);
-        part.map(|(_, digest, ranges)| (digest, ranges.as_slice()))
-    }
-
-    /// Returns the db entry (owner's GUID, certificate) whose certificate is in the UKI's signature.
-    fn signer<'b>(&self, entries: &[&'b [u8]]) -> Option<&'b [u8]> {
-        let carried = |entry: &&&[u8]| {
-            let certificate = entry.get(16..).unwrap_or_default();
-            !certificate.is_empty()
-                && self.signature.windows(certificate.len()).any(|part| part == certificate)
-        };
-        entries.iter().find(carried).copied()
-    }
 }
 
 /// A machine's ACPI files in QEMU's fw_cfg.
@@ -456,8 +317,8 @@ pub fn qemu(
     image: &Image,
 ) -> Result<Vec<Event>, Error> {
     let algorithm = code.algorithm;
-    if image.algorithm != algorithm {
-        return Err(Error::Algorithm { expected: algorithm, found: image.algorithm });
+    if image.algorithm() != algorithm {
+        return Err(Error::Algorithm { expected: algorithm, found: image.algorithm() });
     }
     let witness = if listener == Listener::Tpm { Witness::Tpm } else { Witness::Tdx };
     let mut events = Events { algorithm, witness, events: Vec::new() };
@@ -529,7 +390,7 @@ pub fn qemu(
 /// [`Error`].
 pub fn platform(listener: Listener, before: Vec<Event>, image: &Image) -> Result<Vec<Event>, Error> {
     let witness = if listener == Listener::Tpm { Witness::Tpm } else { Witness::Tdx };
-    let mut events = Events { algorithm: image.algorithm, witness, events: before };
+    let mut events = Events { algorithm: image.algorithm(), witness, events: before };
     ready(&mut events, listener, None);
     load(&mut events, None, Start::Disk, image)?;
     run(&mut events, listener, SecureBoot::Off, image);
@@ -606,16 +467,6 @@ fn fw_cfg(events: &mut Events, start: Start, slot: u8) {
     }
 }
 
-/// Returns fw_cfg's `bootorder` for one virtio disk on PCI bus 0: Open Firmware paths, one per line, with a NUL at the
-/// end. With `-kernel`, QEMU puts its own option ROM first.
-pub fn boot_order(start: Start, slot: u8) -> Vec<u8> {
-    let first = match start {
-        Start::Disk => "",
-        Start::Kernel => "/rom@genroms/linuxboot_dma.bin\n",
-    };
-    alloc::format!("{first}/pci@i0cf8/scsi@{slot:x}/disk@0,0\0").into_bytes()
-}
-
 /// Returns the files that a loader script allocates, in order: commands of 128 bytes, 1 is ALLOCATE, the name at 4.
 fn allocated(loader: &[u8]) -> Vec<String> {
     let allocate = loader.chunks_exact(128).filter(|command| crate::field::u32(command, 0) == Some(1));
@@ -625,78 +476,6 @@ fn allocated(loader: &[u8]) -> Vec<String> {
         String::from_utf8_lossy(name.get(..end).unwrap_or_default()).into_owned()
     };
     allocate.map(name).collect()
-}
-
-/// Makes a load option: attributes u32, length of the paths u16, description, paths, optional data.
-fn load_option(attributes: u32, description: &str, path: &[u8], more: &[u8]) -> Vec<u8> {
-    let mut option = attributes.to_le_bytes().to_vec();
-    option.extend((path.len() as u16).to_le_bytes());
-    option.extend(description.encode_utf16().chain([0]).flat_map(u16::to_le_bytes));
-    option.extend_from_slice(path);
-    option.extend_from_slice(more);
-    option
-}
-
-/// Ends a device path.
-const PATH_END: [u8; 4] = [0x7f, 0xff, 4, 0];
-/// Optional data of options that the boot manager made: 8108ac4e-9f11-4d59-850e-e21a522c59b2.
-const MADE: [u8; 16] =
-    [0x4e, 0xac, 0x08, 0x81, 0x11, 0x9f, 0x59, 0x4d, 0x85, 0x0e, 0xe2, 0x1a, 0x52, 0x2c, 0x59, 0xb2];
-/// DXEFV, 7cb8bdc9-f8eb-4f34-aaea-3ee4af6516a1.
-const DXE_VOLUME: [u8; 16] =
-    [0xc9, 0xbd, 0xb8, 0x7c, 0xeb, 0xf8, 0x34, 0x4f, 0xaa, 0xea, 0x3e, 0xe4, 0xaf, 0x65, 0x16, 0xa1];
-const ACTIVE: u32 = 1;
-const HIDDEN: u32 = 8;
-/// LOAD_OPTION_CATEGORY_APP.
-const APPLICATION: u32 = 0x100;
-
-fn volume_option(attributes: u32, description: &str, file: &[u8; 16]) -> Vec<u8> {
-    let mut path = alloc::vec![4, 7, 20, 0];
-    path.extend(DXE_VOLUME);
-    path.extend([4, 6, 20, 0]);
-    path.extend(file);
-    path.extend(PATH_END);
-    load_option(attributes, description, &path, &[])
-}
-
-/// Adds BootOrder and its options: the disk with a boot index, then the firmware's own. Without a disk: the options before
-/// the firmware has searched for any.
-fn boot_options(events: &mut Events, profile: &Profile, disk: Option<u8>) {
-    let mut options: Vec<Vec<u8>> = Vec::new();
-    let menu = profile.boot_menu.is_present();
-    if menu {
-        options.push(volume_option(ACTIVE | HIDDEN | APPLICATION, "BootManagerMenuApp", &BOOT_MENU));
-    }
-    if profile.ui_app.is_present() {
-        let (attributes, name) = if menu {
-            (ACTIVE | APPLICATION, "EFI Firmware Setup")
-        } else {
-            (ACTIVE | HIDDEN | APPLICATION, "UiApp")
-        };
-        options.push(volume_option(attributes, name, &UI_APP));
-    }
-    let mut first = 0;
-    if let Some(slot) = disk {
-        // PciRoot(0x0)/Pci(slot,0x0)
-        let mut path = alloc::vec![2, 1, 12, 0, 0xd0, 0x41, 0x03, 0x0a, 0, 0, 0, 0, 1, 1, 6, 0, 0, slot];
-        path.extend(PATH_END);
-        first = options.len();
-        options.push(load_option(ACTIVE, "UEFI Misc Device", &path, &MADE));
-        if profile.shell.is_present() {
-            let attributes = if menu { ACTIVE | APPLICATION } else { ACTIVE };
-            options.push(volume_option(attributes, "EFI Internal Shell", &SHELL));
-        }
-    }
-    let order: Vec<usize> =
-        core::iter::once(first).chain((0..options.len()).filter(|index| *index != first)).collect();
-    let numbers: Vec<u8> = order.iter().flat_map(|index| (*index as u16).to_le_bytes()).collect();
-    let kind = EventType::EV_EFI_VARIABLE_BOOT;
-    events.variable(kind, 1, "BootOrder", &GLOBAL, &numbers, "machine");
-    for index in order {
-        if let Some(option) = options.get(index) {
-            events.variable(kind, 1, &alloc::format!("Boot{index:04X}"), &GLOBAL, option, "machine");
-        }
-    }
 }
 
 /// Adds what the firmware measures when it starts a boot option.

@@ -27,18 +27,21 @@
 //!
 //! Encoding of terms ([`aml`](super::aml)); the other tables ([`fixed`](super::fixed)).
 
+mod processors;
+mod tpm;
+
 use alloc::format;
 use alloc::vec::Vec;
 
 use super::aml::{
-    Access, Bits, Cacheable, Lock, Range, Serial, Space, Term, Update, Width, Write, acquire, add, and, arg,
-    break_, buffer, call, create_dword_field, debug, deref_of, device, eisa_id, else_, field, if_, increment,
-    index, int, interrupts, io, irq_no_flags, irq_shared, l_and, l_equal, l_greater, l_greater_equal, l_less,
-    l_not, l_or, local, memory32_fixed, method, mutex, name, name_decl, none, notify, operation_region, or,
-    package, processor, range, release, resource_template, return_, scope, shift_left, shift_right, size_of,
-    slot_name, store, string, subtract, to_buffer, to_hex_string, to_uuid, while_,
+    Access, Bits, Cacheable, Lock, Range, Serial, Space, Term, Update, Width, Write, acquire, and, arg,
+    buffer, call, create_dword_field, deref_of, device, eisa_id, else_, field, if_, increment, index, int,
+    interrupts, io, irq_no_flags, irq_shared, l_equal, l_greater, l_less, l_not, l_or, local, memory32_fixed,
+    method, mutex, name, name_decl, none, operation_region, or, package, range, release, resource_template,
+    return_, scope, shift_left, shift_right, size_of, slot_name, store, string, subtract, to_buffer,
+    to_hex_string, to_uuid, while_,
 };
-use super::fixed::{ECAM, ECAM_END, GPE0, GPE0_BYTES, SMI_PORT, processor_entry};
+use super::fixed::{ECAM, ECAM_END, GPE0, GPE0_BYTES, SMI_PORT};
 use super::{Layout, Machine, Qemu, Smm, Switch, Tpm};
 
 use Bits::{Named, Reserved};
@@ -46,21 +49,11 @@ use Serial::{NotSerialized, Serialized};
 
 /// First port of the PCI hotplug registers (ACPI_PCIHP_ADDR_ICH9).
 const PCI_HOTPLUG: u16 = 0xcc0;
-/// First port of the CPU hotplug registers (ICH9_CPU_HOTPLUG_IO_BASE).
-const CPU_HOTPLUG: u16 = 0xcd8;
-/// Their size in bytes.
-const CPU_HOTPLUG_PORTS: u8 = 12;
 /// The event timer (HPET_BASE, HPET_LEN).
 const HPET: u32 = 0xfed0_0000;
 const HPET_BYTES: u32 = 0x400;
-/// Registers of the TPM (TPM_CRB_ADDR_BASE).
-const TPM_CRB: u32 = 0xfed4_0000;
-/// Memory of the physical presence interface (TPM_PPI_ADDR_BASE).
-const TPM_PPI: u64 = 0xfed4_5000;
 /// The I/O APIC; the 32-bit PCI window ends before it.
 const IO_APIC: u64 = 0xfec0_0000;
-/// The maximum number of processors that one pass of `CSCN` records.
-const CPUS_A_PASS: u8 = 255;
 
 /// Returns the terms of the DSDT, concatenated.
 pub(super) fn terms(machine: &Machine, layout: &Layout) -> Vec<u8> {
@@ -70,13 +63,13 @@ pub(super) fn terms(machine: &Machine, layout: &Layout) -> Vec<u8> {
         terms.push(event_timer());
     }
     terms.push(scope("_GPE", &[name_decl("_HID", string("ACPI0006"))]));
-    terms.extend(processors(machine));
+    terms.extend(processors::processors(machine));
     terms.push(root_resources(layout));
     terms.push(sleep_states());
     terms.push(scope("\\_SB.PCI0", &[firmware_configuration()]));
     let mut system_bus = Vec::from([scope("PCI0", &devices(machine))]);
     if machine.tpm == Tpm::Crb {
-        system_bus.push(tpm());
+        system_bus.push(tpm::tpm());
     }
     terms.push(scope("\\_SB", &system_bus));
     terms.extend(hotplug_events(machine.qemu));
@@ -149,11 +142,6 @@ fn management_interrupt() -> Term {
             field("SMIR", Access::Byte, Lock::NoLock, Update::WriteAsZeros, &[Named("SMIC", 8), Reserved(8)]),
         ],
     )
-}
-
-/// Notifies firmware of CPU hotplug (OVMF_CPUHP_SMI_CMD).
-fn tell_firmware() -> Term {
-    store(int(4), name("\\_SB.PCI0.SMI0.SMIC"))
 }
 
 /// `build_q35_osc_method`: what the OS may control; hotplug stays with ACPI.
@@ -411,193 +399,6 @@ fn event_timer() -> Term {
     scope("_SB", &[device("HPET", &timer)])
 }
 
-/// A CPU hotplug register.
-fn plug(register: &str) -> Term {
-    name(&format!("\\_SB.PCI0.PRES.{register}"))
-}
-
-const PLUG_LOCK: &str = "\\_SB.PCI0.PRES.CPLK";
-
-/// A method that holds the registers' lock.
-fn locked(path: &str, arguments: u8, terms: &[Term], after: &[Term]) -> Term {
-    let body = [&[acquire(PLUG_LOCK)], terms, &[release(PLUG_LOCK)], after].concat();
-    method(path, arguments, Serialized, &body)
-}
-
-/// `build_cpus_aml`.
-fn processors(machine: &Machine) -> [Term; 2] {
-    let count = machine.vcpus.get();
-    let mut registers = Vec::from([
-        name_decl("_HID", eisa_id("PNP0A06")),
-        name_decl("_UID", string("CPU Hotplug resources")),
-        mutex("CPLK"),
-        name_decl("_CRS", resource_template(&[io(CPU_HOTPLUG, 1, CPU_HOTPLUG_PORTS)])),
-        operation_region("PRST", Space::SystemIo, int(CPU_HOTPLUG.into()), CPU_HOTPLUG_PORTS.into()),
-        field(
-            "PRST",
-            Access::Byte,
-            Lock::NoLock,
-            Update::WriteAsZeros,
-            &[
-                Reserved(32),
-                Named("CPEN", 1),
-                Named("CINS", 1),
-                Named("CRMV", 1),
-                Named("CEJ0", 1),
-                Named("CEJF", 1),
-                Reserved(3),
-                Named("CCMD", 8),
-            ],
-        ),
-        field(
-            "PRST",
-            Access::DWord,
-            Lock::NoLock,
-            Update::Preserve,
-            &[Named("CSEL", 32), Reserved(32), Named("CDAT", 32)],
-        ),
-    ]);
-    if machine.qemu != Qemu::V11_1 {
-        // Switches from the hotplug interface of QEMU before 2.7 to the modern one.
-        registers.push(method("_INI", 0, Serialized, &[store(int(0), name("CSEL"))]));
-    }
-
-    let notified = |number: u16| {
-        if_(l_equal(arg(0), int(number.into())), &[notify(name(&format!("C{number:03X}")), arg(1))])
-    };
-    let eject: &[Term] = match machine.smm {
-        Smm::Off | Smm::On => &[store(int(1), plug("CEJ0"))],
-        Smm::Negotiated => &[store(int(1), plug("CEJF")), tell_firmware()],
-    };
-    let eject = [&[store(arg(0), plug("CSEL"))], eject].concat();
-    let notifications: Vec<Term> = (0..count).map(notified).collect();
-    let mut container = Vec::from([
-        name_decl("_HID", string("ACPI0010")),
-        name_decl("_CID", eisa_id("PNP0A05")),
-        method("CTFY", 2, NotSerialized, &notifications),
-        locked(
-            "CSTA",
-            1,
-            &[
-                store(arg(0), plug("CSEL")),
-                store(int(0), local(0)),
-                if_(l_equal(plug("CPEN"), int(1)), &[store(int(0x0f), local(0))]),
-            ],
-            &[return_(local(0))],
-        ),
-        locked("CEJ0", 1, &eject, &[]),
-        scan(machine),
-        locked(
-            "COST",
-            4,
-            &[
-                store(arg(0), plug("CSEL")),
-                store(int(1), plug("CCMD")),
-                store(arg(1), plug("CDAT")),
-                store(int(2), plug("CCMD")),
-                store(arg(2), plug("CDAT")),
-            ],
-            &[],
-        ),
-    ]);
-    container.extend((0..count).map(one_processor));
-    [
-        scope("_SB", &[device("\\_SB.PCI0.PRES", &registers), device("\\_SB.CPUS", &container)]),
-        method("\\_GPE._E02", 0, NotSerialized, &[call("\\_SB.CPUS.CSCN", &[])]),
-    ]
-}
-
-/// The method that scans for hotplug and unplug events.
-///
-/// QEMU 7.2 reports an unplug immediately; later versions collect and report them after the scan.
-fn scan(machine: &Machine) -> Term {
-    let (event, added, at, uid, work, ejected) =
-        (|| local(0), || local(1), || local(2), || local(3), || local(4), || local(5));
-    let notes_ejected = machine.qemu != Qemu::V7_2;
-    let noted = |list: &str, count: Term| {
-        [store(uid(), index(name(list), count.clone())), increment(count), store(int(1), event())]
-    };
-    let told = |list: &str, count: Term, terms: &[Term]| {
-        let head = [store(deref_of(index(name(list), at())), uid())];
-        while_(l_less(at(), count), &[&head[..], terms, &[increment(at())]].concat())
-    };
-    let full = |count: Term| l_equal(count, int(CPUS_A_PASS.into()));
-
-    let mut found = Vec::from([
-        store(int(0), event()),
-        store(uid(), plug("CSEL")),
-        store(int(0), plug("CCMD")),
-        if_(l_less(plug("CDAT"), uid()), &[break_()]),
-        if_(
-            if notes_ejected { l_or(full(added()), full(ejected())) } else { full(added()) },
-            &[store(int(1), work()), break_()],
-        ),
-        store(plug("CDAT"), uid()),
-        if_(l_equal(plug("CINS"), int(1)), &noted("CNEW", added())),
-    ]);
-    let removal = l_equal(plug("CRMV"), int(1));
-    found.push(if notes_ejected {
-        if_(removal, &noted("CEJL", ejected()))
-    } else {
-        let told_at_once =
-            [call("CTFY", &[uid(), int(3)]), store(int(1), plug("CRMV")), store(int(1), event())];
-        else_(&[if_(removal, &told_at_once)])
-    });
-    found.push(increment(uid()));
-
-    let last = int(machine.vcpus.get().into());
-    let mut pass = Vec::from([store(int(0), work()), store(int(1), event()), store(int(0), added())]);
-    if notes_ejected {
-        pass.push(store(int(0), ejected()));
-    }
-    pass.push(while_(l_and(l_equal(event(), int(1)), l_less(uid(), last)), &found));
-    if machine.smm == Smm::Negotiated {
-        pass.push(if_(l_greater(added(), int(0)), &[tell_firmware()]));
-    }
-    pass.extend([
-        store(int(0), at()),
-        told(
-            "CNEW",
-            added(),
-            &[
-                call("CTFY", &[uid(), int(1)]),
-                store(uid(), debug()),
-                store(uid(), plug("CSEL")),
-                store(int(1), plug("CINS")),
-            ],
-        ),
-    ]);
-    if notes_ejected {
-        pass.push(store(int(0), at()));
-        pass.push(told(
-            "CEJL",
-            ejected(),
-            &[call("CTFY", &[uid(), int(3)]), store(uid(), plug("CSEL")), store(int(1), plug("CRMV"))],
-        ));
-    }
-
-    let mut terms = Vec::from([name_decl("CNEW", package(CPUS_A_PASS, &[]))]);
-    if notes_ejected {
-        terms.push(name_decl("CEJL", package(CPUS_A_PASS, &[])));
-    }
-    terms.extend([store(int(0), uid()), store(int(1), work()), while_(l_equal(work(), int(1)), &pass)]);
-    locked("CSCN", 0, &terms, &[])
-}
-
-/// A processor; the first one cannot be unplugged.
-fn one_processor(number: u16) -> Term {
-    let uid = || int(number.into());
-    let mut terms = Vec::from([
-        method("_STA", 0, Serialized, &[return_(call("CSTA", &[uid()]))]),
-        name_decl("_MAT", buffer(&processor_entry(number as u8))),
-    ]);
-    if number != 0 {
-        terms.push(method("_EJ0", 1, NotSerialized, &[call("CEJ0", &[uid()])]));
-    }
-    terms.push(method("_OST", 3, Serialized, &[call("COST", &[uid(), arg(0), arg(1), arg(2)])]));
-    processor(&format!("C{number:03X}"), number as u8, &terms)
-}
-
 /// The resources of the PCI root: bus numbers, ports, memory from RAM to the I/O APIC except the configuration space, and
 /// the window above RAM.
 fn root_resources(layout: &Layout) -> Term {
@@ -708,122 +509,6 @@ fn low_pin_count(qemu: Qemu) -> [Term; 6] {
         ),
         device("RTC", &[id("PNP0B00"), resources(&[io(0x70, 1, 8), irq_no_flags(8)])]),
     ]
-}
-
-/// The TPM: its identity, its registers, and the physical presence interface.
-fn tpm() -> Term {
-    let mut terms = Vec::from([
-        name_decl("_HID", string("MSFT0101")),
-        name_decl("_STR", string("TPM 2.0 Device")),
-        name_decl("_CRS", resource_template(&[memory32_fixed(TPM_CRB, 0x1000, Write::ReadWrite)])),
-        name_decl("_STA", int(0x0f)),
-        name_decl("_UID", int(1)),
-    ]);
-    terms.extend(physical_presence());
-    device("TPM", &terms)
-}
-
-/// `tpm_build_ppi_acpi`: the OS asks firmware for operations that need physical presence.
-fn physical_presence() -> [Term; 8] {
-    let requests = [
-        Named("PPIN", 8),
-        Named("PPIP", 32),
-        Named("PPRP", 32),
-        Named("PPRQ", 32),
-        Named("PPRM", 32),
-        Named("LPPR", 32),
-    ];
-    let operation = [
-        if_(l_greater_equal(arg(0), int(0x100)), &[return_(int(0))]),
-        operation_region("TPP1", Space::SystemMemory, add(int(TPM_PPI), arg(0), none()), 1),
-        field("TPP1", Access::Byte, Lock::NoLock, Update::Preserve, &[Named("TPPF", 8)]),
-        return_(name("TPPF")),
-    ];
-    [
-        operation_region("TPP2", Space::SystemMemory, int(TPM_PPI + 0x100), 0x5a),
-        field("TPP2", Access::Any, Lock::NoLock, Update::Preserve, &requests),
-        operation_region("TPP3", Space::SystemMemory, int(TPM_PPI + 0x15a), 1),
-        field("TPP3", Access::Byte, Lock::NoLock, Update::Preserve, &[Named("MOVV", 8)]),
-        method("TPFN", 1, Serialized, &operation),
-        name_decl("TPM2", package(2, &[int(0), int(0)])),
-        name_decl("TPM3", package(3, &[int(0), int(0), int(0)])),
-        method("_DSM", 4, Serialized, &[presence_functions(), attack_mitigation()]),
-    ]
-}
-
-/// TCG Physical Presence Interface 1.3, functions 0 to 8.
-fn presence_functions() -> Term {
-    let (revision, function, operation, flags) = (|| arg(1), || arg(2), || local(0), || local(1));
-    let (request, parameter) = (|| name("PPRQ"), || name("PPRM"));
-    let argument = |at: u64| deref_of(index(arg(3), int(at)));
-    let element = |path: &str, at: u64| index(name(path), int(at));
-    let looked_up = || [store(argument(0), operation()), store(call("TPFN", &[operation()]), flags())];
-    let state = || and(flags(), int(7), none());
-    let when = |number: u64, terms: &[Term]| if_(l_equal(function(), int(number)), terms);
-    let in_revision = |number: u64, terms: &[Term]| if_(l_equal(revision(), int(number)), terms);
-    let unless_implemented = || if_(l_equal(state(), int(0)), &[return_(int(1))]);
-
-    let second = [
-        &looked_up()[..],
-        &[unless_implemented(), store(operation(), request()), store(int(0), parameter()), return_(int(0))],
-    ]
-    .concat();
-    let third = [
-        in_revision(1, &[store(request(), element("TPM2", 1)), return_(name("TPM2"))]),
-        in_revision(
-            2,
-            &[
-                store(request(), element("TPM3", 1)),
-                store(parameter(), element("TPM3", 2)),
-                return_(name("TPM3")),
-            ],
-        ),
-    ];
-    let fifth = [
-        store(name("LPPR"), element("TPM3", 1)),
-        store(name("PPRP"), element("TPM3", 2)),
-        return_(name("TPM3")),
-    ];
-    let seventh = [
-        &looked_up()[..],
-        &[
-            unless_implemented(),
-            if_(l_equal(state(), int(2)), &[return_(int(3))]),
-            in_revision(1, &[store(operation(), request()), store(int(0), parameter())]),
-            in_revision(2, &[store(operation(), request()), store(argument(1), parameter())]),
-            return_(int(0)),
-        ],
-    ]
-    .concat();
-    let eighth = [&looked_up()[..], &[return_(state())]].concat();
-    if_(
-        l_equal(arg(0), to_uuid("3DDDFAA6-361B-4EB4-A424-8D10089D1653")),
-        &[
-            when(0, &[return_(buffer(&[0xff, 0x01]))]),
-            when(1, &[return_(string("1.3"))]),
-            when(2, &second),
-            when(3, &third),
-            when(4, &[return_(int(2))]),
-            when(5, &fifth),
-            when(6, &[return_(int(3))]),
-            when(7, &seventh),
-            when(8, &eighth),
-            return_(buffer(&[0])),
-        ],
-    )
-}
-
-/// TCG Platform Reset Attack Mitigation Specification 1.00, chapter 6.
-fn attack_mitigation() -> Term {
-    let overwrite =
-        [store(deref_of(index(arg(3), int(0))), local(0)), store(local(0), name("MOVV")), return_(int(0))];
-    if_(
-        l_equal(arg(0), to_uuid("376054ED-CC13-4675-901C-4756D7F2D45D")),
-        &[
-            if_(l_equal(arg(2), int(0)), &[return_(buffer(&[0x03]))]),
-            if_(l_equal(arg(2), int(1)), &overwrite),
-        ],
-    )
 }
 
 /// The handler of PCI hotplug events.
