@@ -106,6 +106,45 @@ impl<'a> Findings<'a> {
                 self.foreseen.entry((register, digest)).or_insert(event);
             }
         }
+        self.contradictions(register, logged);
+        let (mut next, mut at) = (0usize, 0usize);
+        loop {
+            (next, at) = match (predicted.get(next), logged.get(at)) {
+                (None, None) => return,
+                (None, Some(record)) => {
+                    self.extra(register, at, record);
+                    (next, at.saturating_add(1))
+                }
+                (Some(event), record) if let Some(most) = is_run(event) => {
+                    let after = predicted.get(next.saturating_add(1)).copied();
+                    let records = record.map_or(&[][..], |_| logged.get(at..).unwrap_or_default());
+                    let taken = self.run(register, event, most, after, records);
+                    (next.saturating_add(1), at.saturating_add(taken))
+                }
+                (Some(event), None) => {
+                    self.missing(register, next, event);
+                    (next.saturating_add(1), at)
+                }
+                (Some(event), Some(record)) if fits(event, record) => {
+                    self.fitting(register, at, event, record);
+                    (next.saturating_add(1), at.saturating_add(1))
+                }
+                (Some(event), Some(record))
+                    if is_retry(event, record, logged.get(at.saturating_add(1)))
+                        && self.retried.insert(register) =>
+                {
+                    self.notes.push(Note::ExitRetried { register });
+                    (next, at.saturating_add(2))
+                }
+                (Some(event), Some(record)) => {
+                    self.mismatch(register, (predicted, next, event), (logged, at, record))
+                }
+            };
+        }
+    }
+
+    /// Reports the records whose digest does not match their own data.
+    fn contradictions(&mut self, register: Register, logged: &[Logged<'a>]) {
         for record in logged {
             if let Derivation::Contradicted { expected, .. } = &record.derivation {
                 self.reasons.push(Reason::Contradicted {
@@ -117,80 +156,59 @@ impl<'a> Findings<'a> {
                 });
             }
         }
-        let (mut next, mut at) = (0usize, 0usize);
-        loop {
-            match (predicted.get(next), logged.get(at)) {
-                (None, None) => return,
-                (None, Some(record)) => {
-                    self.extra(register, at, record);
-                    at = at.saturating_add(1);
-                }
-                (Some(event), record) if is_run(event).is_some() => {
-                    let after = predicted.get(next.saturating_add(1)).copied();
-                    let most = is_run(event).unwrap_or(0);
-                    let mut taken = 0;
-                    let mut record = record;
-                    while let Some(found) = record.filter(|found| taken < most && in_run(event, after, found))
-                    {
-                        self.given(register, event, found);
-                        taken = taken.saturating_add(1);
-                        at = at.saturating_add(1);
-                        record = logged.get(at);
-                    }
-                    next = next.saturating_add(1);
-                }
-                (Some(event), None) => {
-                    if is_run(event).is_none() {
-                        self.missing(register, next, event);
-                    }
-                    next = next.saturating_add(1);
-                }
-                (Some(event), Some(record)) if fits(event, record) => {
-                    self.fitting(register, at, event, record);
-                    next = next.saturating_add(1);
-                    at = at.saturating_add(1);
-                }
-                (Some(event), Some(record))
-                    if is_retry(event, record, logged.get(at.saturating_add(1)))
-                        && self.retried.insert(register) =>
-                {
-                    self.notes.push(Note::ExitRetried { register });
-                    at = at.saturating_add(2);
-                }
-                (Some(event), Some(record)) => {
-                    let later = predicted.iter().skip(next.saturating_add(1));
-                    let skipped = later.take_while(|event| !names(event, record)).count().saturating_add(1);
-                    if predicted.get(next.saturating_add(skipped)).is_some() {
-                        for (place, event) in predicted.iter().enumerate().skip(next).take(skipped) {
-                            if is_run(event).is_none() {
-                                self.missing(register, place, event);
-                            }
-                        }
-                        next = next.saturating_add(skipped);
-                        continue;
-                    }
-                    let later = logged.iter().skip(at.saturating_add(1));
-                    let passed = later.take_while(|record| !names(event, record)).count().saturating_add(1);
-                    if logged.get(at.saturating_add(passed)).is_some() {
-                        for (place, record) in logged.iter().enumerate().skip(at).take(passed) {
-                            self.extra(register, place, record);
-                        }
-                        at = at.saturating_add(passed);
-                        continue;
-                    }
-                    self.reasons.push(Reason::Differs {
-                        register,
-                        position: at.saturating_add(1),
-                        offset: record.entry.offset,
-                        subject: event.subject.clone(),
-                        expected: wanted(event),
-                        found: record.digest,
-                    });
-                    next = next.saturating_add(1);
-                    at = at.saturating_add(1);
+    }
+
+    /// Notes the records of a run, at most `most`. Returns their number.
+    fn run(
+        &mut self,
+        register: Register,
+        event: &Event,
+        most: u32,
+        after: Option<&Event>,
+        records: &[Logged<'a>],
+    ) -> usize {
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let run = records.iter().take(most).take_while(|record| in_run(event, after, record));
+        run.map(|record| self.given(register, event, record)).count()
+    }
+
+    /// Reports a record that is not the predicted event, and returns where prediction and log go on: at the later prediction
+    /// that the record identifies, at the later record that the event identifies, or one further in both.
+    fn mismatch(
+        &mut self,
+        register: Register,
+        (predicted, next, event): (&[&'a Event], usize, &'a Event),
+        (logged, at, record): (&[Logged<'a>], usize, &Logged<'a>),
+    ) -> (usize, usize) {
+        let later = predicted.iter().skip(next.saturating_add(1));
+        let skipped = later.take_while(|event| !names(event, record)).count().saturating_add(1);
+        let found = next.saturating_add(skipped);
+        if predicted.get(found).is_some() {
+            for (place, event) in predicted.iter().enumerate().skip(next).take(skipped) {
+                if is_run(event).is_none() {
+                    self.missing(register, place, event);
                 }
             }
+            return (found, at);
         }
+        let later = logged.iter().skip(at.saturating_add(1));
+        let passed = later.take_while(|record| !names(event, record)).count().saturating_add(1);
+        let found = at.saturating_add(passed);
+        if logged.get(found).is_some() {
+            for (place, record) in logged.iter().enumerate().skip(at).take(passed) {
+                self.extra(register, place, record);
+            }
+            return (next, found);
+        }
+        self.reasons.push(Reason::Differs {
+            register,
+            position: at.saturating_add(1),
+            offset: record.entry.offset,
+            subject: event.subject.clone(),
+            expected: wanted(event),
+            found: record.digest,
+        });
+        (next.saturating_add(1), at.saturating_add(1))
     }
 
     /// Tells whether a register has the two extra events of a retried ExitBootServices.

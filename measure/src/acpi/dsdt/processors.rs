@@ -55,44 +55,9 @@ fn locked(path: &str, arguments: u8, terms: &[Term], after: &[Term]) -> Term {
     method(path, arguments, Serialized, &body)
 }
 
-/// `build_cpus_aml`.
+/// `build_cpus_aml`: the registers, the container, the event.
 pub(super) fn processors(machine: &Machine) -> [Term; 2] {
     let count = machine.vcpus.get();
-    let mut registers = Vec::from([
-        name_decl("_HID", eisa_id("PNP0A06")),
-        name_decl("_UID", string("CPU Hotplug resources")),
-        mutex("CPLK"),
-        name_decl("_CRS", resource_template(&[io(CPU_HOTPLUG, 1, CPU_HOTPLUG_PORTS)])),
-        operation_region("PRST", Space::SystemIo, int(CPU_HOTPLUG.into()), CPU_HOTPLUG_PORTS.into()),
-        field(
-            "PRST",
-            Access::Byte,
-            Lock::NoLock,
-            Update::WriteAsZeros,
-            &[
-                Reserved(32),
-                Named("CPEN", 1),
-                Named("CINS", 1),
-                Named("CRMV", 1),
-                Named("CEJ0", 1),
-                Named("CEJF", 1),
-                Reserved(3),
-                Named("CCMD", 8),
-            ],
-        ),
-        field(
-            "PRST",
-            Access::DWord,
-            Lock::NoLock,
-            Update::Preserve,
-            &[Named("CSEL", 32), Reserved(32), Named("CDAT", 32)],
-        ),
-    ]);
-    if machine.qemu != Qemu::V11_1 {
-        // Switches from the hotplug interface of QEMU before 2.7 to the modern one.
-        registers.push(method("_INI", 0, Serialized, &[store(int(0), name("CSEL"))]));
-    }
-
     let notified = |number: u16| {
         if_(l_equal(arg(0), int(number.into())), &[notify(name(&format!("C{number:03X}")), arg(1))])
     };
@@ -133,9 +98,51 @@ pub(super) fn processors(machine: &Machine) -> [Term; 2] {
     ]);
     container.extend((0..count).map(one_processor));
     [
-        scope("_SB", &[device("\\_SB.PCI0.PRES", &registers), device("\\_SB.CPUS", &container)]),
+        scope(
+            "_SB",
+            &[device("\\_SB.PCI0.PRES", &registers(machine.qemu)), device("\\_SB.CPUS", &container)],
+        ),
         method("\\_GPE._E02", 0, NotSerialized, &[call("\\_SB.CPUS.CSCN", &[])]),
     ]
+}
+
+/// The hotplug registers, and their lock.
+fn registers(qemu: Qemu) -> Vec<Term> {
+    let mut registers = Vec::from([
+        name_decl("_HID", eisa_id("PNP0A06")),
+        name_decl("_UID", string("CPU Hotplug resources")),
+        mutex("CPLK"),
+        name_decl("_CRS", resource_template(&[io(CPU_HOTPLUG, 1, CPU_HOTPLUG_PORTS)])),
+        operation_region("PRST", Space::SystemIo, int(CPU_HOTPLUG.into()), CPU_HOTPLUG_PORTS.into()),
+        field(
+            "PRST",
+            Access::Byte,
+            Lock::NoLock,
+            Update::WriteAsZeros,
+            &[
+                Reserved(32),
+                Named("CPEN", 1),
+                Named("CINS", 1),
+                Named("CRMV", 1),
+                Named("CEJ0", 1),
+                Named("CEJF", 1),
+                Reserved(3),
+                Named("CCMD", 8),
+            ],
+        ),
+        field(
+            "PRST",
+            Access::DWord,
+            Lock::NoLock,
+            Update::Preserve,
+            &[Named("CSEL", 32), Reserved(32), Named("CDAT", 32)],
+        ),
+    ]);
+    if qemu != Qemu::V11_1 {
+        // Switches from the hotplug interface of QEMU before 2.7 to the modern one.
+        registers.push(method("_INI", 0, Serialized, &[store(int(0), name("CSEL"))]));
+    }
+    registers
 }
 
 /// The method that scans for hotplug and unplug events.
