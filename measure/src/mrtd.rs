@@ -3,27 +3,31 @@
 //! # Shape
 //!
 //! ```text
-//! MRTD = SHA-384( for each section, in the order of the metadata, that is not added later:
-//!    each page of 4096 bytes     "MEM.PAGE.ADD", zeros, at 16 the page's address u64, zeros to 128
-//!    each 256 bytes of a page    "MR.EXTEND",    zeros, at 16 their address u64,      zeros to 128, the 256 bytes
-//! )                              the second line only where the section's content is measured
+//! TDH.MNG.INIT        start SHA-384
+//! TDH.MEM.PAGE.ADD    each page of 4096 bytes     128 bytes: "MEM.PAGE.ADD" at 0, its GPA u64 at 16, otherwise zeros
+//! TDH.MR.EXTEND       each chunk of 256 bytes     128 bytes: "MR.EXTEND" at 0, its GPA u64 at 16, otherwise zeros; the chunk
+//! TDH.MR.FINALIZE     the digest is MRTD
 //! ```
 //!
-//! A page is followed by its own sixteen extensions ([`Order::SinglePass`]), or all pages of a section come before all
-//! of its extensions ([`Order::TwoPass`]): this depends on the VMM, not on the firmware.
+//! The VMM goes through the sections in the order of the metadata, without those whose pages are added later. Every page is
+//! added; chunks are extended only for sections with measured content. A page is followed by its own sixteen chunks
+//! ([`Order::SinglePass`]), or all pages of a section precede all of its chunks ([`Order::TwoPass`]): this depends on the
+//! VMM, not on the firmware.
 //!
 //! # Source
 //!
-//! Intel TDX Module ABI, TDH.MEM.PAGE.ADD and TDH.MR.EXTEND; QEMU `target/i386/kvm/tdx.c`. Single pass: upstream KVM and
-//! QEMU from 10.1, Google; two pass: Intel's and Ubuntu's QEMU 8, as a quote of such a machine shows. Five images of
-//! Debian give the values that five other tools give.
+//! Intel TDX Application Binary Interface (ABI) Reference 1.5, the four leaves above; QEMU `target/i386/kvm/tdx.c` (the
+//! sections). Single pass: upstream KVM, QEMU from 10.1, Google. Two pass: Intel's and Ubuntu's QEMU 8, confirmed by a quote of
+//! such a machine. Five other tools compute the same values for five images of Debian.
+
+use alloc::vec::Vec;
 
 use sha2::{Digest as _, Sha384};
 
 use crate::digest::Digest;
 use crate::firmware::{Firmware, PAGE};
 
-/// Says in which order the VMM adds pages and extends MRTD by their content.
+/// The order in which the VMM adds pages and extends MRTD with their content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Order {
     /// Page by page.
@@ -32,77 +36,103 @@ pub enum Order {
     TwoPass,
 }
 
-const BLOCK: usize = 128;
+/// Size of an extension buffer in bytes.
+const BUFFER: usize = 128;
+/// Size of the chunk that TDH.MR.EXTEND measures, in bytes.
 const CHUNK: usize = 256;
 const PAGE_BYTES: usize = PAGE as usize;
-const EXTENSIONS: usize = PAGE_BYTES / CHUNK * (BLOCK + CHUNK);
+/// What one page adds to MRTD at most, in bytes.
+const OF_PAGE: usize = BUFFER + PAGE_BYTES / CHUNK * (BUFFER + CHUNK);
 
-/// Gives a TD's MRTD after the VMM has loaded the firmware.
+/// Computes MRTD of a TD after the VMM has loaded the firmware.
 pub fn mrtd(firmware: &Firmware<'_>, order: Order) -> Digest {
-    let mut hasher = Sha384::new();
-    // One page's blocks lie in one buffer: the hash of many small pieces takes a third longer.
-    let mut buffer = [0; BLOCK + EXTENSIONS];
+    let mut measurement = Measurement::init();
     for section in firmware.sections().iter().filter(|section| !section.is_added_later()) {
         let data = firmware.data(section);
-        let pages = || (0..section.memory_size / PAGE).map(|index| index.saturating_mul(PAGE));
-        let content = section.content_is_measured();
-        let extend = |hasher: &mut Sha384, buffer: &mut [u8; BLOCK + EXTENSIONS], offset: u64, add: Add| {
-            let address = section.address.0.saturating_add(offset);
-            let (page_block, extensions) = buffer.split_at_mut(BLOCK);
-            write_block(page_block, b"MEM.PAGE.ADD", address);
-            write_extensions(extensions, data, offset, address);
-            hasher.update(match add {
-                Add::WithContent => buffer.as_slice(),
-                Add::ContentAlone => extensions,
-            });
-        };
-        let add = |hasher: &mut Sha384, offset: u64| {
-            let mut block = [0; BLOCK];
-            write_block(&mut block, b"MEM.PAGE.ADD", section.address.0.saturating_add(offset));
-            hasher.update(block);
-        };
-        match (order, content) {
-            (_, false) => pages().for_each(|offset| add(&mut hasher, offset)),
-            (Order::SinglePass, true) => {
-                pages().for_each(|offset| extend(&mut hasher, &mut buffer, offset, Add::WithContent));
+        let pages = (0..section.memory_size).step_by(PAGE_BYTES);
+        let gpa = |offset: u64| section.address.0.saturating_add(offset);
+        let measured = section.content_is_measured();
+        for page in pages.clone() {
+            measurement.page_add(gpa(page));
+            if measured && order == Order::SinglePass {
+                measurement.extend_page(gpa(page), content(data, page));
             }
-            (Order::TwoPass, true) => {
-                pages().for_each(|offset| add(&mut hasher, offset));
-                pages().for_each(|offset| extend(&mut hasher, &mut buffer, offset, Add::ContentAlone));
+        }
+        if measured && order == Order::TwoPass {
+            for page in pages {
+                measurement.extend_page(gpa(page), content(data, page));
             }
         }
     }
-    Digest::Sha384(hasher.finalize().into())
+    measurement.finalize()
 }
 
-#[derive(Clone, Copy)]
-enum Add {
-    WithContent,
-    ContentAlone,
+/// Returns what the image has for the page at this offset of a section; the rest of the page is zero.
+fn content(data: &[u8], offset: u64) -> &[u8] {
+    let rest = usize::try_from(offset).ok().and_then(|start| data.get(start..)).unwrap_or_default();
+    rest.get(..PAGE_BYTES).unwrap_or(rest)
 }
 
-fn write_block(block: &mut [u8], name: &[u8], address: u64) {
-    block.fill(0);
-    if let Some(place) = block.get_mut(..name.len()) {
-        place.copy_from_slice(name);
+/// The field TDCS.MRTD while the TD is built.
+struct Measurement {
+    hasher: Sha384,
+    /// Bytes to hash next: hashing in small pieces takes a third longer.
+    pending: Vec<u8>,
+}
+
+impl Measurement {
+    /// TDH.MNG.INIT initializes TDCS.MRTD: the SHA-384 computation starts with no input.
+    fn init() -> Self {
+        Measurement { hasher: Sha384::new(), pending: Vec::with_capacity(OF_PAGE) }
     }
-    if let Some(place) = block.get_mut(16..24) {
-        place.copy_from_slice(&address.to_le_bytes());
+
+    /// TDH.MEM.PAGE.ADD (ABI 1.5.05.44, 5.3.20): "Extend TDCS.MRTD with the target page GPA. Extension is done using SHA384
+    /// with a 128B extension buffer composed as follows: Bytes 0 through 11 contain the ASCII string “MEM.PAGE.ADD”. Bytes 16
+    /// through 23 contain the GPA (in little-endian format). All the other bytes contain 0."
+    fn page_add(&mut self, gpa: u64) {
+        self.update(&extension_buffer(b"MEM.PAGE.ADD", gpa));
+    }
+
+    /// TDH.MR.EXTEND (ABI 1.5.05.44, 5.3.44): "Extend TDCS.MRTD with the chunk’s GPA and contents. Extension is done using
+    /// SHA384, with three 128B extension buffers. The first extension buffer is composed as follows: Bytes 0 through 8 contain
+    /// the ASCII string “MR.EXTEND”. Bytes 16 through 23 contain the GPA (in little-endian format). All the other bytes contain
+    /// 0. The other two extension buffers contain the chunk’s contents."
+    fn mr_extend(&mut self, gpa: u64, chunk: &[u8; CHUNK]) {
+        self.update(&extension_buffer(b"MR.EXTEND", gpa));
+        self.update(chunk);
+    }
+
+    /// Calls TDH.MR.EXTEND for each chunk of a page, in ascending order.
+    fn extend_page(&mut self, gpa: u64, content: &[u8]) {
+        for offset in (0..PAGE_BYTES).step_by(CHUNK) {
+            let mut chunk = [0; CHUNK];
+            let rest = content.get(offset..).unwrap_or_default();
+            chunk.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+            self.mr_extend(gpa.saturating_add(offset as u64), &chunk);
+        }
+    }
+
+    /// TDH.MR.FINALIZE completes the SHA-384 computation: nothing changes TDCS.MRTD afterwards.
+    fn finalize(mut self) -> Digest {
+        self.hasher.update(&self.pending);
+        Digest::Sha384(self.hasher.finalize().into())
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        if self.pending.len().saturating_add(bytes.len()) > OF_PAGE {
+            self.hasher.update(&self.pending);
+            self.pending.clear();
+        }
+        self.pending.extend_from_slice(bytes);
     }
 }
 
-/// Fills in the sixteen extensions of the page that begins `offset` bytes into a section.
-fn write_extensions(extensions: &mut [u8], data: &[u8], offset: u64, address: u64) {
-    let page = usize::try_from(offset).ok().and_then(|start| data.get(start..)).unwrap_or_default();
-    for (index, extension) in extensions.chunks_exact_mut(BLOCK + CHUNK).enumerate() {
-        let start = index.saturating_mul(CHUNK);
-        let (block, chunk) = extension.split_at_mut(BLOCK);
-        write_block(block, b"MR.EXTEND", address.saturating_add(start as u64));
-        let rest = page.get(start..).unwrap_or_default();
-        let (filled, zeros) = chunk.split_at_mut(rest.len().min(CHUNK));
-        filled.copy_from_slice(rest.get(..filled.len()).unwrap_or_default());
-        zeros.fill(0);
-    }
+/// Composes the extension buffer with a leaf's name and a GPA.
+fn extension_buffer<const N: usize>(name: &[u8; N], gpa: u64) -> [u8; BUFFER] {
+    let mut buffer = [0; BUFFER];
+    buffer.iter_mut().zip(name).for_each(|(to, from)| *to = *from);
+    buffer.iter_mut().skip(16).zip(gpa.to_le_bytes()).for_each(|(to, from)| *to = from);
+    buffer
 }
 
 #[cfg(test)]
@@ -113,8 +143,8 @@ mod tests {
     use super::*;
     use crate::firmware::specimen::{image, sections};
 
-    /// The rule as the specification words it, one piece after another.
-    fn by_the_book(bytes: &[u8], order: Order) -> Digest {
+    /// The same rules written in another way, independent of the code above.
+    fn independent(bytes: &[u8], order: Order) -> Digest {
         let mut all = Vec::new();
         let block = |all: &mut Vec<u8>, name: &[u8], address: u64| {
             let mut block = [0; 128];
@@ -148,17 +178,17 @@ mod tests {
     }
 
     #[test]
-    fn both_orders_follow_the_book_and_differ() {
+    fn both_orders_equal_an_independent_computation_and_differ() {
         let bytes = image(&sections());
         let firmware = Firmware::read(&bytes).unwrap();
         for order in [Order::SinglePass, Order::TwoPass] {
-            assert_eq!(mrtd(&firmware, order), by_the_book(&bytes, order), "{order:?}");
+            assert_eq!(mrtd(&firmware, order), independent(&bytes, order), "{order:?}");
         }
         assert_ne!(mrtd(&firmware, Order::SinglePass), mrtd(&firmware, Order::TwoPass));
     }
 
     #[test]
-    fn a_bit_of_the_code_moves_it_and_a_bit_of_the_variables_does_not() {
+    fn a_bit_of_the_code_changes_mrtd_and_a_bit_of_the_variables_does_not() {
         let mut bytes = image(&sections());
         let before = mrtd(&Firmware::read(&bytes).unwrap(), Order::SinglePass);
         bytes[0x10] ^= 1;
@@ -168,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_beyond_the_data_is_zero_and_pages_added_later_do_not_count() {
+    fn memory_beyond_the_data_is_zero_and_pages_added_later_are_not_measured() {
         let mut longer = sections();
         longer[0].data_size = 0x2801;
         let bytes = image(&longer);
