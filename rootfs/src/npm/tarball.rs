@@ -151,108 +151,136 @@ pub struct Unpacked {
 /// [`Error`] of the first entry that is refused.
 pub fn unpack(tarball: &[u8], package: &Package, destination: &Destination) -> Result<Unpacked, Error> {
     let entry = &package.entry;
-    let subject = format!("{}@{}", entry.name, entry.version);
     let origin = Origin::Npm {
         name: (&*entry.name).into(),
         version: (&*entry.version).into(),
         location: (&*entry.location).into(),
     };
-    let programs: BTreeSet<&str> = entry.bin.values().map(|file| &**file).collect();
-    let linked: BTreeSet<&str> = package.links.iter().map(|link| link.file.as_str()).collect();
-    let place = |path: &str| {
-        destination.root.join(path).map_err(|source| Error::Place { package: subject.clone(), source })
-    };
-
-    // What becomes of each file, by its path in the package; packages do name one twice, and then the last one stays.
-    let mut files: BTreeMap<String, Fate> = BTreeMap::new();
-    let mut folders: BTreeSet<String> = BTreeSet::new();
-    // The paths to which a .gitignore was renamed, while a real .npmignore may still come.
-    let mut renamed: BTreeSet<String> = BTreeSet::new();
-
-    read(tarball, &subject, |item| {
-        let Item { mut path, kind, mode, size, content } = item;
-        if kind == ItemKind::Folder {
-            folders.insert(path);
-            return Ok(());
-        }
-        if let Some(folder) =
-            path.strip_suffix(".gitignore").filter(|rest| rest.is_empty() || rest.ends_with('/'))
-        {
-            let npmignore = format!("{folder}.npmignore");
-            if files.contains_key(&npmignore) && !renamed.contains(&npmignore) {
-                return Ok(());
-            }
-            renamed.insert(npmignore.clone());
-            path = npmignore;
-        } else {
-            renamed.remove(&path);
-        }
-        if let Some(rule) = destination.omit.rule(&format!("{}/{path}", entry.location)) {
-            files.insert(path, Fate::Omitted { rule, size });
-            return Ok(());
-        }
-        let is_linked = linked.contains(path.as_str());
-        let fixed = if is_linked { without_carriage_return(content) } else { None };
-        let mode = match (is_linked, programs.contains(path.as_str())) {
-            (true, _) => 0o755,
-            (false, true) => file_mode(mode | 0o111),
-            (false, false) => file_mode(mode),
-        };
-        let content = Content::pack(fixed.as_deref().unwrap_or(content), destination.packing);
-        files.insert(path, Fate::Kept(Node::file(mode, content, origin.clone())));
-        Ok(())
-    })?;
-
+    let contents = Contents::read(tarball, package, destination, &origin)?;
     let mut omitted = Tally::new(destination.omit.len());
-    let mut emptied: BTreeSet<&str> = BTreeSet::new();
-    let mut kept: BTreeSet<&str> = BTreeSet::new();
-    for (path, fate) in &files {
-        // A folder that was named, or that a file before this one needs.
-        if folders.contains(path) || ancestors(path).any(|folder| files.contains_key(folder)) {
-            return Err(Error::Clash { package: subject, path: path.clone() });
-        }
-        match fate {
-            Fate::Kept(_) => {
-                kept.insert(path);
-                kept.extend(ancestors(path));
-            }
-            Fate::Omitted { rule, size } => {
-                omitted.count(*rule, *size);
-                emptied.extend(ancestors(path));
-            }
-        }
-    }
+    let (kept, emptied) = contents.sort(&mut omitted)?;
+    let place = |path: &str| {
+        let wrong = |source| Error::Place { package: contents.subject.clone(), source };
+        destination.root.join(path).map_err(wrong)
+    };
+    let folder = |path: &str| Ok((place(path)?, Node::directory(0o755, origin.clone())));
+
     let mut layer = Layer::default();
     if !kept.is_empty() || omitted.total().files == 0 {
-        layer.entries.push((place(&entry.location)?, Node::directory(0o755, origin.clone())));
+        layer.entries.push(folder(&entry.location)?);
     }
-    for folder in &folders {
-        if ancestors(folder).any(|above| files.contains_key(above)) {
-            return Err(Error::Clash { package: subject, path: folder.clone() });
+    for path in &contents.folders {
+        if ancestors(path).any(|above| contents.files.contains_key(above)) {
+            return Err(Error::Clash { package: contents.subject, path: path.clone() });
         }
         // What was emptied by the rules goes away; what the package ships empty stays, as in npm.
-        if !emptied.contains(folder.as_str()) || kept.contains(folder.as_str()) {
-            let path = place(&format!("{}/{folder}", entry.location))?;
-            layer.entries.push((path, Node::directory(0o755, origin.clone())));
+        if !emptied.contains(path.as_str()) || kept.contains(path.as_str()) {
+            layer.entries.push(folder(&format!("{}/{path}", entry.location))?);
         }
     }
     let mut links = Vec::new();
     for link in &package.links {
         let there = kept.contains(link.file.as_str())
-            || (folders.contains(&link.file) && !emptied.contains(link.file.as_str()));
+            || (contents.folders.contains(&link.file) && !emptied.contains(link.file.as_str()));
         match destination.omit.rule(&link.path) {
             _ if !there => {}
             Some(rule) => omitted.count(rule, 0),
             None => links.push((place(&link.path)?, Node::symlink(&link.target, origin.clone()))),
         }
     }
-    for (path, fate) in files {
+    for (path, fate) in &contents.files {
         if let Fate::Kept(node) = fate {
-            layer.entries.push((place(&format!("{}/{path}", entry.location))?, node));
+            layer.entries.push((place(&format!("{}/{path}", entry.location))?, node.clone()));
         }
     }
     layer.entries.extend(links);
     Ok(Unpacked { layer, omitted })
+}
+
+/// What a tarball holds, by the paths in the package.
+struct Contents {
+    /// Name and version, for errors.
+    subject: String,
+    /// What becomes of each file; packages do name one twice, and then the last one stays.
+    files: BTreeMap<String, Fate>,
+    /// The folders that the tarball names.
+    folders: BTreeSet<String>,
+}
+
+impl Contents {
+    fn read(
+        tarball: &[u8],
+        package: &Package,
+        destination: &Destination,
+        origin: &Origin,
+    ) -> Result<Self, Error> {
+        let entry = &package.entry;
+        let subject = format!("{}@{}", entry.name, entry.version);
+        let programs: BTreeSet<&str> = entry.bin.values().map(|file| &**file).collect();
+        let linked: BTreeSet<&str> = package.links.iter().map(|link| link.file.as_str()).collect();
+        let mut files: BTreeMap<String, Fate> = BTreeMap::new();
+        let mut folders: BTreeSet<String> = BTreeSet::new();
+        // The paths to which a .gitignore was renamed, while a real .npmignore may still come.
+        let mut renamed: BTreeSet<String> = BTreeSet::new();
+
+        read(tarball, &subject, |item| {
+            let Item { mut path, kind, mode, size, content } = item;
+            if kind == ItemKind::Folder {
+                folders.insert(path);
+                return Ok(());
+            }
+            if let Some(folder) =
+                path.strip_suffix(".gitignore").filter(|rest| rest.is_empty() || rest.ends_with('/'))
+            {
+                let npmignore = format!("{folder}.npmignore");
+                if files.contains_key(&npmignore) && !renamed.contains(&npmignore) {
+                    return Ok(());
+                }
+                renamed.insert(npmignore.clone());
+                path = npmignore;
+            } else {
+                renamed.remove(&path);
+            }
+            if let Some(rule) = destination.omit.rule(&format!("{}/{path}", entry.location)) {
+                files.insert(path, Fate::Omitted { rule, size });
+                return Ok(());
+            }
+            let is_linked = linked.contains(path.as_str());
+            let fixed = if is_linked { without_carriage_return(content) } else { None };
+            let mode = match (is_linked, programs.contains(path.as_str())) {
+                (true, _) => 0o755,
+                (false, true) => file_mode(mode | 0o111),
+                (false, false) => file_mode(mode),
+            };
+            let content = Content::pack(fixed.as_deref().unwrap_or(content), destination.packing);
+            files.insert(path, Fate::Kept(Node::file(mode, content, origin.clone())));
+            Ok(())
+        })?;
+        Ok(Contents { subject, files, folders })
+    }
+
+    /// The paths that are kept, with the folders above them, and the folders from which a rule took a file.
+    fn sort(&self, omitted: &mut Tally) -> Result<(BTreeSet<&str>, BTreeSet<&str>), Error> {
+        let mut kept: BTreeSet<&str> = BTreeSet::new();
+        let mut emptied: BTreeSet<&str> = BTreeSet::new();
+        for (path, fate) in &self.files {
+            // A folder that was named, or that a file before this one needs.
+            if self.folders.contains(path) || ancestors(path).any(|folder| self.files.contains_key(folder)) {
+                return Err(Error::Clash { package: self.subject.clone(), path: path.clone() });
+            }
+            match fate {
+                Fate::Kept(_) => {
+                    kept.insert(path);
+                    kept.extend(ancestors(path));
+                }
+                Fate::Omitted { rule, size } => {
+                    omitted.count(*rule, *size);
+                    emptied.extend(ancestors(path));
+                }
+            }
+        }
+        Ok((kept, emptied))
+    }
 }
 
 /// Takes single files out of a tarball: from their path in the package to their place in the image. Their modes are

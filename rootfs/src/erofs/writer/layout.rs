@@ -16,42 +16,19 @@ use crate::erofs::format::{
 };
 
 impl<'a> Plan<'a> {
+    /// Gives every inode and every block its place.
     pub(super) fn lay_out(mut self, options: &Options) -> Result<Image<'a>, Error> {
         let nodes = self.items.len();
-        let inos = nodes as u64;
-        let mut packed_item = None;
-        if let (Packing::Zstd(level), 1..) = (options.packing, self.packed.len) {
-            let frames = self.packed.compress(level)?;
-            packed_item = Some(self.items.len());
-            self.items.push(Item {
-                node: None,
-                mode: format::S_IFREG | 0o400,
-                nlink: 1,
-                size: self.packed.len,
-                device: 0,
-                xattrs: Vec::new(),
-                body: Body::Clusters { frames, digest: None },
-                place: 0,
-            });
-        }
-
+        let packed = self.pack(options.packing)?;
         // The root comes first, so that its number fits into the superblock's 16 bits.
         let mut slots = Slots::default();
         for item in &mut self.items {
             item.place = slots.place(item.space());
         }
+        let packed_nid =
+            packed.and_then(|number| self.items.get(number)).map(|item| item.place / SLOT as u64);
 
-        let mut emit = Emit {
-            blocks: Blocks(u64::from(META_BLOCK) + slots.end / BLOCK as u64),
-            mtime: options.mtime,
-            pieces: Vec::with_capacity(2 * self.items.len()),
-            arena: Vec::with_capacity(64 * self.items.len()),
-            known: BTreeMap::new(),
-            indexes: BTreeMap::new(),
-            compressed: false,
-            packed: vec![0],
-            places: vec![Place::default(); self.items.len()],
-        };
+        let mut emit = Emit::new(u64::from(META_BLOCK) + slots.end / BLOCK as u64, options, self.items.len());
         let mut directories = Vec::new();
         for directory in &self.directories {
             let at = emit.arena.len();
@@ -64,59 +41,42 @@ impl<'a> Plan<'a> {
             Body::Clusters { digest: None, .. } => 1,
             _ => 2,
         };
-        let packed_nid =
-            packed_item.and_then(|number| self.items.get(number)).map_or(0, |item| item.place / SLOT as u64);
         let mut items: Vec<(u32, Item<'a>)> = (1..).zip(self.items).collect();
         items.sort_by_key(|(_, item)| order(item));
         for (ino, item) in items {
             emit.item(ino, item, &directories)?;
         }
+        emit.superblock(options, nodes as u64, packed_nid)?;
 
-        let size = emit.blocks.0 * BLOCK as u64;
-        let mut incompat = 0;
-        if emit.compressed {
-            incompat |= INCOMPAT_ZERO_PADDING | INCOMPAT_COMPR_CFGS;
-        }
-        if packed_item.is_some() {
-            incompat |= INCOMPAT_FRAGMENTS;
-        }
-        let mut superblock = SuperBlock {
-            magic: SUPER_MAGIC,
-            checksum: 0,
-            feature_compat: COMPAT_SB_CHKSUM | COMPAT_MTIME,
-            blkszbits: BLOCK_BITS,
-            sb_extslots: 0,
-            root_nid: 0,
-            inos,
-            build_time: options.mtime,
-            build_time_nsec: 0,
-            blocks: u32::try_from(emit.blocks.0).map_err(|_| Error::TooLarge)?,
-            meta_blkaddr: META_BLOCK,
-            xattr_blkaddr: 0,
-            uuid: options.uuid,
-            volume_name: options.label,
-            feature_incompat: incompat,
-            available_compr_algs: if emit.compressed { 1 << COMPRESSION_ZSTD } else { 0 },
-            dirblkbits: 0,
-            packed_nid,
-        };
-        let block = |superblock: &SuperBlock| {
-            let mut block = superblock.to_bytes();
-            if emit.compressed {
-                block.extend(format::zstd_cfgs(CLUSTER.ilog2()));
-            }
-            block.resize(BLOCK - SUPER_OFFSET, 0);
-            block
-        };
-        superblock.checksum = format::checksum(&block(&superblock));
-        let block = block(&superblock);
-        let (at, len) = (SUPER_OFFSET as u64, block.len() as u64);
-        emit.pieces.push(Piece { at, len, source: Source::Arena(emit.arena.len()) });
-        emit.arena.extend(block);
         emit.pieces.sort_unstable_by_key(|piece| piece.at);
         emit.places.truncate(nodes);
+        let size = emit.blocks.0 * BLOCK as u64;
         Ok(Image { size, pieces: emit.pieces, arena: emit.arena, places: emit.places })
     }
+
+    /// Compresses the small files into an inode of their own, when there are any, and gives its number.
+    fn pack(&mut self, packing: Packing) -> Result<Option<usize>, Error> {
+        let (Packing::Zstd(level), 1..) = (packing, self.packed.len) else { return Ok(None) };
+        let frames = self.packed.compress(level)?;
+        let number = self.items.len();
+        self.items.push(Item {
+            node: None,
+            mode: format::S_IFREG | 0o400,
+            nlink: 1,
+            size: self.packed.len,
+            device: 0,
+            xattrs: Vec::new(),
+            body: Body::Clusters { frames, digest: None },
+            place: 0,
+        });
+        Ok(Some(number))
+    }
+}
+
+/// Where the last, partial block of data lies behind its inode, and its length.
+struct Inline {
+    at: u64,
+    len: usize,
 }
 
 /// What was laid out so far.
@@ -136,11 +96,27 @@ struct Emit<'a> {
 }
 
 impl<'a> Emit<'a> {
+    fn new(first_block: u64, options: &Options, items: usize) -> Self {
+        Emit {
+            blocks: Blocks(first_block),
+            mtime: options.mtime,
+            pieces: Vec::with_capacity(2 * items),
+            arena: Vec::with_capacity(64 * items),
+            known: BTreeMap::new(),
+            indexes: BTreeMap::new(),
+            compressed: false,
+            packed: vec![0],
+            places: vec![Place::default(); items],
+        }
+    }
+
+    /// Lays out an inode, what lies behind it, and its data.
     fn item(&mut self, ino: u32, item: Item<'a>, directories: &[usize]) -> Result<(), Error> {
         let mut inode = item.raw(ino);
         let at = u64::from(META_BLOCK) * BLOCK as u64 + item.place;
         let start = self.arena.len();
         let head = inode.len() + item.xattrs.len();
+        // Padding before a map header, the header and the index of clusters.
         let mut index = Vec::new();
         let mut data_blocks = 0..0;
         let mut behind = 0;
@@ -148,80 +124,21 @@ impl<'a> Emit<'a> {
             Body::Empty => {}
             Body::Flat { data, inline } => {
                 behind = inline as u64;
-                let whole = item.size - inline as u64;
-                let (digest, source) = match data {
-                    Data::Directory(number) => {
-                        (None, Source::Arena(directories.get(number).copied().unwrap_or(0)))
-                    }
-                    Data::Slice(bytes, digest) => (digest, Source::Slice(bytes)),
-                    Data::Content(content) => (Some(content.sha256()), Source::Content(content, 0)),
-                };
-                if inline > 0 {
-                    let source = source.from(whole);
-                    self.pieces.push(Piece { at: at + head as u64, len: inline as u64, source });
-                }
-                if whole > 0 {
-                    let key = digest.map(|digest| (digest, inline));
-                    inode.u = match key.and_then(|key| self.known.get(&key)) {
-                        Some(&first) => first,
-                        None => {
-                            let first = self.blocks.take(whole)?;
-                            self.pieces.push(Piece {
-                                at: u64::from(first) * BLOCK as u64,
-                                len: whole,
-                                source,
-                            });
-                            first
-                        }
-                    };
-                    if let Some(key) = key {
-                        self.known.insert(key, inode.u);
-                    }
-                    data_blocks = inode.u..inode.u + whole.div_ceil(BLOCK as u64) as u32;
+                let inline = Inline { at: at + head as u64, len: inline };
+                data_blocks = self.flat(data, item.size, inline, directories)?;
+                if !data_blocks.is_empty() {
+                    inode.u = data_blocks.start;
                 }
             }
             Body::Packed(offset) => {
                 index.resize(head.next_multiple_of(8) - head, 0);
                 index.extend((offset | FRAGMENT_INODE).to_le_bytes());
-                let cluster = |byte: u64| (byte / CLUSTER as u64) as usize;
-                let block = |cluster: usize| self.packed.get(cluster).copied().unwrap_or(0);
-                data_blocks =
-                    block(cluster(offset))..block(cluster((offset + item.size).saturating_sub(1)) + 1);
+                data_blocks = self.packed_blocks(offset, item.size);
             }
             Body::Clusters { frames, digest } => {
-                self.compressed = true;
                 index.resize(head.next_multiple_of(8) - head, 0);
-                let before = digest.and_then(|digest| self.indexes.get(&digest).cloned());
-                inode.u = match before {
-                    Some((range, blocks)) => {
-                        index.extend_from_slice(self.arena.get(range).unwrap_or(&[]));
-                        data_blocks = blocks;
-                        data_blocks.len() as u32
-                    }
-                    None => {
-                        let blocks: u64 = frames.iter().map(|frame| frame.len.div_ceil(BLOCK) as u64).sum();
-                        let first = self.blocks.take(blocks * BLOCK as u64)?;
-                        let skip = index.len();
-                        index.extend([0; 4]);
-                        index.extend(ADVISE_BIG_PCLUSTER_1.to_le_bytes());
-                        index.extend([COMPRESSION_ZSTD, 0]);
-                        index.extend([0; 8]);
-                        data_blocks = first..first + blocks as u32;
-                        if digest.is_none() {
-                            self.packed = vec![first];
-                            self.packed.extend(frames.iter().scan(first, |end, frame| {
-                                *end += frame.len.div_ceil(BLOCK) as u32;
-                                Some(*end)
-                            }));
-                        }
-                        self.clusters(frames, first, &mut index);
-                        if let Some(digest) = digest {
-                            let end = start + head + index.len();
-                            self.indexes.insert(digest, (start + head + skip..end, data_blocks.clone()));
-                        }
-                        blocks as u32
-                    }
-                };
+                data_blocks = self.compressed(frames, digest, start + head, &mut index)?;
+                inode.u = data_blocks.len() as u32;
             }
         }
         inode.write(self.mtime, &mut self.arena);
@@ -234,6 +151,85 @@ impl<'a> Emit<'a> {
             *place = Place { inode: block(at)..block(at + len + behind - 1) + 1, data: data_blocks };
         }
         Ok(())
+    }
+
+    /// Lays out data that is not compressed, and gives the whole blocks that it takes; equal data takes them once.
+    fn flat(
+        &mut self,
+        data: Data<'a>,
+        size: u64,
+        inline: Inline,
+        directories: &[usize],
+    ) -> Result<Range<u32>, Error> {
+        let whole = size - inline.len as u64;
+        let (digest, source) = match data {
+            Data::Directory(number) => (None, Source::Arena(directories.get(number).copied().unwrap_or(0))),
+            Data::Slice(bytes, digest) => (digest, Source::Slice(bytes)),
+            Data::Content(content) => (Some(content.sha256()), Source::Content(content, 0)),
+        };
+        if inline.len > 0 {
+            self.pieces.push(Piece { at: inline.at, len: inline.len as u64, source: source.from(whole) });
+        }
+        if whole == 0 {
+            return Ok(0..0);
+        }
+        let key = digest.map(|digest| (digest, inline.len));
+        let first = match key.and_then(|key| self.known.get(&key)) {
+            Some(&first) => first,
+            None => {
+                let first = self.blocks.take(whole)?;
+                self.pieces.push(Piece { at: u64::from(first) * BLOCK as u64, len: whole, source });
+                first
+            }
+        };
+        if let Some(key) = key {
+            self.known.insert(key, first);
+        }
+        Ok(first..first + whole.div_ceil(BLOCK as u64) as u32)
+    }
+
+    /// The blocks that hold these bytes of the packed inode.
+    fn packed_blocks(&self, offset: u64, size: u64) -> Range<u32> {
+        let cluster = |byte: u64| (byte / CLUSTER as u64) as usize;
+        let block = |cluster: usize| self.packed.get(cluster).copied().unwrap_or(0);
+        block(cluster(offset))..block(cluster((offset + size).saturating_sub(1)) + 1)
+    }
+
+    /// Lays out compressed clusters, appends their map header and index to `index`, which lies at `index_at` of the
+    /// arena, and gives the blocks that they take; equal data takes them once.
+    fn compressed(
+        &mut self,
+        frames: Vec<FrameOf<'a>>,
+        digest: Option<Sha256Digest>,
+        index_at: usize,
+        index: &mut Vec<u8>,
+    ) -> Result<Range<u32>, Error> {
+        self.compressed = true;
+        if let Some((range, blocks)) = digest.and_then(|digest| self.indexes.get(&digest).cloned()) {
+            index.extend_from_slice(self.arena.get(range).unwrap_or(&[]));
+            return Ok(blocks);
+        }
+        let blocks: u64 = frames.iter().map(|frame| frame.len.div_ceil(BLOCK) as u64).sum();
+        let first = self.blocks.take(blocks * BLOCK as u64)?;
+        let blocks = first..first + blocks as u32;
+        let skip = index.len();
+        index.extend([0; 4]);
+        index.extend(ADVISE_BIG_PCLUSTER_1.to_le_bytes());
+        index.extend([COMPRESSION_ZSTD, 0]);
+        index.extend([0; 8]);
+        if digest.is_none() {
+            self.packed = vec![first];
+            self.packed.extend(frames.iter().scan(first, |end, frame| {
+                *end += frame.len.div_ceil(BLOCK) as u32;
+                Some(*end)
+            }));
+        }
+        self.clusters(frames, first, index);
+        if let Some(digest) = digest {
+            let range = index_at + skip..index_at + index.len();
+            self.indexes.insert(digest, (range, blocks.clone()));
+        }
+        Ok(blocks)
     }
 
     /// Lays physical clusters one after the other from block `first` on, and writes their index.
@@ -259,5 +255,50 @@ impl<'a> Emit<'a> {
             self.pieces.push(Piece { at, len: frame.len as u64, source: frame.bytes });
             block += blocks;
         }
+    }
+
+    /// Writes the superblock and the configuration of the compression, checksum included.
+    fn superblock(&mut self, options: &Options, inos: u64, packed_nid: Option<u64>) -> Result<(), Error> {
+        let mut incompat = 0;
+        if self.compressed {
+            incompat |= INCOMPAT_ZERO_PADDING | INCOMPAT_COMPR_CFGS;
+        }
+        if packed_nid.is_some() {
+            incompat |= INCOMPAT_FRAGMENTS;
+        }
+        let mut superblock = SuperBlock {
+            magic: SUPER_MAGIC,
+            checksum: 0,
+            feature_compat: COMPAT_SB_CHKSUM | COMPAT_MTIME,
+            blkszbits: BLOCK_BITS,
+            sb_extslots: 0,
+            root_nid: 0,
+            inos,
+            build_time: options.mtime,
+            build_time_nsec: 0,
+            blocks: u32::try_from(self.blocks.0).map_err(|_| Error::TooLarge)?,
+            meta_blkaddr: META_BLOCK,
+            xattr_blkaddr: 0,
+            uuid: options.uuid,
+            volume_name: options.label,
+            feature_incompat: incompat,
+            available_compr_algs: if self.compressed { 1 << COMPRESSION_ZSTD } else { 0 },
+            dirblkbits: 0,
+            packed_nid: packed_nid.unwrap_or(0),
+        };
+        let block = |superblock: &SuperBlock| {
+            let mut block = superblock.to_bytes();
+            if self.compressed {
+                block.extend(format::zstd_cfgs(CLUSTER.ilog2()));
+            }
+            block.resize(BLOCK - SUPER_OFFSET, 0);
+            block
+        };
+        superblock.checksum = format::checksum(&block(&superblock));
+        let block = block(&superblock);
+        let (at, len) = (SUPER_OFFSET as u64, block.len() as u64);
+        self.pieces.push(Piece { at, len, source: Source::Arena(self.arena.len()) });
+        self.arena.extend(block);
+        Ok(())
     }
 }

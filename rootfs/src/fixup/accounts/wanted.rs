@@ -52,109 +52,25 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
+    /// Adds what one line of sysusers.d defines.
     pub(super) fn read_line(&mut self, source: &str, line: u32, text: &str) -> Result<(), Error> {
-        let wrong = |problem, text: &str| bad(source, line, problem, text);
-        let by = format!("{source}:{line}");
-        let (words, rest) = systemd_conf::words(text, 6).map_err(|error| Error::Words {
-            source_name: source.to_owned(),
-            line,
-            source: error,
-        })?;
-        if !rest.is_empty() {
-            return Err(wrong("more than six fields", rest));
-        }
-        let mut fields = words.into_iter().map(|word| match word.as_str() {
-            "" | "-" => Ok(None),
-            _ => match word.replace("%%", "").contains('%') {
-                true => Err(wrong("specifiers are not supported", &word)),
-                false => Ok(Some(word.replace("%%", "%"))),
-            },
-        });
-        let mut next = || fields.next().unwrap_or(Ok(None));
-        let (kind, name, id) = (next()?.unwrap_or_default(), next()?, next()?);
-        let (description, home, shell) = (next()?, next()?, next()?);
-        let named = || match &name {
-            Some(name) if is_name(name) => Ok(name.clone()),
-            other => Err(wrong("not an account name", other.as_deref().unwrap_or("-"))),
-        };
-        let no_more = || match description.as_ref().or(home.as_ref()).or(shell.as_ref()) {
-            Some(extra) => Err(wrong("more fields than this type takes", extra)),
-            None => Ok(()),
-        };
-        match kind.as_str() {
+        let line = Line::parse(source, line, text)?;
+        match line.kind.as_str() {
             "u" | "u!" => {
-                let name = named()?;
-                let description = description.unwrap_or_default();
-                let expiry = if kind == "u!" { Expiry::Expired } else { Expiry::Never };
-                for text in [Some(&description), home.as_ref(), shell.as_ref()].into_iter().flatten() {
-                    if !is_field(text) {
-                        return Err(wrong("a colon or a control character in a field", text));
-                    }
-                }
-                for text in [home.as_ref(), shell.as_ref()].into_iter().flatten() {
-                    if !text.starts_with('/') {
-                        return Err(wrong("not an absolute path", text));
-                    }
-                }
-                let (id, primary) = match id.as_deref() {
-                    None => (Id::Any, Primary::Own),
-                    Some(path) if path.starts_with('/') => (Id::OwnerOf(path.to_owned()), Primary::Own),
-                    Some(text) => match text.split_once(':') {
-                        None => {
-                            (Id::Fixed(id_of(text).ok_or_else(|| wrong("not an id", text))?), Primary::Own)
-                        }
-                        Some((uid, group)) => {
-                            let uid = match uid {
-                                "-" => Id::Any,
-                                uid => Id::Fixed(id_of(uid).ok_or_else(|| wrong("not an id", text))?),
-                            };
-                            let group = match id_of(group) {
-                                Some(gid) => Primary::Gid(gid),
-                                None if is_name(group) => Primary::Named(group.to_owned()),
-                                None => return Err(wrong("not a group", text)),
-                            };
-                            (uid, group)
-                        }
-                    },
-                };
-                let shell = shell.unwrap_or_else(|| match name.as_str() {
-                    "root" => "/bin/bash".to_owned(),
-                    _ => NOLOGIN.to_owned(),
-                });
-                let home = home.unwrap_or_else(|| if name == "root" { "/root" } else { "/" }.to_owned());
-                if !self.users.iter().any(|user| user.name == name) {
-                    self.users.push(WantedUser { name, id, primary, description, home, shell, expiry, by });
+                let user = line.user()?;
+                if !self.users.iter().any(|there| there.name == user.name) {
+                    self.users.push(user);
                 }
             }
             "g" => {
-                no_more()?;
-                let name = named()?;
-                let id = match id.as_deref() {
-                    None => Id::Any,
-                    Some(path) if path.starts_with('/') => Id::OwnerOf(path.to_owned()),
-                    Some(text) => Id::Fixed(id_of(text).ok_or_else(|| wrong("not an id", text))?),
-                };
-                if !self.groups.iter().any(|group| group.name == name) {
-                    self.groups.push(WantedGroup { name, id, by });
+                let group = line.group()?;
+                if !self.groups.iter().any(|there| there.name == group.name) {
+                    self.groups.push(group);
                 }
             }
-            "m" => {
-                no_more()?;
-                let group = id.filter(|group| is_name(group)).ok_or_else(|| wrong("not a group", text))?;
-                self.members.push((group, named()?, by));
-            }
-            "r" => {
-                no_more()?;
-                if let Some(name) = name {
-                    return Err(wrong("a range takes no name", &name));
-                }
-                let range = id.as_deref().and_then(|text| {
-                    let (low, high) = text.split_once('-').unwrap_or((text, text));
-                    Some((id_of(low)?, id_of(high)?)).filter(|(low, high)| low <= high)
-                });
-                self.ranges.push(range.ok_or_else(|| wrong("not a range of ids", text))?);
-            }
-            other => return Err(wrong("unknown type", other)),
+            "m" => self.members.push(line.member()?),
+            "r" => self.ranges.push(line.range()?),
+            other => return Err(line.wrong("unknown type", other)),
         }
         Ok(())
     }
@@ -234,6 +150,148 @@ impl Wanted {
             });
         }
         Ok(())
+    }
+}
+
+/// A line of sysusers.d, split into its fields; a field that is empty or `-` is `None`.
+struct Line<'a> {
+    source: &'a str,
+    number: u32,
+    text: &'a str,
+    kind: String,
+    name: Option<String>,
+    id: Option<String>,
+    description: Option<String>,
+    home: Option<String>,
+    shell: Option<String>,
+}
+
+impl<'a> Line<'a> {
+    fn parse(source: &'a str, number: u32, text: &'a str) -> Result<Self, Error> {
+        let wrong = |problem, text: &str| bad(source, number, problem, text);
+        let (words, rest) = systemd_conf::words(text, 6).map_err(|error| Error::Words {
+            source_name: source.to_owned(),
+            line: number,
+            source: error,
+        })?;
+        if !rest.is_empty() {
+            return Err(wrong("more than six fields", rest));
+        }
+        let mut fields = words.into_iter().map(|word| match word.as_str() {
+            "" | "-" => Ok(None),
+            _ => match word.replace("%%", "").contains('%') {
+                true => Err(wrong("specifiers are not supported", &word)),
+                false => Ok(Some(word.replace("%%", "%"))),
+            },
+        });
+        let mut next = || fields.next().unwrap_or(Ok(None));
+        let (kind, name, id) = (next()?.unwrap_or_default(), next()?, next()?);
+        let (description, home, shell) = (next()?, next()?, next()?);
+        Ok(Line { source, number, text, kind, name, id, description, home, shell })
+    }
+
+    fn wrong(&self, problem: &'static str, text: &str) -> Error {
+        bad(self.source, self.number, problem, text)
+    }
+
+    /// Where the definition stands, for errors.
+    fn by(&self) -> String {
+        format!("{}:{}", self.source, self.number)
+    }
+
+    fn account_name(&self) -> Result<String, Error> {
+        match &self.name {
+            Some(name) if is_name(name) => Ok(name.clone()),
+            other => Err(self.wrong("not an account name", other.as_deref().unwrap_or("-"))),
+        }
+    }
+
+    /// Refuses the fields that only a user has.
+    fn no_more(&self) -> Result<(), Error> {
+        match self.description.as_ref().or(self.home.as_ref()).or(self.shell.as_ref()) {
+            Some(extra) => Err(self.wrong("more fields than this type takes", extra)),
+            None => Ok(()),
+        }
+    }
+
+    fn fixed_id(&self, id: &str, field: &str) -> Result<Id, Error> {
+        id_of(id).map(Id::Fixed).ok_or_else(|| self.wrong("not an id", field))
+    }
+
+    fn user(&self) -> Result<WantedUser, Error> {
+        let name = self.account_name()?;
+        let description = self.description.clone().unwrap_or_default();
+        let (home, shell) = (self.home.as_ref(), self.shell.as_ref());
+        if let Some(text) =
+            [Some(&description), home, shell].into_iter().flatten().find(|text| !is_field(text))
+        {
+            return Err(self.wrong("a colon or a control character in a field", text));
+        }
+        if let Some(text) = [home, shell].into_iter().flatten().find(|text| !text.starts_with('/')) {
+            return Err(self.wrong("not an absolute path", text));
+        }
+        let (id, primary) = self.user_id()?;
+        let (own_home, own_shell) = if name == "root" { ("/root", "/bin/bash") } else { ("/", NOLOGIN) };
+        Ok(WantedUser {
+            id,
+            primary,
+            description,
+            home: home.map_or(own_home, String::as_str).to_owned(),
+            shell: shell.map_or(own_shell, String::as_str).to_owned(),
+            expiry: if self.kind == "u!" { Expiry::Expired } else { Expiry::Never },
+            by: self.by(),
+            name,
+        })
+    }
+
+    /// `-`, `UID`, `UID:GID`, `UID:GROUP`, `-:GROUP` or a path.
+    fn user_id(&self) -> Result<(Id, Primary), Error> {
+        let text = match self.id.as_deref() {
+            None => return Ok((Id::Any, Primary::Own)),
+            Some(path) if path.starts_with('/') => return Ok((Id::OwnerOf(path.to_owned()), Primary::Own)),
+            Some(text) => text,
+        };
+        let Some((uid, group)) = text.split_once(':') else {
+            return Ok((self.fixed_id(text, text)?, Primary::Own));
+        };
+        let uid = if uid == "-" { Id::Any } else { self.fixed_id(uid, text)? };
+        let group = match id_of(group) {
+            Some(gid) => Primary::Gid(gid),
+            None if is_name(group) => Primary::Named(group.to_owned()),
+            None => return Err(self.wrong("not a group", text)),
+        };
+        Ok((uid, group))
+    }
+
+    fn group(&self) -> Result<WantedGroup, Error> {
+        self.no_more()?;
+        let name = self.account_name()?;
+        let id = match self.id.as_deref() {
+            None => Id::Any,
+            Some(path) if path.starts_with('/') => Id::OwnerOf(path.to_owned()),
+            Some(text) => self.fixed_id(text, text)?,
+        };
+        Ok(WantedGroup { name, id, by: self.by() })
+    }
+
+    /// The group, the user, and where the membership is defined.
+    fn member(&self) -> Result<(String, String, String), Error> {
+        self.no_more()?;
+        let group = self.id.clone().filter(|group| is_name(group));
+        let group = group.ok_or_else(|| self.wrong("not a group", self.text))?;
+        Ok((group, self.account_name()?, self.by()))
+    }
+
+    fn range(&self) -> Result<(u32, u32), Error> {
+        self.no_more()?;
+        if let Some(name) = &self.name {
+            return Err(self.wrong("a range takes no name", name));
+        }
+        let range = self.id.as_deref().and_then(|text| {
+            let (low, high) = text.split_once('-').unwrap_or((text, text));
+            Some((id_of(low)?, id_of(high)?)).filter(|(low, high)| low <= high)
+        });
+        range.ok_or_else(|| self.wrong("not a range of ids", self.text))
     }
 }
 
