@@ -27,6 +27,7 @@ pub struct Arguments {
 
 /// What every verb takes.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Common {
     /// Print one JSON document on standard output.
     #[arg(long, global = true)]
@@ -56,6 +57,8 @@ pub struct Common {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Write a recipe to start from.
+    New(cmd::new::Arguments),
     /// Build the image of a recipe.
     Build(cmd::build::Arguments),
     /// Resolve a recipe's packages and write recipe.lock beside it.
@@ -100,6 +103,10 @@ pub enum Verb {
     Appraise(Box<cmd::appraise::Arguments>),
     /// Print the JSON Schema of recipes.
     Schema(cmd::schema::Arguments),
+    /// Print completions for bash, zsh or fish.
+    Completions(cmd::completions::Arguments),
+    /// Print a page of the manual.
+    Man(cmd::man::Arguments),
 }
 
 /// What the flags, the environment and the configuration file say is at hand.
@@ -161,5 +168,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Verb::Eventlog(verb) => cmd::eventlog::run(verb, format),
         Verb::Appraise(verb) => cmd::appraise::run(verb, format),
         Verb::Schema(verb) => cmd::schema::run(verb),
+        Verb::New(verb) => cmd::new::run(verb, format),
+        Verb::Completions(verb) => cmd::completions::run(verb),
+        Verb::Man(verb) => cmd::man::run(verb),
     }
 }

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use proofmark::advice::{Advice, Advised, FAILED};
 use proofmark::host::{
     built, carried, configuration, earlier_build, fetch, fulcio, locking, log, osv, outputs, publication,
-    recipe_folder, signer, store,
+    recipe_folder, signer, starter, store,
 };
 use proofmark::trust::attestation;
 use proofmark::{assemble, flow, lock, recipe};
@@ -49,7 +49,7 @@ fn ask<E: Advised + 'static>(cause: &(dyn Error + 'static)) -> Option<Advice> {
 }
 
 /// Everybody who may know what to do next.
-const ADVISED: [fn(&(dyn Error + 'static)) -> Option<Advice>; 30] = [
+const ADVISED: [fn(&(dyn Error + 'static)) -> Option<Advice>; 31] = [
     ask::<Box<assemble::Error>>,
     ask::<Box<log::Error>>,
     ask::<Hinted>,
@@ -79,6 +79,7 @@ const ADVISED: [fn(&(dyn Error + 'static)) -> Option<Advice>; 30] = [
     ask::<recipe_folder::Error>,
     ask::<signer::Error>,
     ask::<std::io::Error>,
+    ask::<starter::Error>,
     ask::<store::Error>,
 ];
 

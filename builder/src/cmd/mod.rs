@@ -3,6 +3,7 @@
 pub mod appraise;
 pub mod audit;
 pub mod build;
+pub mod completions;
 pub mod diff;
 pub mod eventlog;
 pub mod export;
@@ -11,7 +12,9 @@ pub mod inputs;
 pub mod key;
 pub mod lock;
 pub mod log;
+pub mod man;
 pub mod measure;
+pub mod new;
 pub mod publish;
 pub mod rebuild;
 pub mod run;

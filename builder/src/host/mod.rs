@@ -30,6 +30,7 @@ pub mod recipe_folder;
 pub mod signer;
 pub mod small_file;
 pub mod stamp;
+pub mod starter;
 pub mod store;
 pub mod tool;
 

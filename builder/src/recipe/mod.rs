@@ -659,6 +659,11 @@ fn name_is_plain(text: &str) -> Result<(), &'static str> {
     good.then_some(()).ok_or("a name of lower-case letters, digits, \".\", \"_\" and \"-\"")
 }
 
+/// Whether an image may have this name.
+pub fn is_plain_name(text: &str) -> bool {
+    name_is_plain(text).is_ok()
+}
+
 fn version_is_plain(text: &str) -> Result<(), &'static str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._+~-".contains(c);
     let good = !text.is_empty() && text.chars().all(plain) && !text.starts_with(['.', '-']);

@@ -1,0 +1,34 @@
+//! `proofmark man`: the manual.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::CommandFactory;
+use proofmark::host::output;
+
+use crate::failure::hinted;
+
+/// Prints a page of the manual, for `man`: `proofmark man build | man -l -`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The command that the page is of [default: the whole program].
+    #[arg(value_name = "COMMAND")]
+    verb: Option<String>,
+}
+
+/// Prints it.
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let mut program = crate::cli::Arguments::command();
+    program.build();
+    let page = match &arguments.verb {
+        None => program,
+        Some(verb) => program
+            .find_subcommand(verb)
+            .cloned()
+            .ok_or_else(|| hinted(format!("there is no command {verb:?}"), "see `proofmark --help`"))?,
+    };
+    let mut text = Vec::new();
+    clap_mangen::Man::new(page).render(&mut text)?;
+    output::print(&String::from_utf8(text).context("the page is not text")?)?;
+    Ok(ExitCode::SUCCESS)
+}
