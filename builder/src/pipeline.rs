@@ -114,17 +114,6 @@ pub struct Image {
     pub manifest: Manifest,
 }
 
-/// Which image this is: the digest that all its GUIDs and its salt are derived from.
-fn identity(recipe: &Recipe, lock_sha256: &Sha256Digest) -> [u8; 32] {
-    let mut hasher = Sha256::new();
-    for part in ["proofmark image", &recipe.name, &recipe.version, recipe.profile.name()] {
-        hasher.update(part.as_bytes());
-        hasher.update([0]);
-    }
-    hasher.update(lock_sha256.0);
-    hasher.finalize().into()
-}
-
 /// Makes the image and writes its disk to `out`; `told` hears of each part of the disk as it is written.
 ///
 /// # Errors
@@ -138,119 +127,19 @@ pub fn image(
     out: &mut dyn DiskSink,
     told: &dyn Fn(u64),
 ) -> Result<Image, Error> {
-    let identity = identity(recipe, &lock_sha256);
-    let guid = |role| disk::guid(&identity, role);
-
-    // Filesystem: laid out, so that its size is known.
-    let options = erofs::Options {
-        uuid: guid(Role::Filesystem).into_bytes(),
-        mtime: lock.epoch(),
-        label: erofs::Label::new("root").unwrap_or_default(),
-        packing: assemble::packing(recipe),
-    };
-    let filesystem = erofs::Image::new(&assembled.tree, &options)?;
-
-    // Verity: the geometry.
-    let salt: [u8; 32] = Sha256::new_with_prefix(b"verity salt\0").chain_update(identity).finalize().into();
-    let parameters = Parameters {
-        salt: Salt::new(salt).unwrap_or_default(),
-        data_block_size: BlockSize::default(),
-        hash_block_size: BlockSize::default(),
-        uuid: Some(dm_verity_tool::Uuid::from_bytes(guid(Role::HashTree).into_bytes())),
-    };
-    let blocks = filesystem.size() / u64::from(BLOCK);
-    let too_large = || Error::Geometry(blocks);
-    let tree_layout =
-        dm_verity_tool::Layout::new(NonZeroU64::new(blocks).ok_or_else(too_large)?, BlockSize::default());
-    let verity_bytes = (1 + tree_layout.hash_blocks()) * u64::from(BLOCK);
-    let geometry = Geometry::new(BLOCK, blocks, 1).ok_or_else(too_large)?;
-
-    // UKI: its size does not depend on the root hash.
-    let initrd = initrd(assembled)?;
-    let sbat = uki::merge_sbat(&assembled.stub, &assembled.kernel, uki::SBAT_UKI)?;
-    let make_uki = |root_hash: [u8; 32]| -> Result<(Vec<u8>, String, Vec<Part>), Error> {
-        let part_uuid = |kind| PartUuid(guid(Role::Partition(kind)).to_bytes_le());
-        let boot = Boot {
-            root: part_uuid(Kind::Root),
-            verity: part_uuid(Kind::RootVerity),
-            filesystem: Filesystem::Erofs,
-            root_hash: RootHash(root_hash),
-            salt: proofmark_guest::init::cmdline::Salt::new(&salt).ok_or_else(too_large)?,
-            geometry,
-            profile: Some(match recipe.profile {
-                Profile::Release => BootProfile::Release,
-                Profile::Debug => BootProfile::Debug,
-            }),
-        };
-        let words = recipe.kernel.command_line.iter().map(|word| format!(" {word}"));
-        let command_line = format!("{boot}{}", words.collect::<String>());
-        let sections = [
-            (".osrel", &*assembled.os_release),
-            (".cmdline", command_line.as_bytes()),
-            (".uname", assembled.kernel_release.as_bytes()),
-            (".sbat", &*sbat),
-            (".initrd", &*initrd),
-            (".linux", &*assembled.kernel),
-        ]
-        .map(|(name, content)| uki::Section { name, content });
-        let mut image = uki::build(&assembled.stub, &sections)?;
-        if let Some(signer) = signer {
-            image = signer.sign(image)?;
-        }
-        let parts = sections.iter().map(|section| part(section.name, section.content)).collect();
-        Ok((image, command_line, parts))
-    };
-    let volume = esp::Volume { id: disk::volume_id(&identity), label: *b"ESP        " };
-    let (placeholder, _, _) = make_uki([0; 32])?;
-    let esp_bytes = Esp::new(&[esp::File { path: esp::BOOT_PATH, content: &placeholder }], volume)?.bytes();
-    drop(placeholder);
-
-    // Disk: every place is known now.
-    let partition = |kind, bytes| Partition { kind, guid: guid(Role::Partition(kind)), bytes };
-    let partitions = [
-        partition(Kind::Root, filesystem.size()),
-        partition(Kind::RootVerity, verity_bytes),
-        partition(Kind::Esp, esp_bytes),
-    ];
-    let mut layout = Layout::new(guid(Role::Disk), &partitions)?;
-    if let Some(given) = recipe.disk_size {
-        let needed = layout.bytes();
-        layout = layout.grown_to(given).ok_or(Error::Size { needed, given })?;
-    }
-    let mut disk = Cursor { out, at: 0, told };
-    let head = layout.head();
-    disk.write(&head)?;
-    let place = |disk: &mut Cursor<'_>, number: usize| {
-        let start = layout.partitions().get(number).map_or(0, |placed| placed.first.offset());
-        disk.zeros_until(start)
-    };
-    place(&mut disk, 0)?;
-    let mut hasher = Hasher::new(&parameters);
-    let mut failure = None;
-    let written = filesystem.write_to(|chunk| {
-        hasher.update(chunk);
-        disk.write(chunk).map_err(|error| {
-            failure = Some(error);
-            io::ErrorKind::Other.into()
-        })
-    });
-    match (written, failure) {
-        (_, Some(error)) => return Err(error),
-        (written, None) => written?,
-    }
-    let hash_tree = hasher.finish()?;
-    place(&mut disk, 1)?;
-    let mut bytes = Vec::new();
-    hash_tree.write_to(&mut bytes, HashOffset::ZERO).map_err(Error::Write)?;
-    disk.write(&bytes)?;
-    place(&mut disk, 2)?;
-    let (uki, command_line, uki_parts) = make_uki(hash_tree.root_hash().0)?;
-    let esp = Esp::new(&[esp::File { path: esp::BOOT_PATH, content: &uki }], volume)?;
-    esp.write(&mut disk)?;
-    disk.zeros_until(layout.tail_offset())?;
-    disk.write(&layout.tail())?;
-
-    let contents = Contents::of(&assembled.tree);
+    let identity = Identity::of(recipe, &lock_sha256);
+    // Laid out, so that every size and place is known before the first byte is written.
+    let filesystem = filesystem(recipe, lock, assembled, &identity)?;
+    let verity = Verity::of(filesystem.size(), &identity)?;
+    let program = Program::of(recipe, assembled, signer, &identity, &verity)?;
+    let layout = layout(recipe, &identity, [filesystem.size(), verity.bytes, program.esp_bytes()?])?;
+    // Written, from the first byte to the last.
+    let mut disk = Disk::begin(&layout, out, told)?;
+    let hash_tree = disk.root(&filesystem, &verity)?;
+    disk.hash_tree(&hash_tree)?;
+    let uki = program.uki(hash_tree.root_hash().0)?;
+    disk.esp(&uki.bytes, program.volume)?;
+    disk.end()?;
     let manifest = Manifest {
         form: manifest::FORM.to_owned(),
         name: recipe.name.clone(),
@@ -263,32 +152,183 @@ pub fn image(
         },
         lock_sha256: lock_sha256.to_string(),
         epoch: lock.epoch(),
-        kernel: manifest::Kernel {
-            release: assembled.kernel_release.clone(),
-            initrd_modules: assembled.initrd_modules.iter().map(|(name, _)| name.clone()).collect(),
-            modules: assembled.modules,
-        },
-        command_line,
-        filesystem: manifest::Filesystem {
-            kind: "erofs".to_owned(),
-            uuid: guid(Role::Filesystem).to_string(),
-            size: filesystem.size(),
-            compression: recipe.compression.map_or("none".to_owned(), |level| format!("zstd:{level}")),
-            paths: assembled.tree.len(),
-        },
-        verity: verity_of(&hash_tree, &salt, guid(Role::HashTree)),
+        kernel: kernel_of(assembled),
+        command_line: uki.command_line,
+        filesystem: filesystem_of(recipe, assembled, &identity, filesystem.size()),
+        verity: verity_of(&hash_tree, &verity.salt, identity.guid(Role::HashTree)),
         disk: disk_of(&layout),
-        uki: uki_parts,
-        secure_boot: signer.map(|signer| manifest::SecureBoot {
-            certificate_sha256: hex::encode(signer.certificate_sha256()),
-            note: "The UKI is signed: Secure Boot variables and the signer's db entry are measured besides, and a \
-                   machine with other keys gives other values (RTMR0, PCR 7)."
-                .to_owned(),
-        }),
+        uki: uki.parts,
+        secure_boot: signer.map(secure_boot_of),
         inputs: inputs(recipe, lock, assembled),
         outputs: Default::default(),
     };
-    Ok(Image { uki, head: head.to_vec(), contents, places: filesystem.places().to_vec(), manifest })
+    Ok(Image {
+        uki: uki.bytes,
+        head: layout.head().to_vec(),
+        contents: Contents::of(&assembled.tree),
+        places: filesystem.places().to_vec(),
+        manifest,
+    })
+}
+
+/// Which image this is: the digest that all its GUIDs and its salt are derived from.
+struct Identity([u8; 32]);
+
+impl Identity {
+    fn of(recipe: &Recipe, lock_sha256: &Sha256Digest) -> Self {
+        let mut hasher = Sha256::new();
+        for part in ["proofmark image", &recipe.name, &recipe.version, recipe.profile.name()] {
+            hasher.update(part.as_bytes());
+            hasher.update([0]);
+        }
+        hasher.update(lock_sha256.0);
+        Identity(hasher.finalize().into())
+    }
+
+    fn guid(&self, role: Role) -> Uuid {
+        disk::guid(&self.0, role)
+    }
+}
+
+/// The root file system, laid out and not yet written.
+fn filesystem<'a>(
+    recipe: &Recipe,
+    lock: &Lock,
+    assembled: &'a Assembled,
+    identity: &Identity,
+) -> Result<erofs::Image<'a>, Error> {
+    let options = erofs::Options {
+        uuid: identity.guid(Role::Filesystem).into_bytes(),
+        mtime: lock.epoch(),
+        label: erofs::Label::new("root").unwrap_or_default(),
+        packing: assemble::packing(recipe),
+    };
+    Ok(erofs::Image::new(&assembled.tree, &options)?)
+}
+
+/// The shape of the hash tree, which the command line tells the kernel.
+struct Verity {
+    salt: [u8; 32],
+    parameters: Parameters,
+    geometry: Geometry,
+    /// Size of superblock and tree.
+    bytes: u64,
+}
+
+impl Verity {
+    fn of(filesystem: u64, identity: &Identity) -> Result<Self, Error> {
+        let salt: [u8; 32] =
+            Sha256::new_with_prefix(b"verity salt\0").chain_update(identity.0).finalize().into();
+        let parameters = Parameters {
+            salt: Salt::new(salt).unwrap_or_default(),
+            data_block_size: BlockSize::default(),
+            hash_block_size: BlockSize::default(),
+            uuid: Some(dm_verity_tool::Uuid::from_bytes(identity.guid(Role::HashTree).into_bytes())),
+        };
+        let blocks = filesystem / u64::from(BLOCK);
+        let too_large = || Error::Geometry(blocks);
+        let blocks_of_data = NonZeroU64::new(blocks).ok_or_else(too_large)?;
+        let layout = dm_verity_tool::Layout::new(blocks_of_data, BlockSize::default());
+        let bytes = (1 + layout.hash_blocks()) * u64::from(BLOCK);
+        let geometry = Geometry::new(BLOCK, blocks, 1).ok_or_else(too_large)?;
+        Ok(Verity { salt, parameters, geometry, bytes })
+    }
+}
+
+/// All that goes into the UKI but the root hash: its size does not depend on that.
+struct Program<'a> {
+    recipe: &'a Recipe,
+    assembled: &'a Assembled,
+    signer: Option<&'a Signer>,
+    initrd: Vec<u8>,
+    sbat: Vec<u8>,
+    /// What the kernel is told of the root, but for its hash.
+    boot: Boot,
+    volume: esp::Volume,
+}
+
+/// A UKI, and what the manifest says of it.
+struct BuiltUki {
+    bytes: Vec<u8>,
+    command_line: String,
+    parts: Vec<Part>,
+}
+
+impl<'a> Program<'a> {
+    fn of(
+        recipe: &'a Recipe,
+        assembled: &'a Assembled,
+        signer: Option<&'a Signer>,
+        identity: &Identity,
+        verity: &Verity,
+    ) -> Result<Self, Error> {
+        let part_uuid = |kind| PartUuid(identity.guid(Role::Partition(kind)).to_bytes_le());
+        let too_large = || Error::Geometry(verity.bytes / u64::from(BLOCK));
+        let boot = Boot {
+            root: part_uuid(Kind::Root),
+            verity: part_uuid(Kind::RootVerity),
+            filesystem: Filesystem::Erofs,
+            root_hash: RootHash([0; 32]),
+            salt: proofmark_guest::init::cmdline::Salt::new(&verity.salt).ok_or_else(too_large)?,
+            geometry: verity.geometry,
+            profile: Some(match recipe.profile {
+                Profile::Release => BootProfile::Release,
+                Profile::Debug => BootProfile::Debug,
+            }),
+        };
+        Ok(Program {
+            recipe,
+            assembled,
+            signer,
+            initrd: initrd(assembled)?,
+            sbat: uki::merge_sbat(&assembled.stub, &assembled.kernel, uki::SBAT_UKI)?,
+            boot,
+            volume: esp::Volume { id: disk::volume_id(&identity.0), label: *b"ESP        " },
+        })
+    }
+
+    /// Size of the ESP that holds it.
+    fn esp_bytes(&self) -> Result<u64, Error> {
+        let uki = self.uki([0; 32])?.bytes;
+        Ok(Esp::new(&[esp::File { path: esp::BOOT_PATH, content: &uki }], self.volume)?.bytes())
+    }
+
+    /// The UKI that boots a root file system of this hash.
+    fn uki(&self, root_hash: [u8; 32]) -> Result<BuiltUki, Error> {
+        let Program { recipe, assembled, .. } = self;
+        let boot = Boot { root_hash: RootHash(root_hash), ..self.boot };
+        let words = recipe.kernel.command_line.iter().map(|word| format!(" {word}"));
+        let command_line = format!("{boot}{}", words.collect::<String>());
+        let sections = [
+            (".osrel", &*assembled.os_release),
+            (".cmdline", command_line.as_bytes()),
+            (".uname", assembled.kernel_release.as_bytes()),
+            (".sbat", &*self.sbat),
+            (".initrd", &*self.initrd),
+            (".linux", &*assembled.kernel),
+        ]
+        .map(|(name, content)| uki::Section { name, content });
+        let mut bytes = uki::build(&assembled.stub, &sections)?;
+        if let Some(signer) = self.signer {
+            bytes = signer.sign(bytes)?;
+        }
+        let parts = sections.iter().map(|section| part(section.name, section.content)).collect();
+        Ok(BuiltUki { bytes, command_line, parts })
+    }
+}
+
+/// The places of the partitions, in the order of the disk: root, hash tree, ESP.
+fn layout(recipe: &Recipe, identity: &Identity, bytes: [u64; 3]) -> Result<Layout, Error> {
+    let [root, tree, esp] = bytes;
+    let partition = |kind, bytes| Partition { kind, guid: identity.guid(Role::Partition(kind)), bytes };
+    let partitions =
+        [partition(Kind::Root, root), partition(Kind::RootVerity, tree), partition(Kind::Esp, esp)];
+    let layout = Layout::new(identity.guid(Role::Disk), &partitions)?;
+    let needed = layout.bytes();
+    match recipe.disk_size {
+        Some(given) => layout.grown_to(given).ok_or(Error::Size { needed, given }),
+        None => Ok(layout),
+    }
 }
 
 /// Makes the bill of materials of an image.
@@ -305,6 +345,66 @@ pub fn bom(recipe: &Recipe, lock: &Lock, assembled: &Assembled, image: &Image) -
         manifest: &image.manifest,
         uki: &image.uki,
     })
+}
+
+/// A disk that is being written.
+struct Disk<'a> {
+    layout: &'a Layout,
+    cursor: Cursor<'a>,
+}
+
+impl<'a> Disk<'a> {
+    /// Writes the partition table.
+    fn begin(layout: &'a Layout, out: &'a mut dyn DiskSink, told: &'a dyn Fn(u64)) -> Result<Self, Error> {
+        let mut cursor = Cursor { out, at: 0, told };
+        cursor.write(&layout.head())?;
+        Ok(Disk { layout, cursor })
+    }
+
+    /// Goes on to where a partition begins.
+    fn to(&mut self, kind: Kind) -> Result<(), Error> {
+        let placed = self.layout.partitions().iter().find(|placed| placed.partition.kind == kind);
+        self.cursor.zeros_until(placed.map_or(0, |placed| placed.first.offset()))
+    }
+
+    /// Writes the root file system, and gives the hash tree of what was written.
+    fn root(&mut self, filesystem: &erofs::Image<'_>, verity: &Verity) -> Result<HashTree, Error> {
+        self.to(Kind::Root)?;
+        let mut hasher = Hasher::new(&verity.parameters);
+        let mut failure = None;
+        let written = filesystem.write_to(|chunk| {
+            hasher.update(chunk);
+            self.cursor.write(chunk).map_err(|error| {
+                failure = Some(error);
+                io::ErrorKind::Other.into()
+            })
+        });
+        match (written, failure) {
+            (_, Some(error)) => return Err(error),
+            (written, None) => written?,
+        }
+        Ok(hasher.finish()?)
+    }
+
+    fn hash_tree(&mut self, tree: &HashTree) -> Result<(), Error> {
+        self.to(Kind::RootVerity)?;
+        let mut bytes = Vec::new();
+        tree.write_to(&mut bytes, HashOffset::ZERO).map_err(Error::Write)?;
+        self.cursor.write(&bytes)
+    }
+
+    fn esp(&mut self, uki: &[u8], volume: esp::Volume) -> Result<(), Error> {
+        self.to(Kind::Esp)?;
+        let esp = Esp::new(&[esp::File { path: esp::BOOT_PATH, content: uki }], volume)?;
+        esp.write(&mut self.cursor)?;
+        Ok(())
+    }
+
+    /// Writes the second partition table.
+    fn end(mut self) -> Result<(), Error> {
+        self.cursor.zeros_until(self.layout.tail_offset())?;
+        self.cursor.write(&self.layout.tail())
+    }
 }
 
 /// The place on the disk that is written next.
@@ -376,6 +476,39 @@ fn initrd(assembled: &Assembled) -> Result<Vec<u8>, Error> {
     let mut archive = Vec::new();
     cpio::write(&entries, &mut archive)?;
     Ok(cpio::compress(&archive, INITRD_LEVEL)?)
+}
+
+fn kernel_of(assembled: &Assembled) -> manifest::Kernel {
+    manifest::Kernel {
+        release: assembled.kernel_release.clone(),
+        initrd_modules: assembled.initrd_modules.iter().map(|(name, _)| name.clone()).collect(),
+        modules: assembled.modules,
+    }
+}
+
+fn filesystem_of(
+    recipe: &Recipe,
+    assembled: &Assembled,
+    identity: &Identity,
+    size: u64,
+) -> manifest::Filesystem {
+    manifest::Filesystem {
+        kind: "erofs".to_owned(),
+        uuid: identity.guid(Role::Filesystem).to_string(),
+        size,
+        compression: recipe.compression.map_or("none".to_owned(), |level| format!("zstd:{level}")),
+        paths: assembled.tree.len(),
+    }
+}
+
+fn secure_boot_of(signer: &Signer) -> manifest::SecureBoot {
+    manifest::SecureBoot {
+        certificate_sha256: hex::encode(signer.certificate_sha256()),
+        note:
+            "The UKI is signed: Secure Boot variables and the signer's db entry are measured besides, and a \
+               machine with other keys gives other values (RTMR0, PCR 7)."
+                .to_owned(),
+    }
 }
 
 fn verity_of(tree: &HashTree, salt: &[u8], uuid: Uuid) -> manifest::Verity {
