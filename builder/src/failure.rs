@@ -13,8 +13,8 @@ use std::process::ExitCode;
 
 use proofmark::advice::{Advice, Advised, FAILED};
 use proofmark::host::{
-    built, carried, configuration, earlier_build, fetch, fulcio, locking, log, osv, outputs, publication,
-    recipe_folder, signer, starter, store,
+    built, carried, configuration, earlier_build, fetch, fulcio, locking, osv, outputs, publication,
+    recipe_folder, signer, starter, store, tlog,
 };
 use proofmark::trust::attestation;
 use proofmark::{assemble, flow, lock, recipe};
@@ -51,7 +51,7 @@ fn ask<E: Advised + 'static>(cause: &(dyn Error + 'static)) -> Option<Advice> {
 /// Everybody who may know what to do next.
 const ADVISED: [fn(&(dyn Error + 'static)) -> Option<Advice>; 31] = [
     ask::<Box<assemble::Error>>,
-    ask::<Box<log::Error>>,
+    ask::<Box<tlog::Error>>,
     ask::<Hinted>,
     ask::<assemble::Error>,
     ask::<attestation::Error>,
@@ -70,8 +70,8 @@ const ADVISED: [fn(&(dyn Error + 'static)) -> Option<Advice>; 31] = [
     ask::<fulcio::Error>,
     ask::<lock::Error>,
     ask::<locking::Error>,
-    ask::<log::Error>,
-    ask::<log::directory::Error>,
+    ask::<tlog::Error>,
+    ask::<tlog::directory::Error>,
     ask::<osv::Error>,
     ask::<outputs::Error>,
     ask::<publication::Error>,

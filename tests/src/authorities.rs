@@ -20,7 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use proofmark::host::log::serve::{Request, Response, serve};
+use proofmark::host::tlog::serve::{Request, Response, serve};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 

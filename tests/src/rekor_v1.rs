@@ -21,7 +21,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use proofmark::host::log::serve::{Request, Response, serve};
+use proofmark::host::tlog::serve::{Request, Response, serve};
 use proofmark::trust::envelope::SigningKey;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

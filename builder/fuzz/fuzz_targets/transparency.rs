@@ -7,7 +7,7 @@ use proofmark::trust::transparency::checkpoint::Checkpoint;
 use proofmark::trust::transparency::entry::Entry;
 use proofmark::trust::transparency::merkle::{self, Hash};
 use proofmark::trust::transparency::note::{Note, SigningKey, VerifierKey};
-use proofmark::trust::transparency::policy::Policy;
+use proofmark::trust::transparency::tlog_policy::Policy;
 use proofmark::trust::transparency::proof::Proof;
 use proofmark::trust::transparency::tile::{Kind, Name};
 use proofmark::trust::transparency::witness::Request;

@@ -1,5 +1,6 @@
 //! What is claimed of an image, as data: pure, without a clock, a host or a path of this machine.
 
+pub mod appraisal;
 pub mod contents;
 pub mod difference;
 pub mod eventlog;
@@ -12,4 +13,3 @@ pub mod provenance;
 pub mod reference;
 pub mod sbom;
 pub mod scan;
-pub mod verdict;

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use ovmf_measure::appraise::{self, Exception, Policy};
 use ovmf_measure::quote::Bytes;
 use ovmf_measure::reference::Reference;
-use proofmark::claim::verdict;
+use proofmark::claim::appraisal;
 use proofmark::host::output;
 use proofmark::trust::evidence;
 use serde::de::DeserializeOwned;
@@ -89,9 +89,9 @@ pub fn run(arguments: &Arguments, format: Format) -> anyhow::Result<ExitCode> {
     })?;
     let verdict = appraise::appraise(&evidence, &reference, &policy).context("there is no verdict")?;
     match format {
-        Format::Text => output::print(&verdict::to_text(&verdict))?,
+        Format::Text => output::print(&appraisal::to_text(&verdict))?,
         Format::Json => {
-            let answer = verdict::Answer::from(&verdict);
+            let answer = appraisal::Answer::from(&verdict);
             output::print(&format!("{}\n", serde_json::to_string_pretty(&answer)?))?;
         }
     }

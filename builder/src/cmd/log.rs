@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use proofmark::host::log::directory::{Cosigners, Directory, MOST_ENTRIES, Unwitnessed, Writer};
-use proofmark::host::log::medium::Disk;
-use proofmark::host::log::web::{PATIENCE, Server, Tiles};
-use proofmark::host::log::witness::{Asking, Own as Witness};
-use proofmark::host::log::{audit, monitor};
+use proofmark::host::tlog::directory::{Cosigners, Directory, MOST_ENTRIES, Unwitnessed, Writer};
+use proofmark::host::tlog::medium::Disk;
+use proofmark::host::tlog::web::{PATIENCE, Server, Tiles};
+use proofmark::host::tlog::witness::{Asking, Own as Witness};
+use proofmark::host::tlog::{audit, monitor};
 use proofmark::host::{clock, output, small_file};
 use proofmark::trust::bundle::PublicKey;
 use proofmark::trust::envelope::Envelope;
@@ -187,7 +187,7 @@ fn whole(arguments: &Audit, format: Format) -> anyhow::Result<ExitCode> {
             }
             report
         }
-        Err(error @ proofmark::host::log::Error::Policy { .. }) => {
+        Err(error @ proofmark::host::tlog::Error::Policy { .. }) => {
             let text = proofmark::host::chain(&error);
             output::print(&match format {
                 Format::Text => format!("refused: {text}\n"),

@@ -20,7 +20,7 @@ use serde_json::Value;
 use super::measure::{self, FirmwareFiles, Opened, Place, hashed};
 use crate::advice::{Advice, Advised};
 use crate::claim::file;
-use crate::claim::provenance::verdict::{self, Image, Recompute, Verdict};
+use crate::claim::provenance::image_verdict::{self as verdict, Image, Recompute, Verdict};
 use crate::claim::reference::{Files, Hashed, ORDERS};
 use crate::host::built::{self, Built};
 use crate::host::fetch::Network;

@@ -1,6 +1,6 @@
 //! Yields what the errors of fetching, of certification and of vulnerability databases say to do next.
 
-use super::{fetch, fulcio, log, osv};
+use super::{fetch, fulcio, osv, tlog};
 use crate::advice::{Advice, Advised};
 
 impl Advised for fetch::Error {
@@ -21,7 +21,7 @@ impl Advised for fetch::Error {
 impl Advised for fulcio::Error {
     fn advice(&self) -> Option<Advice> {
         match self {
-            fulcio::Error::Authority(log::Error::Status { .. }) => Some(Advice::outside(
+            fulcio::Error::Authority(tlog::Error::Status { .. }) => Some(Advice::outside(
                 "get a new identity token: they hold for minutes, and are made out for one audience",
             )),
             fulcio::Error::Token { .. } => {

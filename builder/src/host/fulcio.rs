@@ -22,9 +22,9 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-use super::log;
-use super::log::web::Server;
 use super::signer::{self, Signer};
+use super::tlog as log;
+use super::tlog::web::Server;
 use crate::trust::bundle::{self, Certificate};
 use crate::trust::envelope::{self, SigningKey};
 
@@ -105,8 +105,8 @@ pub fn issue(address: &str, token: &str, patience: Duration) -> Result<(Signer, 
 
 #[cfg(test)]
 mod tests {
-    use super::super::log::serve::Response;
-    use super::super::log::serve::tests::served;
+    use super::super::tlog::serve::Response;
+    use super::super::tlog::serve::tests::served;
     use super::*;
 
     /// Of a key that was thrown away.

@@ -13,7 +13,6 @@ pub mod firmware;
 pub mod fulcio;
 pub mod http;
 pub mod locking;
-pub mod log;
 pub mod machine;
 pub mod material;
 pub mod mirror;
@@ -32,6 +31,7 @@ pub mod small_file;
 pub mod stamp;
 pub mod starter;
 pub mod store;
+pub mod tlog;
 pub mod tool;
 
 /// An error and its causes in one line, for lists of attempts.

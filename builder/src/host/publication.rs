@@ -29,18 +29,18 @@ use sha2::{Digest, Sha256};
 
 use super::files;
 use super::fulcio;
-use super::log::web::PATIENCE;
-use super::log::{self, Submission, TransparencyLog};
 use super::signer::{self, Signer};
 use super::stamp;
+use super::tlog::web::PATIENCE;
+use super::tlog::{self, Submission, TransparencyLog};
 use crate::advice::{Advice, Advised};
 use crate::claim::provenance::statement::Statement;
 use crate::trust::bundle::{self, Artifact, Certificate, PublicKey, Sigstore, Verify};
 use crate::trust::envelope::{self, Envelope, IN_TOTO, VerifyingKey};
 use crate::trust::image_policy::{add_authorities, log_in_root, trust_root};
 use crate::trust::transparency::entry::Verifier;
-use crate::trust::transparency::policy::Policy;
 use crate::trust::transparency::proof::{self, Proof};
+use crate::trust::transparency::tlog_policy::Policy;
 
 /// Where the journal is.
 pub const JOURNAL: &str = "publish.json";
@@ -102,7 +102,7 @@ pub enum Error {
         /// The log.
         log: String,
         /// Why.
-        source: Box<log::Error>,
+        source: Box<tlog::Error>,
     },
     /// What the journal says does not hold any more.
     #[error("the entry that the journal has of {log} does not hold: delete {JOURNAL} to log anew")]

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::log::Error;
-use super::log::web::Server;
+use super::tlog::Error;
+use super::tlog::web::Server;
 
 /// DER up to the digest: the whole, version 1, SHA-256 with its parameter NULL.
 const BEFORE: &[u8] =
@@ -47,8 +47,8 @@ pub fn stamp(address: &str, signature: &[u8], patience: Duration) -> Result<Vec<
 
 #[cfg(test)]
 mod tests {
-    use super::super::log::serve::Response;
-    use super::super::log::serve::tests::served;
+    use super::super::tlog::serve::Response;
+    use super::super::tlog::serve::tests::served;
     use super::*;
 
     #[test]

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use anyhow::Context;
 use proofmark::flow::publish::Published;
-use proofmark::host::log::directory::Writer;
-use proofmark::host::log::rekor_v1::RekorV1;
-use proofmark::host::log::rekor_v2::RekorV2;
-use proofmark::host::log::web::PATIENCE;
-use proofmark::host::log::witness::Asking;
-use proofmark::host::log::{Folder, TransparencyLog};
 use proofmark::host::publication::{Publisher, Who};
+use proofmark::host::tlog::directory::Writer;
+use proofmark::host::tlog::rekor_v1::RekorV1;
+use proofmark::host::tlog::rekor_v2::RekorV2;
+use proofmark::host::tlog::web::PATIENCE;
+use proofmark::host::tlog::witness::Asking;
+use proofmark::host::tlog::{Folder, TransparencyLog};
 use proofmark::host::{output, signer, small_file};
 use proofmark::trust::transparency::note;
-use proofmark::trust::transparency::policy::Policy;
+use proofmark::trust::transparency::tlog_policy::Policy;
 
 use super::signing::Signing;
 use crate::failure::hinted;

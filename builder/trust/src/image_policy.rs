@@ -40,8 +40,8 @@ use crate::envelope::IN_TOTO;
 use crate::transparency::merkle::Hash;
 use crate::transparency::note::Note;
 use crate::transparency::note::{Material, VerifierKey};
-use crate::transparency::policy as logs;
 use crate::transparency::proof::Proof;
+use crate::transparency::tlog_policy as logs;
 
 /// Why a policy is refused.
 #[derive(Debug, thiserror::Error)]

@@ -10,15 +10,15 @@ use std::process::Command;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use proofmark::host::log::directory::{Unwitnessed, Writer};
-use proofmark::host::log::{Folder, Submission, TransparencyLog};
 use proofmark::host::signer::Signer;
 use proofmark::host::stamp::stamp;
+use proofmark::host::tlog::directory::{Unwitnessed, Writer};
+use proofmark::host::tlog::{Folder, Submission, TransparencyLog};
 use proofmark::trust::envelope::{IN_TOTO, SigningKey};
 use proofmark::trust::image_policy::{add_authorities, log_in_root, trust_root};
 use proofmark::trust::transparency::entry::Verifier;
 use proofmark::trust::transparency::note;
-use proofmark::trust::transparency::policy::Policy;
+use proofmark::trust::transparency::tlog_policy::Policy;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256, Sha512};
 use system_tests::authorities::Authorities;

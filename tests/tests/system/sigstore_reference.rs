@@ -25,13 +25,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use proofmark::claim::provenance::statement::Statement;
 use proofmark::flow::publish::publish;
-use proofmark::host::log::directory::{Unwitnessed, Writer};
-use proofmark::host::log::{self, Folder, TransparencyLog};
 use proofmark::host::publication::{Keyless, Publisher, Token, Who};
 use proofmark::host::signer::Signer;
+use proofmark::host::tlog::directory::{Unwitnessed, Writer};
+use proofmark::host::tlog::{self, Folder, TransparencyLog};
 use proofmark::trust::envelope::SigningKey;
 use proofmark::trust::transparency::note::{self, Role};
-use proofmark::trust::transparency::policy::Policy;
+use proofmark::trust::transparency::tlog_policy::Policy;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use system_tests::authorities::{Authorities, ISSUER, NAME, token};
@@ -144,7 +144,7 @@ impl Published {
         let who = Who::Key(Signer::Key(SigningKey::from_seed(&[2; 32]).unwrap()));
         let text = format!("log {}\nquorum none\n", rekor.key);
         let policy = Policy::parse(&text).unwrap();
-        let log = log::rekor_v1::RekorV1::new(&rekor.address, &policy, None);
+        let log = tlog::rekor_v1::RekorV1::new(&rekor.address, &policy, None);
         Self::publish(root.path(), &who, Box::new(log), None, None, (&policy, &text));
         Published { root }
     }

@@ -3,5 +3,5 @@
 //! # Not here
 //! Signing: `host::signer`. Logs: `claim::transparency`. Evidence of a running machine: `ovmf-measure`.
 
+pub mod image_verdict;
 pub mod statement;
-pub mod verdict;

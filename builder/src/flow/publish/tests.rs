@@ -5,15 +5,15 @@ use std::rc::Rc;
 
 use super::*;
 use crate::claim::provenance::statement::SUMMARY;
-use crate::host::log::directory::{Unwitnessed, Writer};
-use crate::host::log::{self, Submission, TransparencyLog};
-use crate::host::log::{Folder, Recorded};
 use crate::host::publication::{Error, Who};
 use crate::host::signer::Signer;
+use crate::host::tlog::directory::{Unwitnessed, Writer};
+use crate::host::tlog::{self, Submission, TransparencyLog};
+use crate::host::tlog::{Folder, Recorded};
 use crate::trust::envelope::SigningKey;
 use crate::trust::transparency::merkle::Hash;
 use crate::trust::transparency::note::{self, Note, Role};
-use crate::trust::transparency::policy::Policy;
+use crate::trust::transparency::tlog_policy::Policy;
 
 fn log_key(number: u8) -> note::SigningKey {
     note::SigningKey::new(&format!("log.example/{number}"), Role::Log, &[number; 32]).unwrap()
@@ -36,8 +36,8 @@ struct Shaky<'a> {
     after: Rc<Cell<u32>>,
 }
 
-fn failure() -> log::Error {
-    log::Error::Status { url: "https://log.example".to_owned(), status: 503, message: String::new() }
+fn failure() -> tlog::Error {
+    tlog::Error::Status { url: "https://log.example".to_owned(), status: 503, message: String::new() }
 }
 
 impl TransparencyLog for Shaky<'_> {
@@ -45,7 +45,7 @@ impl TransparencyLog for Shaky<'_> {
         self.log.name()
     }
 
-    fn submit(&mut self, submission: Submission<'_>) -> Result<Recorded, log::Error> {
+    fn submit(&mut self, submission: Submission<'_>) -> Result<Recorded, tlog::Error> {
         if self.before.get() > 0 {
             self.before.set(self.before.get() - 1);
             return Err(failure());
@@ -58,11 +58,11 @@ impl TransparencyLog for Shaky<'_> {
         recorded
     }
 
-    fn checkpoint(&self) -> Result<Note, log::Error> {
+    fn checkpoint(&self) -> Result<Note, tlog::Error> {
         self.log.checkpoint()
     }
 
-    fn consistency(&self, old: u64, new: u64) -> Result<Vec<Hash>, log::Error> {
+    fn consistency(&self, old: u64, new: u64) -> Result<Vec<Hash>, tlog::Error> {
         self.log.consistency(old, new)
     }
 }

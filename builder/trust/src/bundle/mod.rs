@@ -17,7 +17,7 @@
 //! clock in `claim`, to refuse log entries and log keys from the future.
 //!
 //! # Not here
-//! Cosignatures of witnesses, quorums, ages, versions: `claim::transparency` and `claim::verdict`. Roots by TUF.
+//! Cosignatures of witnesses, quorums, ages, versions: `claim::transparency` and `claim::appraisal`. Roots by TUF.
 
 mod algorithms;
 mod sigstore;

@@ -19,7 +19,7 @@ pub mod cosignature;
 pub mod entry;
 pub mod merkle;
 pub mod note;
-pub mod policy;
 pub mod proof;
 pub mod tile;
+pub mod tlog_policy;
 pub mod witness;

@@ -24,7 +24,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::checkpoint::decimal;
 use super::merkle::{self, Hash};
 use super::note::{self, Note};
-use super::policy::{self, Accepted, Policy};
+use super::tlog_policy::{self as policy, Accepted, Policy};
 use crate::Verified;
 
 /// The first line.

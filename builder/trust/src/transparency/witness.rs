@@ -20,7 +20,7 @@
 use super::checkpoint::{self, Checkpoint, decimal};
 use super::merkle::{self, Hash};
 use super::note::{self, Note, Signature, SigningKey, VerifierKey};
-use super::{cosignature, policy};
+use super::{cosignature, tlog_policy as policy};
 
 /// Most hashes that a request may bring.
 const MOST_HASHES: usize = 63;

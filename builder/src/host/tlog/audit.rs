@@ -20,8 +20,8 @@ use super::Error;
 use crate::trust::transparency::entry::Entry;
 use crate::trust::transparency::merkle::{self, Frontier, Hash};
 use crate::trust::transparency::note::Note;
-use crate::trust::transparency::policy::Policy;
 use crate::trust::transparency::tile::{HEIGHT, Kind, LEVELS, Name, Source, WIDTH};
+use crate::trust::transparency::tlog_policy::Policy;
 
 /// Most findings that are told one by one.
 const MOST_TOLD: usize = 100;

@@ -24,7 +24,7 @@ use super::web::Server;
 use crate::trust::transparency::checkpoint::decimal;
 use crate::trust::transparency::merkle::{self, Hash};
 use crate::trust::transparency::note::{Note, Role, SigningKey, VerifierKey};
-use crate::trust::transparency::policy::{Policy, Witness};
+use crate::trust::transparency::tlog_policy::{Policy, Witness};
 use crate::trust::transparency::witness::{Refusal, Request, Seen, cosign, from_answer};
 
 /// How long a witness may take.

@@ -28,8 +28,8 @@ use crate::trust::envelope::Envelope;
 use crate::trust::transparency::entry::Verifier;
 use crate::trust::transparency::merkle::Hash;
 use crate::trust::transparency::note::Note;
-use crate::trust::transparency::policy::Policy;
 use crate::trust::transparency::proof::Proof;
+use crate::trust::transparency::tlog_policy::Policy;
 
 /// Where entries are sent.
 const ENTRIES: &str = "api/v1/log/entries";

@@ -26,8 +26,8 @@ use crate::trust::transparency::checkpoint::Checkpoint;
 use crate::trust::transparency::entry::{Entry, Verifier};
 use crate::trust::transparency::merkle::{self, Hash};
 use crate::trust::transparency::note::Note;
-use crate::trust::transparency::policy::{self, Policy};
 use crate::trust::transparency::tile::{Kind, Name, Source, Tree, WIDTH};
+use crate::trust::transparency::tlog_policy::{self as policy, Policy};
 
 /// Something that should not be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

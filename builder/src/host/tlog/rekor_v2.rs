@@ -29,9 +29,9 @@ use crate::trust::transparency::checkpoint::decimal;
 use crate::trust::transparency::entry::{Entry, Verifier};
 use crate::trust::transparency::merkle::{self, Hash};
 use crate::trust::transparency::note::Note;
-use crate::trust::transparency::policy::{Accepted, Policy};
 use crate::trust::transparency::proof::Proof;
 use crate::trust::transparency::tile::{Kind, Name, Source, Tree, WIDTH};
+use crate::trust::transparency::tlog_policy::{Accepted, Policy};
 
 /// Where entries are sent.
 const ENTRIES: &str = "api/v2/log/entries";

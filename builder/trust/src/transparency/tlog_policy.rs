@@ -14,7 +14,7 @@
 //! quorum that needs them could never be met.
 //!
 //! # Not here
-//! What is in the log, who signed an entry: `claim::verdict`.
+//! What is in the log, who signed an entry: `claim::appraisal`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

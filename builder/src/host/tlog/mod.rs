@@ -32,8 +32,8 @@ use crate::trust::image_policy::log_id;
 use crate::trust::transparency::entry::Verifier;
 use crate::trust::transparency::merkle::{self, Hash};
 use crate::trust::transparency::note::{self, Note};
-use crate::trust::transparency::policy::{self, Accepted, Policy};
 use crate::trust::transparency::proof::{self, Proof};
+use crate::trust::transparency::tlog_policy::{self as policy, Accepted, Policy};
 
 /// Why a log did not do what was asked, or is not believed.
 #[derive(Debug, thiserror::Error)]
