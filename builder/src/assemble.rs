@@ -332,22 +332,7 @@ fn unpack(
     let packing = packing(recipe);
     let debian = DebianRules::new(recipe)?;
     let applications = applications(recipe)?;
-    let mut tasks: Vec<(Task<'_>, Blob)> = Vec::new();
-    for deb in lock.debs_of(recipe.profile) {
-        let blob = lock.blob_of_deb(deb).ok_or_else(|| Error::Lock(deb.name.clone()))?;
-        tasks.push((Task::Deb(deb), blob));
-    }
-    for npm in lock.npm.iter().filter(|npm| npm.role == NpmRole::Node) {
-        if let Some(node) = &recipe.node {
-            let target = TreePath::new(&node.target)?.join("bin/node")?;
-            tasks.push((Task::Node(npm, target), blob_of(npm)?));
-        }
-    }
-    for (number, application) in applications.iter().enumerate() {
-        for (package, npm) in packages_of(lock, &application.recipe.name, recipe)? {
-            tasks.push((Task::Application(npm, Box::new(package), number), blob_of(npm)?));
-        }
-    }
+    let tasks = tasks(recipe, lock, &applications)?;
     // The first layer of a directory gives its mode: base-files before all others, then by name.
     let mut order: Vec<usize> = (0..tasks.len()).collect();
     order.sort_by_key(|index| std::cmp::Reverse(tasks.get(*index).map_or(0, |(_, blob)| blob.size)));
@@ -389,9 +374,49 @@ fn unpack(
     let mut layers: Vec<(usize, Origin, Layer)> =
         order.par_iter().with_max_len(1).map(unpack_one).collect::<Result<_, _>>()?;
     layers.sort_by_key(|(index, _, _)| *index);
+    let all = tallies(&tasks, &layers, &debian, &applications);
+    let is_base = |origin: &Origin| matches!(origin, Origin::Debian { name, .. } if &**name == "base-files");
+    let mut layers: Vec<(Origin, Layer)> =
+        layers.into_iter().map(|(_, origin, layer)| (origin, layer)).collect();
+    layers.sort_by_key(|(origin, _)| !is_base(origin));
+    Ok((layers, all))
+}
+
+/// Every archive of the profile, and where it lies.
+fn tasks<'a>(
+    recipe: &'a Recipe,
+    lock: &'a Lock,
+    applications: &[Application<'a>],
+) -> Result<Vec<(Task<'a>, Blob)>, Error> {
+    let mut tasks: Vec<(Task<'a>, Blob)> = Vec::new();
+    for deb in lock.debs_of(recipe.profile) {
+        let blob = lock.blob_of_deb(deb).ok_or_else(|| Error::Lock(deb.name.clone()))?;
+        tasks.push((Task::Deb(deb), blob));
+    }
+    for npm in lock.npm.iter().filter(|npm| npm.role == NpmRole::Node) {
+        if let Some(node) = &recipe.node {
+            let target = TreePath::new(&node.target)?.join("bin/node")?;
+            tasks.push((Task::Node(npm, target), blob_of(npm)?));
+        }
+    }
+    for (number, application) in applications.iter().enumerate() {
+        for (package, npm) in packages_of(lock, &application.recipe.name, recipe)? {
+            tasks.push((Task::Application(npm, Box::new(package), number), blob_of(npm)?));
+        }
+    }
+    Ok(tasks)
+}
+
+/// What each set of omit rules left out.
+fn tallies(
+    tasks: &[(Task<'_>, Blob)],
+    layers: &[(usize, Origin, Layer)],
+    debian: &DebianRules,
+    applications: &[Application<'_>],
+) -> Tallies {
     let mut debian_tally = Tally::new(debian.omit.len());
     let mut tallies: Vec<Tally> = applications.iter().map(|app| Tally::new(app.omit.len())).collect();
-    for (index, _, layer) in &layers {
+    for (index, _, layer) in layers {
         match tasks.get(*index) {
             Some((Task::Deb(_), _)) => debian_tally.add(&layer.omitted),
             Some((Task::Application(_, _, number), _)) => {
@@ -407,11 +432,7 @@ fn unpack(
         let globs = application.recipe.omit.iter().map(|rule| rule.paths.join(", ")).collect();
         all.push((application.recipe.name.clone(), globs, tally));
     }
-    let is_base = |origin: &Origin| matches!(origin, Origin::Debian { name, .. } if &**name == "base-files");
-    let mut layers: Vec<(Origin, Layer)> =
-        layers.into_iter().map(|(_, origin, layer)| (origin, layer)).collect();
-    layers.sort_by_key(|(origin, _)| !is_base(origin));
-    Ok((layers, all))
+    all
 }
 
 /// The tally of a package of which a rule omits everything: there is nothing to unpack.

@@ -6,7 +6,7 @@
 //! as SRI.
 //!
 //! # Not here
-//! Making a lock (`resolve`, `cmd::lock`), and finding the bytes (`host::fetch`).
+//! Making a lock (`resolve`, `flow::lock`), and finding the bytes (`host::fetch`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -158,23 +158,49 @@ struct Placed<'a> {
 pub fn build(stub: &[u8], sections: &[Section<'_>]) -> Result<Vec<u8>, Error> {
     let stub = Pe::read(stub).map_err(Error::Stub)?;
     check(&stub)?;
-    let alignment = u64::from(stub.file_alignment());
-    let mut file_end = stub.bytes().len() as u64;
-    let mut memory_end = stub.sections().last().map_or(0, pe::Section::virtual_end);
-    let mut header_end = (stub.section_table() + pe::SECTION_HEADER * stub.sections().len()) as u64;
-    let mut initialized = 0;
-    let mut characteristics = stub.dll_characteristics();
-    let mut added: Vec<Placed<'_>> = Vec::with_capacity(sections.len());
-    let mut replaced: Option<(usize, Placed<'_>)> = None;
-
+    let mut plan = Plan::of(&stub);
     for section in sections {
+        plan.add(section)?;
+    }
+    plan.image()
+}
+
+/// Where everything goes, before anything is written.
+struct Plan<'a> {
+    stub: &'a Pe<'a>,
+    added: Vec<Placed<'a>>,
+    /// The stub's section that another takes the place of.
+    replaced: Option<(usize, Placed<'a>)>,
+    file_end: u64,
+    memory_end: u64,
+    header_end: u64,
+    initialized: u64,
+    characteristics: u16,
+}
+
+impl<'a> Plan<'a> {
+    fn of(stub: &'a Pe<'a>) -> Self {
+        Plan {
+            stub,
+            added: Vec::new(),
+            replaced: None,
+            file_end: stub.bytes().len() as u64,
+            memory_end: stub.sections().last().map_or(0, pe::Section::virtual_end),
+            header_end: (stub.section_table() + pe::SECTION_HEADER * stub.sections().len()) as u64,
+            initialized: 0,
+            characteristics: stub.dll_characteristics(),
+        }
+    }
+
+    fn add(&mut self, section: &Section<'a>) -> Result<(), Error> {
+        let stub = self.stub;
         let name = Name::new(section.name).ok_or_else(|| Error::Name { name: section.name.into() })?;
         if section.content.is_empty() {
             return Err(Error::Empty { name });
         }
         let too_large = |_| Error::TooLarge { name };
         let virtual_size = u32::try_from(section.content.len()).map_err(too_large)?;
-        let given = replaced.iter().map(|(_, placed)| placed).chain(&added);
+        let given = self.replaced.iter().map(|(_, placed)| placed).chain(&self.added);
         if given.into_iter().any(|placed| placed.header.name == name) {
             return Err(Error::Exists { name });
         }
@@ -189,64 +215,70 @@ pub fn build(stub: &[u8], sections: &[Section<'_>]) -> Result<Vec<u8>, Error> {
             if header.virtual_size == 0 || virtual_size > room {
                 return Err(Error::SbatRoom { expected: room, found: content.len() });
             }
-            replaced = Some((index, Placed { header: pe::Section { virtual_size, ..*header }, content }));
-            continue;
+            self.replaced =
+                Some((index, Placed { header: pe::Section { virtual_size, ..*header }, content }));
+            return Ok(());
         }
-        header_end += pe::SECTION_HEADER as u64;
-        if header_end > stub.size_of_headers().into() {
-            return Err(Error::HeaderRoom { name, expected: stub.size_of_headers(), found: header_end });
+        self.header_end += pe::SECTION_HEADER as u64;
+        if self.header_end > stub.size_of_headers().into() {
+            return Err(Error::HeaderRoom { name, expected: stub.size_of_headers(), found: self.header_end });
         }
-        let virtual_address = memory_end.next_multiple_of(stub.section_alignment().into());
-        let file_size = u64::from(virtual_size).next_multiple_of(alignment);
+        let virtual_address = self.memory_end.next_multiple_of(stub.section_alignment().into());
+        let file_size = u64::from(virtual_size).next_multiple_of(u64::from(stub.file_alignment()));
         let header = pe::Section {
             name,
             virtual_size,
             virtual_address: u32::try_from(virtual_address).map_err(too_large)?,
             file_size: u32::try_from(file_size).map_err(too_large)?,
-            file_offset: u32::try_from(file_end).map_err(too_large)?,
+            file_offset: u32::try_from(self.file_end).map_err(too_large)?,
             characteristics: READABLE | if section.name == ".linux" { CODE } else { INITIALIZED_DATA },
         };
         if section.name == ".linux" {
             let kernel = Pe::read(content).map_err(Error::Kernel)?;
-            characteristics &= kernel.dll_characteristics() | !pe::NX_COMPAT;
+            self.characteristics &= kernel.dll_characteristics() | !pe::NX_COMPAT;
         }
-        memory_end = header.virtual_end();
-        file_end += file_size;
-        initialized += u64::from(virtual_size);
-        added.push(Placed { header, content });
+        self.memory_end = header.virtual_end();
+        self.file_end += file_size;
+        self.initialized += u64::from(virtual_size);
+        self.added.push(Placed { header, content });
+        Ok(())
     }
 
-    let last = added.last().map(|placed| placed.header.name);
-    let too_large = |_| Error::TooLarge { name: last.unwrap_or(Name::SBAT) };
-    let size_of_image = memory_end.next_multiple_of(stub.section_alignment().into());
-    let size_of_image = u32::try_from(size_of_image).map_err(too_large)?;
-    let mut image = Vec::with_capacity(usize::try_from(file_end).map_err(too_large)?);
-    image.extend_from_slice(stub.bytes());
-    for placed in &added {
-        image.extend_from_slice(placed.content);
-        image.resize(image.len().next_multiple_of(stub.file_alignment() as usize), 0);
-    }
+    /// Writes the image.
+    fn image(self) -> Result<Vec<u8>, Error> {
+        let stub = self.stub;
+        let last = self.added.last().map(|placed| placed.header.name);
+        let too_large = |_| Error::TooLarge { name: last.unwrap_or(Name::SBAT) };
+        let size_of_image = self.memory_end.next_multiple_of(stub.section_alignment().into());
+        let size_of_image = u32::try_from(size_of_image).map_err(too_large)?;
+        let mut image = Vec::with_capacity(usize::try_from(self.file_end).map_err(too_large)?);
+        image.extend_from_slice(stub.bytes());
+        for placed in &self.added {
+            image.extend_from_slice(placed.content);
+            image.resize(image.len().next_multiple_of(stub.file_alignment() as usize), 0);
+        }
 
-    let optional = stub.optional_header();
-    let count = stub.sections().len() + added.len();
-    let at = |index: usize| stub.section_table() + pe::SECTION_HEADER * index;
-    for (index, placed) in added.iter().enumerate() {
-        put(&mut image, at(stub.sections().len() + index), &section_header(&placed.header));
+        let optional = stub.optional_header();
+        let count = stub.sections().len() + self.added.len();
+        let at = |index: usize| stub.section_table() + pe::SECTION_HEADER * index;
+        for (index, placed) in self.added.iter().enumerate() {
+            put(&mut image, at(stub.sections().len() + index), &section_header(&placed.header));
+        }
+        if let Some((index, Placed { header, content })) = &self.replaced {
+            let start = header.file_offset as usize;
+            put(&mut image, at(*index) + 8, &header.virtual_size.to_le_bytes());
+            put(&mut image, start, content);
+            put(&mut image, start + content.len(), &vec![0; header.file_size as usize - content.len()]);
+        }
+        put(&mut image, stub.file_header() + 2, &(count as u16).to_le_bytes());
+        let data = optional + pe::SIZE_OF_INITIALIZED_DATA;
+        let initialized = stub.size_of_initialized_data().wrapping_add(self.initialized as u32);
+        put(&mut image, data, &initialized.to_le_bytes());
+        put(&mut image, optional + pe::SIZE_OF_IMAGE, &size_of_image.to_le_bytes());
+        put(&mut image, optional + pe::CHECK_SUM, &[0; 4]);
+        put(&mut image, optional + pe::DLL_CHARACTERISTICS, &self.characteristics.to_le_bytes());
+        Ok(image)
     }
-    if let Some((index, Placed { header, content })) = replaced {
-        let start = header.file_offset as usize;
-        put(&mut image, at(index) + 8, &header.virtual_size.to_le_bytes());
-        put(&mut image, start, content);
-        put(&mut image, start + content.len(), &vec![0; header.file_size as usize - content.len()]);
-    }
-    put(&mut image, stub.file_header() + 2, &(count as u16).to_le_bytes());
-    let data = optional + pe::SIZE_OF_INITIALIZED_DATA;
-    let initialized = stub.size_of_initialized_data().wrapping_add(initialized as u32);
-    put(&mut image, data, &initialized.to_le_bytes());
-    put(&mut image, optional + pe::SIZE_OF_IMAGE, &size_of_image.to_le_bytes());
-    put(&mut image, optional + pe::CHECK_SUM, &[0; 4]);
-    put(&mut image, optional + pe::DLL_CHARACTERISTICS, &characteristics.to_le_bytes());
-    Ok(image)
 }
 
 fn check(stub: &Pe<'_>) -> Result<(), Error> {

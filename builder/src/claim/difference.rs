@@ -28,7 +28,8 @@ use super::contents::Contents;
 use super::explain::Bringer;
 use super::manifest::Manifest;
 use crate::lock::{Deb, Lock, Npm};
-use crate::recipe::{EntryKind, ReadFile, Recipe, Source, document};
+use crate::recipe::document::{self, NpmApplication};
+use crate::recipe::{Entry, EntryKind, ReadFile, Recipe, Source};
 
 /// The longest text whose lines are compared, in bytes.
 pub const MAX_TEXT: usize = 256 * 1024;
@@ -272,33 +273,8 @@ impl Side {
         if let Some(node) = &recipe.node {
             fact("node target", vec![node.target.clone()]);
         }
-        for npm in &recipe.npm {
-            fact(&format!("npm {} target", npm.name), vec![npm.target.clone()]);
-            fact(&format!("npm {} omit", npm.name), npm.omit.iter().map(omit).collect());
-            if let Some(validate) = &npm.validate {
-                let arguments = validate.arguments.join(" ");
-                let words = [
-                    format!("program={}", validate.program),
-                    format!("arguments={arguments}"),
-                    format!("variable={}", validate.variable),
-                    format!("config={}", validate.config),
-                ];
-                fact(&format!("npm {} validate", npm.name), words.to_vec());
-            }
-        }
-        for user in &recipe.users {
-            let mut words: Vec<String> = user.id.iter().map(|id| format!("id={id}")).collect();
-            words.extend(user.home.iter().map(|home| format!("home={home}")));
-            words.extend(user.shell.iter().map(|shell| format!("shell={shell}")));
-            words.extend(user.comment.iter().map(|comment| format!("comment={comment}")));
-            words.extend(user.groups.iter().map(|group| format!("group={group}")));
-            words.push("user".to_owned());
-            fact(&format!("users {}", user.name), words);
-        }
-        for group in &recipe.groups {
-            let id = group.id.iter().map(|id| format!("id={id}"));
-            fact(&format!("groups {}", group.name), id.chain(["group".to_owned()]).collect());
-        }
+        recipe.npm.iter().for_each(|npm| application(npm, &mut fact));
+        accounts(recipe, &mut fact);
         fact("systemd enable", recipe.systemd.enable.clone());
         fact("systemd mask", recipe.systemd.mask.clone());
         fact("systemd default-target", vec![recipe.systemd.default_target.clone()]);
@@ -317,34 +293,8 @@ impl Side {
             side.packages.entry(label).or_default().insert((version.clone(), String::new()));
         }
         for (path, entry) in &recipe.entries {
-            let mut aspects = BTreeMap::from([("origin", bringer(&entry.origin().to_string()))]);
-            let access = match &entry.kind {
-                EntryKind::File { access, .. } => {
-                    aspects.insert("kind", "file".to_owned());
-                    Some(access)
-                }
-                EntryKind::Link(target) => {
-                    aspects.insert("kind", "symlink".to_owned());
-                    aspects.insert("target", target.clone());
-                    None
-                }
-                EntryKind::Directory(access) => {
-                    aspects.insert("kind", "directory".to_owned());
-                    Some(access)
-                }
-            };
-            if let Some(access) = access {
-                aspects.insert("mode", format!("{:04o}", access.mode));
-                aspects.insert("owner", format!("{}:{}", access.owner, access.group));
-            }
-            if entry.replace {
-                aspects.insert("replace", "true".to_owned());
-            }
             let path = path.to_string();
-            if let Some(content) = files.get(&path) {
-                aspects.insert("size", content.len().to_string());
-                aspects.insert("sha256", Sha256Digest::of(content).to_string());
-            }
+            let aspects = aspects(entry, files.get(&path));
             side.paths.insert(path, aspects);
         }
         side
@@ -377,6 +327,71 @@ impl Side {
             }
         }
     }
+}
+
+/// What a recipe says of an application, but for its version.
+fn application(npm: &NpmApplication, fact: &mut dyn FnMut(&str, Vec<String>)) {
+    fact(&format!("npm {} target", npm.name), vec![npm.target.clone()]);
+    fact(&format!("npm {} omit", npm.name), npm.omit.iter().map(omit).collect());
+    if let Some(validate) = &npm.validate {
+        let arguments = validate.arguments.join(" ");
+        let words = [
+            format!("program={}", validate.program),
+            format!("arguments={arguments}"),
+            format!("variable={}", validate.variable),
+            format!("config={}", validate.config),
+        ];
+        fact(&format!("npm {} validate", npm.name), words.to_vec());
+    }
+}
+
+/// A recipe's users and groups.
+fn accounts(recipe: &Recipe, fact: &mut dyn FnMut(&str, Vec<String>)) {
+    for user in &recipe.users {
+        let mut words: Vec<String> = user.id.iter().map(|id| format!("id={id}")).collect();
+        words.extend(user.home.iter().map(|home| format!("home={home}")));
+        words.extend(user.shell.iter().map(|shell| format!("shell={shell}")));
+        words.extend(user.comment.iter().map(|comment| format!("comment={comment}")));
+        words.extend(user.groups.iter().map(|group| format!("group={group}")));
+        words.push("user".to_owned());
+        fact(&format!("users {}", user.name), words);
+    }
+    for group in &recipe.groups {
+        let id = group.id.iter().map(|id| format!("id={id}"));
+        fact(&format!("groups {}", group.name), id.chain(["group".to_owned()]).collect());
+    }
+}
+
+/// A path of a recipe's own.
+fn aspects(entry: &Entry, content: Option<&Vec<u8>>) -> BTreeMap<&'static str, String> {
+    let mut aspects = BTreeMap::from([("origin", bringer(&entry.origin().to_string()))]);
+    let access = match &entry.kind {
+        EntryKind::File { access, .. } => {
+            aspects.insert("kind", "file".to_owned());
+            Some(access)
+        }
+        EntryKind::Link(target) => {
+            aspects.insert("kind", "symlink".to_owned());
+            aspects.insert("target", target.clone());
+            None
+        }
+        EntryKind::Directory(access) => {
+            aspects.insert("kind", "directory".to_owned());
+            Some(access)
+        }
+    };
+    if let Some(access) = access {
+        aspects.insert("mode", format!("{:04o}", access.mode));
+        aspects.insert("owner", format!("{}:{}", access.owner, access.group));
+    }
+    if entry.replace {
+        aspects.insert("replace", "true".to_owned());
+    }
+    if let Some(content) = content {
+        aspects.insert("size", content.len().to_string());
+        aspects.insert("sha256", Sha256Digest::of(content).to_string());
+    }
+    aspects
 }
 
 fn leaf(value: &Value) -> String {

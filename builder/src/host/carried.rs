@@ -8,7 +8,7 @@
 //! Laid out as a vendored folder is, and a part of the lock: committed with it, complete, and nothing else in it.
 //!
 //! # Not here
-//! Whether the documents are right: `resolve::inrelease`, `claim::attestation`.
+//! Whether the documents are right: `trust::debian::inrelease`, `trust::attestation`.
 
 use std::collections::BTreeMap;
 use std::fs::FileType;

@@ -675,6 +675,35 @@ pub struct Machine {
     _folder: tempfile::TempDir,
 }
 
+/// Firmware whose variables the machine may write: a copy of those that were named.
+fn own_variables(firmware: &Firmware, copy: PathBuf) -> Result<Firmware, Error> {
+    let code = absolute(&firmware.code)?;
+    let Some(variables) = &firmware.variables else { return Ok(Firmware { code, variables: None }) };
+    let copied = fs::read(variables).and_then(|bytes| fs::write(&copy, bytes));
+    copied.map_err(|source| Error::File { path: variables.clone(), source })?;
+    Ok(Firmware { code, variables: Some(copy) })
+}
+
+/// Waits until QEMU connects to its control socket.
+fn connected(
+    listener: &UnixListener,
+    qemu: &mut Running,
+    started: Instant,
+    control: &Path,
+) -> Result<UnixStream, Error> {
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => return Ok(stream),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(source) => return Err(Error::File { path: control.to_owned(), source }),
+        }
+        if qemu.ended()?.is_some() || started.elapsed() > START {
+            return Err(Error::NotStarted { program: QEMU, said: qemu.stderr() });
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
 impl Machine {
     /// Starts a machine, whose console goes to the sinks.
     ///
@@ -688,15 +717,7 @@ impl Machine {
     ) -> Result<Self, Error> {
         let folder = private_folder()?;
         let at = |name: &str| folder.path().join(name);
-        let firmware = match &request.firmware.variables {
-            Some(variables) => {
-                let copy = at("variables.fd");
-                let copied = fs::read(variables).and_then(|bytes| fs::write(&copy, bytes));
-                copied.map_err(|source| Error::File { path: variables.clone(), source })?;
-                Firmware { code: absolute(&request.firmware.code)?, variables: Some(copy) }
-            }
-            None => Firmware { code: absolute(&request.firmware.code)?, variables: None },
-        };
+        let firmware = own_variables(&request.firmware, at("variables.fd"))?;
         let disk = absolute(&request.disk)?;
         File::open(&disk).map_err(|source| Error::File { path: disk.clone(), source })?;
         let kernel = request.kernel.as_deref().map(absolute).transpose()?;
@@ -732,17 +753,7 @@ impl Machine {
         };
         let started = Instant::now();
         let mut qemu = environment.start(qemu, command(&plan), folder.path())?;
-        let stream = loop {
-            match listener.accept() {
-                Ok((stream, _)) => break stream,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(source) => return Err(Error::File { path: control, source }),
-            }
-            if qemu.ended()?.is_some() || started.elapsed() > START {
-                return Err(Error::NotStarted { program: QEMU, said: qemu.stderr() });
-            }
-            thread::sleep(PAUSE);
-        };
+        let stream = connected(&listener, &mut qemu, started, &control)?;
         let console = match qemu.stdout() {
             Some(stream) => Console::read(stream, sinks),
             None => Console::read(io::empty(), sinks),

@@ -8,7 +8,7 @@
 //! One pass over the file gives its digest and the root hash at once, in pieces of 8 MiB.
 //!
 //! # Not here
-//! Whether the values are right: `cmd::audit`, `claim::reference`.
+//! Whether the values are right: `flow::audit`, `claim::reference`.
 
 use std::cell::RefCell;
 use std::fs::File;

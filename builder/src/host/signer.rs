@@ -10,7 +10,7 @@
 //! key before it is believed.
 //!
 //! # Not here
-//! What is signed: `claim::envelope`, `claim::transparency::note`.
+//! What is signed: `trust::envelope`, `trust::transparency::note`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -142,50 +142,81 @@ pub fn read<'a>(bytes: &'a [u8], architecture: &str) -> Result<Vec<Package<'a>>,
     Ok(packages)
 }
 
-fn read_stanza<'a>(stanza: &Stanza<'a>, wanted: &str) -> Result<Package<'a>, PackagesError> {
-    let line = stanza.line;
-    let mut package = "?";
-    let mut name = None;
-    let mut version = None;
-    let mut architecture = None;
-    let mut source = None;
-    let mut filename = None;
-    let mut size = None;
-    let mut sha256 = None;
-    let mut priority = None;
-    let mut multi_arch = None;
-    let (mut essential, mut important, mut protected) = (None, None, None);
-    let [mut pre_depends, mut depends, mut conflicts, mut breaks, mut provides, mut section] = [""; 6];
-    let mut mentions = [""; 4];
-    let [recommends, suggests, replaces, enhances] = &mut mentions;
-    for field in &stanza.fields {
-        let value = field.value;
-        match field.name {
-            "Package" => (name, package) = (Some(value), value),
-            "Version" => version = Some(value),
-            "Architecture" => architecture = Some(value),
-            "Source" => source = Some(value),
-            "Pre-Depends" => pre_depends = value,
-            "Depends" => depends = value,
-            "Conflicts" => conflicts = value,
-            "Breaks" => breaks = value,
-            "Provides" => provides = value,
-            "Recommends" => *recommends = value,
-            "Suggests" => *suggests = value,
-            "Replaces" => *replaces = value,
-            "Enhances" => *enhances = value,
-            "Essential" => essential = Some(value),
-            "Important" => important = Some(value),
-            "Protected" => protected = Some(value),
-            "Priority" => priority = Some(value),
-            "Multi-Arch" => multi_arch = Some(value),
-            "Section" => section = value,
-            "Filename" => filename = Some(value),
-            "Size" => size = Some(value),
-            "SHA256" => sha256 = Some(value),
-            _ => {}
+/// The fields of a stanza that matter here, as they stand there.
+#[derive(Default)]
+struct Fields<'a> {
+    name: Option<&'a str>,
+    version: Option<&'a str>,
+    architecture: Option<&'a str>,
+    source: Option<&'a str>,
+    pre_depends: &'a str,
+    depends: &'a str,
+    conflicts: &'a str,
+    breaks: &'a str,
+    provides: &'a str,
+    mentions: [&'a str; 4],
+    essential: Option<&'a str>,
+    important: Option<&'a str>,
+    protected: Option<&'a str>,
+    priority: Option<&'a str>,
+    multi_arch: Option<&'a str>,
+    section: &'a str,
+    filename: Option<&'a str>,
+    size: Option<&'a str>,
+    sha256: Option<&'a str>,
+}
+
+impl<'a> Fields<'a> {
+    fn of(stanza: &Stanza<'a>) -> Self {
+        let mut all = Fields::default();
+        let [recommends, suggests, replaces, enhances] = &mut all.mentions;
+        for field in &stanza.fields {
+            let value = field.value;
+            match field.name {
+                "Package" => all.name = Some(value),
+                "Version" => all.version = Some(value),
+                "Architecture" => all.architecture = Some(value),
+                "Source" => all.source = Some(value),
+                "Pre-Depends" => all.pre_depends = value,
+                "Depends" => all.depends = value,
+                "Conflicts" => all.conflicts = value,
+                "Breaks" => all.breaks = value,
+                "Provides" => all.provides = value,
+                "Recommends" => *recommends = value,
+                "Suggests" => *suggests = value,
+                "Replaces" => *replaces = value,
+                "Enhances" => *enhances = value,
+                "Essential" => all.essential = Some(value),
+                "Important" => all.important = Some(value),
+                "Protected" => all.protected = Some(value),
+                "Priority" => all.priority = Some(value),
+                "Multi-Arch" => all.multi_arch = Some(value),
+                "Section" => all.section = value,
+                "Filename" => all.filename = Some(value),
+                "Size" => all.size = Some(value),
+                "SHA256" => all.sha256 = Some(value),
+                _ => {}
+            }
+        }
+        all
+    }
+
+    fn priority(&self) -> Priority {
+        match self.priority {
+            Some("required") => Priority::Required,
+            Some("important") => Priority::Important,
+            Some("standard") => Priority::Standard,
+            Some("optional") => Priority::Optional,
+            Some(_) => Priority::Extra,
+            None => Priority::Absent,
         }
     }
+}
+
+fn read_stanza<'a>(stanza: &Stanza<'a>, wanted: &str) -> Result<Package<'a>, PackagesError> {
+    let line = stanza.line;
+    let fields = Fields::of(stanza);
+    let package = fields.name.unwrap_or("?");
     let missing = |field| PackagesError::Missing { package: package.into(), line, field };
     let bad = |field, found: &str| PackagesError::Field {
         package: package.into(),
@@ -198,13 +229,13 @@ fn read_stanza<'a>(stanza: &Stanza<'a>, wanted: &str) -> Result<Package<'a>, Pac
         Some("yes") => Ok(true),
         Some(other) => Err(bad(field, other)),
     };
-    let name = name.ok_or_else(|| missing("Package"))?;
+    let name = fields.name.ok_or_else(|| missing("Package"))?;
     if !is_package_name(name) {
         return Err(bad("Package", name));
     }
-    let version = Version::read(version.ok_or_else(|| missing("Version"))?)
+    let version = Version::read(fields.version.ok_or_else(|| missing("Version"))?)
         .map_err(|source| PackagesError::Version { package: name.into(), line, source })?;
-    let architecture = architecture.ok_or_else(|| missing("Architecture"))?;
+    let architecture = fields.architecture.ok_or_else(|| missing("Architecture"))?;
     if architecture != wanted && architecture != "all" {
         return Err(PackagesError::Architecture {
             package: name.into(),
@@ -213,7 +244,7 @@ fn read_stanza<'a>(stanza: &Stanza<'a>, wanted: &str) -> Result<Package<'a>, Pac
             expected: wanted.into(),
         });
     }
-    let (source, source_version) = match source {
+    let (source, source_version) = match fields.source {
         None => (name, version.as_str()),
         Some(text) => match text.split_once('(') {
             None => (text, version.as_str()),
@@ -225,42 +256,35 @@ fn read_stanza<'a>(stanza: &Stanza<'a>, wanted: &str) -> Result<Package<'a>, Pac
     if !is_package_name(source) {
         return Err(bad("Source", source));
     }
-    let filename = filename.ok_or_else(|| missing("Filename"))?;
+    let filename = fields.filename.ok_or_else(|| missing("Filename"))?;
     if !is_safe_path(filename) {
         return Err(bad("Filename", filename));
     }
-    let size_text = size.ok_or_else(|| missing("Size"))?;
-    let sha256_text = sha256.ok_or_else(|| missing("SHA256"))?;
+    let size_text = fields.size.ok_or_else(|| missing("Size"))?;
+    let sha256_text = fields.sha256.ok_or_else(|| missing("SHA256"))?;
     Ok(Package {
         name,
         version,
         architecture,
         source,
         source_version,
-        pre_depends,
-        depends,
-        conflicts,
-        breaks,
-        provides,
-        mentions,
-        essential: yes("Essential", essential)?,
-        protected: yes("Important", important)? || yes("Protected", protected)?,
-        priority: match priority {
-            Some("required") => Priority::Required,
-            Some("important") => Priority::Important,
-            Some("standard") => Priority::Standard,
-            Some("optional") => Priority::Optional,
-            Some(_) => Priority::Extra,
-            None => Priority::Absent,
-        },
-        multi_arch: match multi_arch {
+        pre_depends: fields.pre_depends,
+        depends: fields.depends,
+        conflicts: fields.conflicts,
+        breaks: fields.breaks,
+        provides: fields.provides,
+        mentions: fields.mentions,
+        essential: yes("Essential", fields.essential)?,
+        protected: yes("Important", fields.important)? || yes("Protected", fields.protected)?,
+        priority: fields.priority(),
+        multi_arch: match fields.multi_arch {
             None | Some("no") => MultiArch::No,
             Some("same") => MultiArch::Same,
             Some("foreign") => MultiArch::Foreign,
             Some("allowed") => MultiArch::Allowed,
             Some(other) => return Err(bad("Multi-Arch", other)),
         },
-        section,
+        section: fields.section,
         filename,
         size: read_size(size_text).ok_or_else(|| bad("Size", size_text))?,
         sha256: read_sha256(sha256_text).ok_or_else(|| bad("SHA256", sha256_text))?,

@@ -15,7 +15,7 @@
 //! DSSE 1.0.2 (`protocol.md`); sigstore `protobuf-specs`, bundle v0.3; RFC 6979 §3.2.
 //!
 //! # Not here
-//! Where keys come from: `host::signer`. Judging bundles: `claim::bundle`.
+//! Where keys come from: `host::signer`. Judging bundles: `bundle`.
 
 use std::fmt;
 

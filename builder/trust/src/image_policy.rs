@@ -24,7 +24,7 @@
 //! Unknown members are refused: a rule that is misspelt must not be a rule that is not there.
 //!
 //! # Not here
-//! Judging: `verdict`.
+//! What a statement says of an image: the builder's `claim::provenance`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

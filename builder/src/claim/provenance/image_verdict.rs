@@ -3,8 +3,8 @@
 //! # Shape
 //! ```text
 //! image, bundles, policy, time
-//!   bundle x identity   signature, certificate, log entry, promise, time stamp      claim::bundle
-//!   log entries         of logs of the policy, checkpoints cosigned by its quorum   claim::transparency
+//!   bundle x identity   signature, certificate, log entry, promise, time stamp      trust::bundle
+//!   log entries         of logs of the policy, checkpoints cosigned by its quorum   trust::transparency
 //!   deny list           disk, payload, key, version
 //!   statement           subjects are the image's files; builder, name, profile, version, manifest
 //!   reference values    recomputed from the image, equal to the signed ones
@@ -340,7 +340,41 @@ pub fn judge(
 ) -> Verdict {
     let mut problems = problems_of_image(policy, image);
     let mut passed_over: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut found: Vec<Proven<'_>> = Vec::new();
+    let found = all_proven(policy, image, bundles, &mut problems, &mut passed_over);
+    let fitting = fitting(found, policy, image, &mut problems);
+    problems.extend(disagreements(&fitting, policy));
+    problems.extend(of_reference_values(&fitting, policy, recompute));
+    problems.extend(of_age(&fitting, policy, now));
+    let accepted = fitting
+        .into_iter()
+        .map(|proven| Accepted {
+            bundle: proven.bundle.to_owned(),
+            identity: proven.identity.name.clone(),
+            predicate: proven.statement.predicate_kind,
+            logs: proven.signed.logs.clone(),
+            time: proven.signed.time,
+        })
+        .collect();
+    Verdict { problems, accepted, passed_over }
+}
+
+/// Statements of one kind.
+fn of<'p>(
+    fitting: &'p [Proven<'p>],
+    predicate: &'static str,
+) -> impl Iterator<Item = &'p Proven<'p>> + use<'p> {
+    fitting.iter().filter(move |proven| proven.statement.predicate_kind == predicate)
+}
+
+/// What each bundle proves, by each identity that the policy names.
+fn all_proven<'a>(
+    policy: &'a Policy,
+    image: &Image<'_>,
+    bundles: &'a BTreeMap<String, Vec<u8>>,
+    problems: &mut Vec<Problem>,
+    passed_over: &mut BTreeMap<String, Vec<String>>,
+) -> Vec<Proven<'a>> {
+    let mut found: Vec<Proven<'a>> = Vec::new();
     let mut disk = [0; 32];
     let output = image.manifest.outputs.get(file::DISK);
     let verifier = bundle::Sigstore::new(policy.trust_root.to_string().as_bytes());
@@ -368,7 +402,17 @@ pub fn judge(
             }
         }
     }
-    let mut fitting: Vec<Proven<'_>> = Vec::new();
+    found
+}
+
+/// Statements that are not denied, and fit the image.
+fn fitting<'a>(
+    found: Vec<Proven<'a>>,
+    policy: &Policy,
+    image: &Image<'_>,
+    problems: &mut Vec<Problem>,
+) -> Vec<Proven<'a>> {
+    let mut fitting: Vec<Proven<'a>> = Vec::new();
     for proven in found {
         let digest = hex::encode(Sha256::digest(&proven.signed.payload));
         if policy.deny.statements.contains(&digest) {
@@ -383,8 +427,14 @@ pub fn judge(
             problems.push(Problem::Statement { bundle, reason: misfits.join("; ") });
         }
     }
+    fitting
+}
+
+/// Whether too few agree, or some disagree.
+fn disagreements(fitting: &[Proven<'_>], policy: &Policy) -> Vec<Problem> {
+    let mut problems = Vec::new();
     for predicate in [PROVENANCE, REFERENCE] {
-        let mut alike = fitting.iter().filter(|proven| proven.statement.predicate_kind == predicate);
+        let mut alike = of(fitting, predicate);
         if let Some(first) = alike.next()
             && let Some(other) = alike.find(|other| other.signed.payload != first.signed.payload)
         {
@@ -392,59 +442,48 @@ pub fn judge(
             problems.push(Problem::Contradiction { predicate: predicate.to_owned(), bundles });
         }
     }
-    let of = |predicate: &'static str| {
-        fitting.iter().filter(move |proven| proven.statement.predicate_kind == predicate)
-    };
-    if of(PROVENANCE).next().is_none() {
+    if of(fitting, PROVENANCE).next().is_none() {
         problems.push(Problem::NoProvenance);
     }
-    let agreeing: BTreeSet<String> =
-        of(PROVENANCE).chain(of(SUMMARY)).map(|proven| proven.identity.name.clone()).collect();
+    let agreeing: BTreeSet<String> = of(fitting, PROVENANCE)
+        .chain(of(fitting, SUMMARY))
+        .map(|proven| proven.identity.name.clone())
+        .collect();
     if agreeing.len() < policy.rebuilders {
         problems.push(Problem::Rebuilders { expected: policy.rebuilders, found: agreeing });
     }
-    if policy.reference_values == References::Required {
-        match of(REFERENCE).next() {
-            None => problems.push(Problem::NoReferenceValues),
-            Some(proven) => match recompute.recompute(&proven.statement.predicate) {
-                Ok(values) if values == proven.statement.predicate => {}
-                Ok(values) => {
-                    let words = differences(&proven.statement.predicate, &values);
-                    problems.extend(words.into_iter().map(Problem::ReferenceValues));
-                }
-                Err(reason) => {
-                    problems.push(Problem::ReferenceValues(format!("cannot be recomputed: {reason}")));
-                }
-            },
-        }
+    problems
+}
+
+/// Whether the signed reference values are those that the image gives.
+fn of_reference_values(fitting: &[Proven<'_>], policy: &Policy, recompute: &dyn Recompute) -> Vec<Problem> {
+    if policy.reference_values != References::Required {
+        return Vec::new();
     }
-    if let Some(most) = policy.maximum_age {
-        match of(PROVENANCE).filter_map(|proven| proven.signed.time).min() {
-            None => problems.push(Problem::Age("no trusted time is known".to_owned())),
-            Some(time) if time > now.saturating_add(SKEW) => {
-                problems.push(Problem::Age(format!("signed at {time}, which is in the future")));
-            }
-            Some(time) if now.saturating_sub(time) > most => {
-                let days = now.saturating_sub(time) / 86_400;
-                problems.push(Problem::Age(format!(
-                    "signed {days} days ago, at most {} are allowed",
-                    most / 86_400
-                )));
-            }
-            Some(_) => {}
-        }
+    let Some(proven) = of(fitting, REFERENCE).next() else { return vec![Problem::NoReferenceValues] };
+    let signed = &proven.statement.predicate;
+    match recompute.recompute(signed) {
+        Ok(values) if values == *signed => Vec::new(),
+        Ok(values) => differences(signed, &values).into_iter().map(Problem::ReferenceValues).collect(),
+        Err(reason) => vec![Problem::ReferenceValues(format!("cannot be recomputed: {reason}"))],
     }
-    let accepted = fitting
-        .into_iter()
-        .map(|proven| Accepted {
-            bundle: proven.bundle.to_owned(),
-            identity: proven.identity.name.clone(),
-            predicate: proven.statement.predicate_kind,
-            logs: proven.signed.logs.clone(),
-            time: proven.signed.time,
-        })
-        .collect();
-    Verdict { problems, accepted, passed_over }
+}
+
+/// Whether the image was stated too long ago, or in the future.
+fn of_age(fitting: &[Proven<'_>], policy: &Policy, now: u64) -> Option<Problem> {
+    let most = policy.maximum_age?;
+    let reason = match of(fitting, PROVENANCE).filter_map(|proven| proven.signed.time).min() {
+        None => "no trusted time is known".to_owned(),
+        Some(time) if time > now.saturating_add(SKEW) => {
+            format!("signed at {time}, which is in the future")
+        }
+        Some(time) if now.saturating_sub(time) > most => {
+            let days = now.saturating_sub(time) / 86_400;
+            format!("signed {days} days ago, at most {} are allowed", most / 86_400)
+        }
+        Some(_) => return None,
+    };
+    Some(Problem::Age(reason))
 }
 
 #[cfg(test)]

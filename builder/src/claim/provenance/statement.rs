@@ -16,7 +16,7 @@
 //! summary v1.
 //!
 //! # Not here
-//! Signatures: `claim::envelope`.
+//! Signatures: `trust::envelope`.
 
 use std::collections::BTreeMap;
 

@@ -313,6 +313,76 @@ fn blocks(place: &Place) -> String {
     format!("root:{inode}{comma}{data}")
 }
 
+/// A Debian package, and the licence texts that only it has.
+fn describe<'a>(
+    given: &Given<'a>,
+    modules: &Modules<'_>,
+    deb: &'a Deb,
+) -> (Draft<'a>, Vec<licence::Extracted>) {
+    let assembled = given.assembled;
+    let origin = Origin::debian(&deb.name, &deb.version);
+    let stub = assembled.stub_origin.as_ref() == Some(&origin);
+    let text = assembled.controls.get(&origin).map_or("", String::as_str);
+    let stanza = control::stanzas(text.as_bytes()).next().and_then(Result::ok);
+    let value = |field: &str| stanza.as_ref().and_then(|stanza| stanza.value(field));
+    let copyright = match stub {
+        true => assembled.stub_copyright.clone(),
+        false => assemble::copyright(&assembled.tree, &origin),
+    };
+    let stated = copyright.as_deref().and_then(licence::of_copyright);
+    let archive = given.lock.archives.iter().find(|archive| archive.suite == deb.suite);
+    let mut package = Package {
+        direct: deb.wanted_by == "recipe",
+        source: Some(source_of(deb, value("Source"))),
+        hashes: vec![(Algorithm::Sha256, deb.sha256.clone())],
+        download: archive
+            .map(|archive| format!("{SNAPSHOT}/{}/{}/{}", deb.archive, archive.snapshot, deb.path)),
+        supplier: Supplier::Organization("Debian".to_owned()),
+        maintainer: value("Maintainer").map(line),
+        licence: stated.as_ref().map(|stated| stated.expression.clone()),
+        homepage: value("Homepage").and_then(url),
+        description: value("Description").map(line),
+        facts: vec![
+            Fact { name: "proofmark:architecture", value: deb.architecture.clone() },
+            Fact { name: "proofmark:path", value: deb.path.clone() },
+            Fact { name: "proofmark:suite", value: deb.suite.clone() },
+        ],
+        ..empty(
+            origin.to_string(),
+            &deb.name,
+            &deb.version,
+            purl::deb(&deb.name, &deb.version, &deb.architecture, &given.recipe.debian.suite),
+        )
+    };
+    if copyright.is_some() && package.licence.is_none() {
+        package.licence_text = Some(format!("see /usr/share/doc/{}/copyright", deb.name));
+    }
+    if !stub {
+        // dpkg's database in the image names it, even if all its files stayed out.
+        package.layers.insert("root".to_owned());
+    }
+    let section = |path: &str, sha256: String, place: &str| File {
+        path: path.to_owned(),
+        sha256,
+        place: place.to_owned(),
+    };
+    if stub {
+        let sha256 = Sha256Digest::of(&assembled.stub).to_string();
+        package.files.push(section("uki:stub", sha256, "uki:stub"));
+    }
+    if assembled.kernel_origin == origin
+        && let Some(part) = given.manifest.uki.iter().find(|part| part.name == ".linux")
+    {
+        package.files.push(section("uki:.linux", part.sha256.clone(), "uki:.linux"));
+    }
+    for (name, content) in modules.get(&origin).into_iter().flatten() {
+        let sha256 = Sha256Digest::of(content).to_string();
+        package.files.push(section(&format!("uki:.initrd/modules/{name}"), sha256, "uki:.initrd"));
+    }
+    let extracted = stated.map(|stated| stated.extracted.into_iter().collect()).unwrap_or_default();
+    (Draft { package, told: Told::Debian(text) }, extracted)
+}
+
 fn debian<'a>(
     given: &Given<'a>,
     files: &mut Files<'_>,
@@ -320,71 +390,8 @@ fn debian<'a>(
 ) -> Vec<Draft<'a>> {
     let assembled = given.assembled;
     let modules = initrd_modules(assembled);
-    let describe = |deb: &'a Deb| -> (Draft<'a>, Vec<licence::Extracted>) {
-        let origin = Origin::debian(&deb.name, &deb.version);
-        let stub = assembled.stub_origin.as_ref() == Some(&origin);
-        let text = assembled.controls.get(&origin).map_or("", String::as_str);
-        let stanza = control::stanzas(text.as_bytes()).next().and_then(Result::ok);
-        let value = |field: &str| stanza.as_ref().and_then(|stanza| stanza.value(field));
-        let copyright = match stub {
-            true => assembled.stub_copyright.clone(),
-            false => assemble::copyright(&assembled.tree, &origin),
-        };
-        let stated = copyright.as_deref().and_then(licence::of_copyright);
-        let archive = given.lock.archives.iter().find(|archive| archive.suite == deb.suite);
-        let mut package = Package {
-            direct: deb.wanted_by == "recipe",
-            source: Some(source_of(deb, value("Source"))),
-            hashes: vec![(Algorithm::Sha256, deb.sha256.clone())],
-            download: archive
-                .map(|archive| format!("{SNAPSHOT}/{}/{}/{}", deb.archive, archive.snapshot, deb.path)),
-            supplier: Supplier::Organization("Debian".to_owned()),
-            maintainer: value("Maintainer").map(line),
-            licence: stated.as_ref().map(|stated| stated.expression.clone()),
-            homepage: value("Homepage").and_then(url),
-            description: value("Description").map(line),
-            facts: vec![
-                Fact { name: "proofmark:architecture", value: deb.architecture.clone() },
-                Fact { name: "proofmark:path", value: deb.path.clone() },
-                Fact { name: "proofmark:suite", value: deb.suite.clone() },
-            ],
-            ..empty(
-                origin.to_string(),
-                &deb.name,
-                &deb.version,
-                purl::deb(&deb.name, &deb.version, &deb.architecture, &given.recipe.debian.suite),
-            )
-        };
-        if copyright.is_some() && package.licence.is_none() {
-            package.licence_text = Some(format!("see /usr/share/doc/{}/copyright", deb.name));
-        }
-        if !stub {
-            // dpkg's database in the image names it, even if all its files stayed out.
-            package.layers.insert("root".to_owned());
-        }
-        let section = |path: &str, sha256: String, place: &str| File {
-            path: path.to_owned(),
-            sha256,
-            place: place.to_owned(),
-        };
-        if stub {
-            let sha256 = Sha256Digest::of(&assembled.stub).to_string();
-            package.files.push(section("uki:stub", sha256, "uki:stub"));
-        }
-        if assembled.kernel_origin == origin
-            && let Some(part) = given.manifest.uki.iter().find(|part| part.name == ".linux")
-        {
-            package.files.push(section("uki:.linux", part.sha256.clone(), "uki:.linux"));
-        }
-        for (name, content) in modules.get(&origin).into_iter().flatten() {
-            let sha256 = Sha256Digest::of(content).to_string();
-            package.files.push(section(&format!("uki:.initrd/modules/{name}"), sha256, "uki:.initrd"));
-        }
-        let extracted = stated.map(|stated| stated.extracted.into_iter().collect()).unwrap_or_default();
-        (Draft { package, told: Told::Debian(text) }, extracted)
-    };
     let debs: Vec<&Deb> = given.lock.debs_of(given.recipe.profile).collect();
-    let described: Vec<_> = debs.into_par_iter().map(describe).collect();
+    let described: Vec<_> = debs.into_par_iter().map(|deb| describe(given, &modules, deb)).collect();
     let mut drafts = Vec::new();
     for (mut draft, texts) in described {
         extracted.extend(texts.into_iter().map(|text| (text.id.clone(), text)));
@@ -410,7 +417,10 @@ fn place(package: &mut Package, files: Option<Vec<File>>) {
 }
 
 /// The modules of the initrd, by the package that brought them.
-fn initrd_modules(assembled: &Assembled) -> BTreeMap<Origin, Vec<(&str, &[u8])>> {
+/// Modules of the initrd, by who brought them.
+type Modules<'a> = BTreeMap<Origin, Vec<(&'a str, &'a [u8])>>;
+
+fn initrd_modules(assembled: &Assembled) -> Modules<'_> {
     let wanted: BTreeMap<&str, &[u8]> = assembled
         .initrd_modules
         .iter()

@@ -548,80 +548,13 @@ impl<M: Medium> Writer<M> {
     /// Writes tiles for new entries, proves the new state from the disk, signs it, and settles it as signed.
     fn extend(&mut self, fresh: &[&[u8]]) -> Result<(), Error> {
         let old = self.last.size();
-        let mut frontier = self.frontier.clone();
-        // Hashes of the levels that tiles have, from the first hash of the tile that is not full.
-        let mut levels: Vec<Vec<Hash>> = Vec::new();
-        let tiles = Tiles(&self.medium);
-        for level in 0..LEVELS {
-            let partial = Name::in_tree(Kind::Hashes(level), old >> (HEIGHT * level) >> HEIGHT, old);
-            levels.push(match partial {
-                Some(name) => tiles
-                    .tile(&name)
-                    .and_then(|bytes| name.hashes(&bytes).map_err(|error| error.to_string()))
-                    .map_err(|reason| {
-                        let (level, index) = (level * HEIGHT, name.index());
-                        Error::Tiles { size: old, source: merkle::Error::Subtree { level, index, reason } }
-                    })?,
-                None => Vec::new(),
-            });
-        }
-        let bundle = Name::in_tree(Kind::Entries, old / u64::from(WIDTH), old);
-        let mut text = match bundle {
-            Some(name) => {
-                let bytes = tiles.tile(&name).map_err(|reason| {
-                    let source = merkle::Error::Subtree { level: 0, index: name.index(), reason };
-                    Error::Tiles { size: old, source }
-                })?;
-                let mut text = Vec::with_capacity(bytes.len());
-                for entry in entries_of(&name, &bytes)?.into_iter().take(usize::from(name.width())) {
-                    text.extend_from_slice(&tile::in_bundle(entry)?);
-                }
-                text
-            }
-            None => Vec::new(),
-        };
+        let mut growing = Growing::open(&self.medium, self.frontier.clone(), old)?;
         let mut files: Vec<(Name, Vec<u8>)> = Vec::new();
-        let mut folders = BTreeSet::new();
         for entry in fresh {
-            text.extend_from_slice(&tile::in_bundle(entry)?);
-            let mut full = Vec::new();
-            frontier.push(merkle::leaf(entry), &mut |level, index, hash| {
-                if level % HEIGHT == 0
-                    && let Some(row) = levels.get_mut(usize::from(level / HEIGHT))
-                {
-                    row.push(hash);
-                    if row.len() == usize::from(WIDTH) {
-                        let bytes: Vec<u8> = row.drain(..).flat_map(|hash| hash.0).collect();
-                        full.push((Kind::Hashes(level / HEIGHT), index / u64::from(WIDTH), bytes));
-                    }
-                }
-            });
-            let size = frontier.size();
-            if size.is_multiple_of(u64::from(WIDTH)) {
-                full.push((Kind::Entries, size / u64::from(WIDTH) - 1, std::mem::take(&mut text)));
-            }
-            for (kind, index, bytes) in full {
-                if let Some(name) = Name::in_tree(kind, index, size) {
-                    files.push((name, bytes));
-                }
-            }
+            growing.push(entry, &mut files)?;
         }
-        let size = frontier.size();
-        for (level, row) in (0..).zip(&levels) {
-            let count = size >> (HEIGHT * level);
-            // A row that was there before and did not grow is on the disk.
-            if row.is_empty() || count == old >> (HEIGHT * level) {
-                continue;
-            }
-            if let Some(name) = Name::in_tree(Kind::Hashes(level), count / u64::from(WIDTH), size) {
-                files.push((name, row.iter().flat_map(|hash| hash.0).collect()));
-            }
-        }
-        if !text.is_empty()
-            && let Some(name) = Name::in_tree(Kind::Entries, size / u64::from(WIDTH), size)
-        {
-            files.push((name, text));
-        }
+        growing.partial(old, &mut files);
+        let mut folders = BTreeSet::new();
         for (name, bytes) in &files {
             let path = PathBuf::from(name.to_string());
             self.put(&path, bytes)?;
@@ -634,7 +567,8 @@ impl<M: Medium> Writer<M> {
             self.put(&index_path(&merkle::leaf(entry)), index.to_string().as_bytes())?;
         }
         let refused = |source| Error::Checkpoint { file: SIGNED, source };
-        let next = Checkpoint::new(self.last.origin(), size, frontier.root()).map_err(refused)?;
+        let Growing { frontier, .. } = growing;
+        let next = Checkpoint::new(self.last.origin(), frontier.size(), frontier.root()).map_err(refused)?;
         self.sign(&next)?;
         self.frontier = frontier;
         Ok(())
@@ -717,6 +651,96 @@ fn follows(source: &dyn Source, old: &Checkpoint, new: &Checkpoint) -> Result<()
     }
     let proof = merkle::prove_consistency(&tree, old.size(), new.size())?;
     merkle::verify_consistency(old.size(), new.size(), &proof, &old.root(), &new.root())
+}
+
+/// The tiles that are not full, while entries come to them.
+struct Growing {
+    frontier: Frontier,
+    /// Hashes of the levels that tiles have, from the first hash of the tile that is not full.
+    levels: Vec<Vec<Hash>>,
+    /// The entries of the bundle that is not full.
+    text: Vec<u8>,
+}
+
+impl Growing {
+    /// Reads the tiles of a log of `size` entries that are not full.
+    fn open(medium: &dyn Medium, frontier: Frontier, size: u64) -> Result<Self, Error> {
+        let tiles = Tiles(medium);
+        let mut levels = Vec::new();
+        for level in 0..LEVELS {
+            let partial = Name::in_tree(Kind::Hashes(level), size >> (HEIGHT * level) >> HEIGHT, size);
+            levels.push(match partial {
+                Some(name) => tiles
+                    .tile(&name)
+                    .and_then(|bytes| name.hashes(&bytes).map_err(|error| error.to_string()))
+                    .map_err(|reason| {
+                        let (level, index) = (level * HEIGHT, name.index());
+                        Error::Tiles { size, source: merkle::Error::Subtree { level, index, reason } }
+                    })?,
+                None => Vec::new(),
+            });
+        }
+        let bundle = Name::in_tree(Kind::Entries, size / u64::from(WIDTH), size);
+        let mut text = Vec::new();
+        if let Some(name) = bundle {
+            let bytes = tiles.tile(&name).map_err(|reason| {
+                let source = merkle::Error::Subtree { level: 0, index: name.index(), reason };
+                Error::Tiles { size, source }
+            })?;
+            text.reserve(bytes.len());
+            for entry in entries_of(&name, &bytes)?.into_iter().take(usize::from(name.width())) {
+                text.extend_from_slice(&tile::in_bundle(entry)?);
+            }
+        }
+        Ok(Growing { frontier, levels, text })
+    }
+
+    /// Takes an entry; tiles that it fills go to `files`.
+    fn push(&mut self, entry: &[u8], files: &mut Vec<(Name, Vec<u8>)>) -> Result<(), Error> {
+        self.text.extend_from_slice(&tile::in_bundle(entry)?);
+        let mut full = Vec::new();
+        let levels = &mut self.levels;
+        self.frontier.push(merkle::leaf(entry), &mut |level, index, hash| {
+            if level % HEIGHT == 0
+                && let Some(row) = levels.get_mut(usize::from(level / HEIGHT))
+            {
+                row.push(hash);
+                if row.len() == usize::from(WIDTH) {
+                    let bytes: Vec<u8> = row.drain(..).flat_map(|hash| hash.0).collect();
+                    full.push((Kind::Hashes(level / HEIGHT), index / u64::from(WIDTH), bytes));
+                }
+            }
+        });
+        let size = self.frontier.size();
+        if size.is_multiple_of(u64::from(WIDTH)) {
+            full.push((Kind::Entries, size / u64::from(WIDTH) - 1, std::mem::take(&mut self.text)));
+        }
+        for (kind, index, bytes) in full {
+            if let Some(name) = Name::in_tree(kind, index, size) {
+                files.push((name, bytes));
+            }
+        }
+        Ok(())
+    }
+
+    /// The tiles that are not full now, but for those of the `old` size that did not grow: they are on the disk.
+    fn partial(&self, old: u64, files: &mut Vec<(Name, Vec<u8>)>) {
+        let size = self.frontier.size();
+        for (level, row) in (0..).zip(&self.levels) {
+            let count = size >> (HEIGHT * level);
+            if row.is_empty() || count == old >> (HEIGHT * level) {
+                continue;
+            }
+            if let Some(name) = Name::in_tree(Kind::Hashes(level), count / u64::from(WIDTH), size) {
+                files.push((name, row.iter().flat_map(|hash| hash.0).collect()));
+            }
+        }
+        if !self.text.is_empty()
+            && let Some(name) = Name::in_tree(Kind::Entries, size / u64::from(WIDTH), size)
+        {
+            files.push((name, self.text.clone()));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! Whatever a log answers is checked here against what was sent and against the policy of logs, before anybody sees it.
 //!
 //! # Not here
-//! Formats and judgements: `claim::transparency`.
+//! Formats and judgements: `trust::transparency`.
 
 pub mod audit;
 pub mod directory;

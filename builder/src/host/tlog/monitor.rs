@@ -12,6 +12,7 @@
 //! Whether the whole log is well-formed: `audit`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -165,74 +166,20 @@ pub fn look(
     own: &Own,
     memory: &dyn Medium,
 ) -> Result<Look, Error> {
-    let log = || checkpoint.text().split('\n').next().unwrap_or_default().to_owned();
     let mut alarms = Vec::new();
-    let state = match policy.accept(checkpoint) {
-        Ok(accepted) => accepted.checkpoint().clone(),
-        // What is signed by the log is worth a look without its witnesses: a fork shows so.
-        Err(error @ (policy::Error::Quorum { .. } | policy::Error::Cosignature(_))) => {
-            alarms.push(Alarm::QuorumLost { reason: error.to_string() });
-            let signed = policy.logs().iter().find_map(|log| Checkpoint::verified(checkpoint, &log.key).ok());
-            signed.ok_or_else(|| Error::Policy { log: log(), source: error })?
-        }
-        Err(source) => return Err(Error::Policy { log: log(), source }),
-    };
+    let state = state(checkpoint, policy, &mut alarms)?;
     let file = place(state.origin());
-    let lost =
-        |source| Error::Directory(super::directory::Error::Io { deed: "use", path: file.clone(), source });
-    let before = match memory.read(&file).map_err(lost)? {
-        None => None,
-        Some(bytes) => {
-            let note = Note::parse(&bytes).map_err(|source| Error::Note { log: log(), source })?;
-            let mut known = policy.logs().iter().filter_map(|log| Checkpoint::verified(&note, &log.key).ok());
-            let refused = || Error::Malformed {
-                url: file.display().to_string(),
-                reason: "what is remembered is not signed by a log of the policy".to_owned(),
-            };
-            Some(known.next().filter(|known| known.origin() == state.origin()).ok_or_else(refused)?)
-        }
-    };
+    let before = remembered(&file, &state, policy, memory)?;
     let size = state.size();
     let tree = Tree::new(source, size);
-    let mut follows = true;
     let first = before.as_ref().map_or(size, Checkpoint::size);
-    if let Some(before) = &before {
-        let sizes = (before.size(), size);
-        let alarm = |reason: String| Alarm::Fork { before: sizes.0, now: sizes.1, reason };
-        if before.size() > size {
-            alarms.push(Alarm::RollBack { before: before.size(), now: size });
-            follows = false;
-        } else if before.size() > 0 {
-            let proven = merkle::prove_consistency(&tree, before.size(), size).and_then(|proof| {
-                merkle::verify_consistency(before.size(), size, &proof, &before.root(), &state.root())
-            });
-            if let Err(error) = proven {
-                alarms.push(alarm(error.to_string()));
-                follows = false;
-            }
-        }
-    }
+    let broken = before.as_ref().and_then(|before| break_between(before, &state, &tree));
     let mut ours = 0;
-    if follows {
+    if let Some(alarm) = broken {
+        alarms.push(alarm);
+    } else {
         for (index, entry) in new_entries(source, &tree, first, size, state.root(), &mut alarms) {
-            match Entry::parse(&entry) {
-                Ok(entry) => {
-                    let (Verifier::Key(der) | Verifier::Certificate(der)) = &entry.verifier;
-                    if own.verifiers.contains(der) {
-                        ours += 1;
-                        let known = own.envelopes.get(&entry.digest);
-                        // The digest of ours with another signature was not made by us either.
-                        if known.is_none_or(|envelope| envelope.signature != entry.signature) {
-                            let digest = hex::encode(entry.digest);
-                            alarms.push(Alarm::UnknownEnvelope { index, digest });
-                        }
-                    }
-                }
-                Err(error) => alarms.push(Alarm::Unreadable {
-                    what: format!("entry {index}"),
-                    reason: crate::host::chain(&error),
-                }),
-            }
+            ours += u64::from(own.made(index, &entry, &mut alarms));
         }
         alarms.extend(contradictions(own));
         let unproven = alarms.iter().any(|alarm| matches!(alarm, Alarm::Fork { .. }));
@@ -243,7 +190,7 @@ pub fn look(
                 .write(&beside, text.as_bytes())
                 .and_then(|()| memory.rename(&beside, &file))
                 .and_then(|()| memory.settle(Path::new("")));
-            kept.map_err(lost)?;
+            kept.map_err(|source| unusable(&file, source))?;
         }
     }
     Ok(Look {
@@ -253,6 +200,86 @@ pub fn look(
         ours,
         alarms,
     })
+}
+
+/// The log's name, as its checkpoint says it.
+fn origin(checkpoint: &Note) -> String {
+    checkpoint.text().split('\n').next().unwrap_or_default().to_owned()
+}
+
+fn unusable(file: &Path, source: io::Error) -> Error {
+    Error::Directory(super::directory::Error::Io { deed: "use", path: file.to_owned(), source })
+}
+
+/// The state that a checkpoint tells, signed by a log of the policy.
+fn state(checkpoint: &Note, policy: &Policy, alarms: &mut Vec<Alarm>) -> Result<Checkpoint, Error> {
+    match policy.accept(checkpoint) {
+        Ok(accepted) => Ok(accepted.checkpoint().clone()),
+        // What is signed by the log is worth a look without its witnesses: a fork shows so.
+        Err(error @ (policy::Error::Quorum { .. } | policy::Error::Cosignature(_))) => {
+            alarms.push(Alarm::QuorumLost { reason: error.to_string() });
+            let signed = policy.logs().iter().find_map(|log| Checkpoint::verified(checkpoint, &log.key).ok());
+            signed.ok_or_else(|| Error::Policy { log: origin(checkpoint), source: error })
+        }
+        Err(source) => Err(Error::Policy { log: origin(checkpoint), source }),
+    }
+}
+
+/// The state at the last look; `None` at the first.
+fn remembered(
+    file: &Path,
+    state: &Checkpoint,
+    policy: &Policy,
+    memory: &dyn Medium,
+) -> Result<Option<Checkpoint>, Error> {
+    let Some(bytes) = memory.read(file).map_err(|source| unusable(file, source))? else { return Ok(None) };
+    let note =
+        Note::parse(&bytes).map_err(|source| Error::Note { log: state.origin().to_owned(), source })?;
+    let mut known = policy.logs().iter().filter_map(|log| Checkpoint::verified(&note, &log.key).ok());
+    let refused = || Error::Malformed {
+        url: file.display().to_string(),
+        reason: "what is remembered is not signed by a log of the policy".to_owned(),
+    };
+    Ok(Some(known.next().filter(|known| known.origin() == state.origin()).ok_or_else(refused)?))
+}
+
+/// Why a state does not follow from the one before.
+fn break_between(before: &Checkpoint, state: &Checkpoint, tree: &Tree<'_>) -> Option<Alarm> {
+    let sizes = (before.size(), state.size());
+    if sizes.0 > sizes.1 {
+        return Some(Alarm::RollBack { before: sizes.0, now: sizes.1 });
+    }
+    if sizes.0 == 0 {
+        return None;
+    }
+    let proven = merkle::prove_consistency(tree, sizes.0, sizes.1).and_then(|proof| {
+        merkle::verify_consistency(sizes.0, sizes.1, &proof, &before.root(), &state.root())
+    });
+    let reason = proven.err()?.to_string();
+    Some(Alarm::Fork { before: sizes.0, now: sizes.1, reason })
+}
+
+impl Own {
+    /// Whether an entry is by a key of ours; what is, and is not known, is an alarm.
+    fn made(&self, index: u64, entry: &[u8], alarms: &mut Vec<Alarm>) -> bool {
+        let entry = match Entry::parse(entry) {
+            Ok(entry) => entry,
+            Err(error) => {
+                let reason = crate::host::chain(&error);
+                alarms.push(Alarm::Unreadable { what: format!("entry {index}"), reason });
+                return false;
+            }
+        };
+        let (Verifier::Key(der) | Verifier::Certificate(der)) = &entry.verifier;
+        if !self.verifiers.contains(der) {
+            return false;
+        }
+        // The digest of ours with another signature was not made by us either.
+        if self.envelopes.get(&entry.digest).is_none_or(|envelope| envelope.signature != entry.signature) {
+            alarms.push(Alarm::UnknownEnvelope { index, digest: hex::encode(entry.digest) });
+        }
+        true
+    }
 }
 
 /// The entries from `first` on, each proven in the state. What cannot be proven is an alarm, and ends the list.

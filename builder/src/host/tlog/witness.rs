@@ -9,7 +9,7 @@
 //! C2SP `tlog-witness`.
 //!
 //! # Not here
-//! What is asked and answered: `claim::transparency::witness`.
+//! What is asked and answered: `trust::transparency::witness`.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -21,7 +21,7 @@
 //! Fulcio, `docs/oid-info.md`. `keys/npm/README.md` says where the registry's keys are from.
 //!
 //! # Not here
-//! Signatures and logs: `claim::bundle`. What the provenance says itself: the build wrote it, the authority did not.
+//! Signatures and logs: `bundle`. What the provenance says itself: the build wrote it, the authority did not.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -14,10 +14,10 @@
 //! # Source
 //! `sigstore/protobuf-specs` (bundle, trust root, Rekor), the Sigstore client specification of 2025-06; the Rekor v2
 //! client specification. The crates `sigstore-*` 0.15.1 do the work behind [`Verify`]; they alone read the machine's
-//! clock in `claim`, to refuse log entries and log keys from the future.
+//! clock here, to refuse log entries and log keys from the future.
 //!
 //! # Not here
-//! Cosignatures of witnesses, quorums, ages, versions: `claim::transparency` and `claim::appraisal`. Roots by TUF.
+//! Cosignatures of witnesses, quorums, ages, versions: `transparency` and `image_policy`. Roots by TUF.
 
 mod algorithms;
 mod sigstore;

@@ -12,7 +12,7 @@
 //! C2SP `tlog-checkpoint`. Extension lines: Rekor v1 writes one with a time.
 //!
 //! # Not here
-//! Cosignatures and quorums: `cosignature`, `policy`.
+//! Cosignatures and quorums: `cosignature`, `tlog_policy`.
 
 use super::merkle::Hash;
 use super::note::{self, Note, SigningKey, VerifierKey};

@@ -12,7 +12,7 @@
 //! C2SP `tlog-cosignature`, Ed25519. Confirmed with the cosignatures of torchwood's litewitness on a Rekor v2.
 //!
 //! # Not here
-//! Which witnesses are believed: `policy`. What a witness checks before it signs: `witness`.
+//! Which witnesses are believed: `tlog_policy`. What a witness checks before it signs: `witness`.
 
 use super::note::{Error, Material, Note, Role, Signature, SigningKey, VerifierKey};
 

@@ -13,7 +13,7 @@
 //! Rekor v2 (`rekor-tiles`), `hashedrekord` 0.0.2; RFC 8785. Byte for byte what a Rekor v2 wrote.
 //!
 //! # Not here
-//! Other kinds of Rekor v1: `claim::bundle` judges those.
+//! Other kinds of Rekor v1: `bundle` judges those.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

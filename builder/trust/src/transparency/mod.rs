@@ -12,7 +12,7 @@
 //! and a Rekor v2 with a witness.
 //!
 //! # Not here
-//! Where tiles and checkpoints come from: `host::log`. ML-DSA-44 cosignatures: such a witness is unknown to a policy.
+//! Where tiles and checkpoints come from: `host::tlog`. ML-DSA-44 cosignatures: such a witness is unknown to a policy.
 
 pub mod checkpoint;
 pub mod cosignature;

@@ -15,7 +15,7 @@
 //! C2SP `tlog-witness`, `add-checkpoint`.
 //!
 //! # Not here
-//! HTTP, and keeping the state: `host::log::witness`.
+//! HTTP, and keeping the state: `host::tlog::witness`.
 
 use super::checkpoint::{self, Checkpoint, decimal};
 use super::merkle::{self, Hash};
