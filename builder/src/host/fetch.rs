@@ -125,8 +125,8 @@ impl<'a> Fetcher<'a> {
         missing.dedup_by_key(|blob| blob.sha256);
         missing.sort_by_key(|blob| std::cmp::Reverse(blob.size));
         let Some(first) = missing.first() else { return Ok((0, 0)) };
-        let local = self.places(first).iter().any(|place| is_local(place));
-        if self.network == Network::Offline && !local {
+        // Only then: it may have to ask the machine's npm for its registry, which takes longer than many files.
+        if self.network == Network::Offline && !self.places(first).iter().any(|place| is_local(place)) {
             return Err(Error::Offline { label: first.label.clone(), more: missing.len() - 1 });
         }
         let total = missing.iter().map(|blob| blob.size).sum();
