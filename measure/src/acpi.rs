@@ -32,6 +32,7 @@ mod loader;
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::fmt;
 use core::num::{NonZeroU8, NonZeroU16};
 use core::str::FromStr;
 
@@ -97,6 +98,12 @@ pub enum Error {
     AddressBits {
         /// The number of bits.
         found: u8,
+    },
+    /// Text is not the name of a vendor.
+    #[error("expected vendor intel or amd, found {found:?}")]
+    Vendor {
+        /// The text.
+        found: String,
     },
 }
 
@@ -196,6 +203,33 @@ pub enum Vendor {
     Intel,
     /// `AuthenticAMD`; also QEMU's default without KVM.
     Amd,
+}
+
+impl Vendor {
+    /// Returns the vendor as on a command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Vendor::Intel => "intel",
+            Vendor::Amd => "amd",
+        }
+    }
+}
+
+impl fmt::Display for Vendor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Vendor {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        [Vendor::Intel, Vendor::Amd]
+            .into_iter()
+            .find(|vendor| vendor.as_str() == text)
+            .ok_or_else(|| Error::Vendor { found: text.into() })
+    }
 }
 
 /// Returns the address that OVMF gives the lowest 64-bit BAR: the start of the last eighth of the physical address space.

@@ -43,7 +43,7 @@ pub use policy::{AttributeRule, BitNames, Exception, Policy};
 pub use verdict::{Answer, Note, Place, Reason, Signature, Verdict};
 
 use crate::digest::{Algorithm, Digest};
-use crate::event::{Event, Expected, Register, Witness, rtmr_of_pcr};
+use crate::event::{Event, Expected, Register};
 use crate::log::Log;
 use crate::quote::{Attributes, Quote, Report, Td, Xfam};
 use crate::reference::{Platform, Profile, Reference, RegisterKind};
@@ -320,15 +320,6 @@ fn identity(td: &Td, policy: &Policy, reasons: &mut Vec<Reason>, notes: &mut Vec
     }
 }
 
-/// Returns the register that an event extends on a platform; `None` if the platform does not receive it.
-fn register_of(event: &Event, kind: RegisterKind) -> Option<Register> {
-    match (kind, event.witness) {
-        (RegisterKind::Tdx, Witness::Both | Witness::Tdx) => rtmr_of_pcr(event.pcr).map(Register::Rtmr),
-        (RegisterKind::Tpm, Witness::Both | Witness::Tpm) => Some(Register::Pcr(event.pcr)),
-        _ => None,
-    }
-}
-
 /// Checks that a platform's registers are what its own events give.
 fn check(platform: &Platform) -> Result<(), Error> {
     let (kind, algorithm) = (platform.kind, platform.algorithm);
@@ -338,7 +329,7 @@ fn check(platform: &Platform) -> Result<(), Error> {
     }
     let mut led_to: BTreeMap<Register, Option<Digest>> = BTreeMap::new();
     for event in &platform.events {
-        let Some(register) = register_of(event, kind) else { continue };
+        let Some(register) = event.register(kind) else { continue };
         if matches!(register, Register::Pcr(24..)) {
             return Err(foreign(register.to_string()));
         }
@@ -394,7 +385,7 @@ fn judge<S>(evidence: &Evidence<S>, platform: &Platform, policy: &Policy) -> (Ve
     };
     let mut predicted: BTreeMap<Register, Vec<&Event>> = BTreeMap::new();
     for event in &platform.events {
-        if let Some(register) = register_of(event, platform.kind) {
+        if let Some(register) = event.register(platform.kind) {
             predicted.entry(register).or_default().push(event);
         }
     }

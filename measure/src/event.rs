@@ -23,6 +23,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::reference::RegisterKind;
 
 /// A register whose value a quote holds.
 ///
@@ -257,6 +258,33 @@ pub enum PlatformRule {
     Unjudged,
 }
 
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Expected::Exact(digest) => write!(f, "{digest}"),
+            Expected::PlatformGiven(rule) => write!(f, "platform-given, {rule}"),
+        }
+    }
+}
+
+impl fmt::Display for PlatformRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PlatformRule::OneOf { digests } => {
+                f.write_str("one of")?;
+                digests.iter().try_for_each(|digest| write!(f, " {digest}"))
+            }
+            PlatformRule::BootOption { description } => {
+                write!(f, "the digest of an active boot option whose description begins with {description:?}")
+            }
+            PlatformRule::FromData { at_most } => {
+                write!(f, "one of at most {at_most} events with the digest of their own data")
+            }
+            PlatformRule::Unjudged => f.write_str("any digest, not judged"),
+        }
+    }
+}
+
 /// A predicted event of a boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
@@ -273,4 +301,53 @@ pub struct Event {
     pub witness: Witness,
     /// Where the hashed bytes come from.
     pub source: Source,
+}
+
+impl Event {
+    /// Returns the register that the event extends; `None` if a machine with such registers does not receive it.
+    pub fn register(&self, kind: RegisterKind) -> Option<Register> {
+        match (kind, self.witness) {
+            (RegisterKind::Tdx, Witness::Both | Witness::Tdx) => rtmr_of_pcr(self.pcr).map(Register::Rtmr),
+            (RegisterKind::Tpm, Witness::Both | Witness::Tpm) => Some(Register::Pcr(self.pcr)),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use super::*;
+    use crate::digest::Algorithm;
+
+    #[test]
+    fn an_event_extends_a_register_of_its_witness_only() {
+        let event = |pcr, witness| Event {
+            pcr,
+            kind: EventType::EV_SEPARATOR,
+            subject: String::new(),
+            expected: Expected::Exact(Algorithm::Sha384.zero()),
+            witness,
+            source: Source { file: String::new(), ranges: Vec::new(), rule: String::new() },
+        };
+        let register = |pcr, witness, kind| event(pcr, witness).register(kind);
+        assert_eq!(register(7, Witness::Both, RegisterKind::Tdx), Some(Register::Rtmr(0)));
+        assert_eq!(register(7, Witness::Both, RegisterKind::Tpm), Some(Register::Pcr(7)));
+        assert_eq!(register(7, Witness::Tpm, RegisterKind::Tdx), None);
+        assert_eq!(register(7, Witness::Tdx, RegisterKind::Tpm), None);
+        assert_eq!(register(0, Witness::Both, RegisterKind::Tdx), None);
+    }
+
+    #[test]
+    fn expectations_are_described_by_their_rule() {
+        let digest = Algorithm::Sha256.zero();
+        let given = |rule| Expected::PlatformGiven(rule).to_string();
+        assert_eq!(Expected::Exact(digest).to_string(), "0".repeat(64));
+        let one_of = given(PlatformRule::OneOf { digests: [digest, digest].into() });
+        assert_eq!(one_of, alloc::format!("platform-given, one of {digest} {digest}"));
+        let option = given(PlatformRule::BootOption { description: "UEFI".into() });
+        assert!(option.ends_with("an active boot option whose description begins with \"UEFI\""), "{option}");
+        assert_eq!(given(PlatformRule::Unjudged), "platform-given, any digest, not judged");
+    }
 }

@@ -51,6 +51,14 @@ pub enum Error {
         /// The missing input.
         expected: &'static str,
     },
+    /// The platform takes only a memory size.
+    #[error("{name} takes only a memory size: {option} is for QEMU")]
+    OnlyQemu {
+        /// The platform.
+        name: Name,
+        /// The option.
+        option: &'static str,
+    },
     /// An option of a shape is unknown, or its value is invalid.
     #[error("machine shape: unknown option or invalid value: {word} {found:?}")]
     Word {
@@ -197,7 +205,7 @@ impl Shape {
         machine.tables()
     }
 
-    /// Reads a shape back from the words of a document's entry.
+    /// Reads a shape back from the words of a document's entry. Whether its tables are known is not checked.
     ///
     /// # Errors
     ///
@@ -212,13 +220,7 @@ impl Shape {
                 "qemu" => shape.qemu = value.clone(),
                 "devices" => shape.devices = value.parse().map_err(|_| wrong())?,
                 "address-bits" => shape.address_bits = value.parse().map_err(|_| wrong())?,
-                "vendor" => {
-                    shape.vendor = match value.as_str() {
-                        "intel" => Vendor::Intel,
-                        "amd" => Vendor::Amd,
-                        _ => return Err(wrong()),
-                    };
-                }
+                "vendor" => shape.vendor = value.parse().map_err(|_| wrong())?,
                 "start" => {
                     shape.start = match value.as_str() {
                         "disk" => Start::Disk,
@@ -238,22 +240,75 @@ impl Shape {
     pub fn words(&self, name: Name) -> BTreeMap<String, String> {
         let mut words = BTreeMap::from([("memory".to_string(), size(self.memory))]);
         if name.is_qemu() {
-            let vendor = match self.vendor {
-                Vendor::Intel => "intel",
-                Vendor::Amd => "amd",
-            };
             words.extend([
                 ("vcpus".to_string(), self.vcpus.to_string()),
                 ("qemu".to_string(), self.qemu.clone()),
                 ("devices".to_string(), self.devices.to_string()),
                 ("address-bits".to_string(), self.address_bits.to_string()),
-                ("vendor".to_string(), vendor.to_string()),
+                ("vendor".to_string(), self.vendor.to_string()),
             ]);
             if self.start == Start::Kernel {
                 words.insert("start".to_string(), "kernel".to_string());
             }
         }
         words
+    }
+}
+
+/// The options of a shape, as a command line or a recipe has them. What is absent takes the platform's default
+/// ([`Shape::usual`]).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Options {
+    /// Memory in bytes; [`bytes`] parses it.
+    pub memory: Option<u64>,
+    /// Number of processors; only for QEMU, like all that follow.
+    pub vcpus: Option<NonZeroU16>,
+    /// QEMU's version.
+    pub qemu: Option<String>,
+    /// Number of virtio devices on the root bus.
+    pub devices: Option<NonZeroU8>,
+    /// Width of the guest's physical addresses in bits.
+    pub address_bits: Option<u8>,
+    /// The processor's vendor.
+    pub vendor: Option<Vendor>,
+    /// How the machine boots the UKI.
+    pub start: Option<Start>,
+}
+
+impl Options {
+    /// Makes a platform's shape of the options, and checks that its ACPI tables are known.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OnlyQemu`] if the platform takes only a memory size; [`Error::Acpi`] for a shape that was never compared with
+    /// QEMU.
+    pub fn shape(self, name: Name) -> Result<Shape, Error> {
+        let only_qemu = [
+            ("vcpus", self.vcpus.is_some()),
+            ("qemu", self.qemu.is_some()),
+            ("devices", self.devices.is_some()),
+            ("address-bits", self.address_bits.is_some()),
+            ("vendor", self.vendor.is_some()),
+            ("direct", self.start == Some(Start::Kernel)),
+        ];
+        if let Some((option, _)) = only_qemu.into_iter().find(|(_, given)| *given && !name.is_qemu()) {
+            return Err(Error::OnlyQemu { name, option });
+        }
+        let usual = Shape::usual(name);
+        let shape = Shape {
+            memory: self.memory.unwrap_or(usual.memory),
+            vcpus: self.vcpus.unwrap_or(usual.vcpus),
+            qemu: self.qemu.unwrap_or(usual.qemu),
+            devices: self.devices.unwrap_or(usual.devices),
+            address_bits: self.address_bits.unwrap_or(usual.address_bits),
+            vendor: self.vendor.unwrap_or(usual.vendor),
+            start: self.start.unwrap_or(usual.start),
+        };
+        if name.is_qemu() {
+            // The firmware's use of SMM decides the content of the tables, not whether they are known.
+            shape.tables(name, Smm::On)?;
+        }
+        Ok(shape)
     }
 }
 
@@ -366,6 +421,63 @@ mod tests {
         for text in ["", "G", "0G", "+4G", "4", "4g", "99999999999G"] {
             assert_eq!(bytes(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn absent_options_take_the_platform_s_default() {
+        for name in Name::ALL {
+            assert_eq!(Options::default().shape(name), Ok(Shape::usual(name)));
+        }
+        let options = Options {
+            vcpus: NonZeroU16::new(8),
+            vendor: Some(Vendor::Intel),
+            address_bits: Some(46),
+            ..Options::default()
+        };
+        let shape = options.shape(Name::QemuTpm).unwrap();
+        let expected = Shape {
+            vcpus: NonZeroU16::new(8).unwrap(),
+            vendor: Vendor::Intel,
+            address_bits: 46,
+            ..Shape::usual(Name::QemuTpm)
+        };
+        assert_eq!(shape, expected);
+    }
+
+    #[test]
+    fn an_unknown_shape_is_refused_when_it_is_made() {
+        let refused = |options: Options| options.shape(Name::QemuTdx).unwrap_err();
+        let version = Options { qemu: Some("9.0".into()), ..Options::default() };
+        assert!(matches!(refused(version), Error::Acpi(acpi::Error::Version { .. })));
+        let bits = Options { address_bits: Some(47), ..Options::default() };
+        assert_eq!(refused(bits), Error::Acpi(acpi::Error::AddressBits { found: 47 }));
+        let memory = Options { memory: Some(1), ..Options::default() };
+        assert_eq!(refused(memory), Error::Acpi(acpi::Error::Memory { found: 1 }));
+    }
+
+    #[test]
+    fn a_cloud_takes_only_a_memory_size() {
+        let refused = |options: Options| match options.shape(Name::GcpC3) {
+            Err(Error::OnlyQemu { name: Name::GcpC3, option }) => option,
+            other => panic!("{other:?}"),
+        };
+        let none = Options::default;
+        assert_eq!(refused(Options { vcpus: NonZeroU16::new(2), ..none() }), "vcpus");
+        assert_eq!(refused(Options { qemu: Some("10.0".into()), ..none() }), "qemu");
+        assert_eq!(refused(Options { devices: NonZeroU8::new(3), ..none() }), "devices");
+        assert_eq!(refused(Options { address_bits: Some(46), ..none() }), "address-bits");
+        assert_eq!(refused(Options { vendor: Some(Vendor::Amd), ..none() }), "vendor");
+        assert_eq!(refused(Options { start: Some(Start::Kernel), ..none() }), "direct");
+        let memory = Options { memory: Some(8 << 30), start: Some(Start::Disk), ..none() };
+        assert_eq!(memory.shape(Name::GcpC3).unwrap().memory, 8 << 30);
+    }
+
+    #[test]
+    fn vendors_are_parsed_from_their_names() {
+        for vendor in [Vendor::Intel, Vendor::Amd] {
+            assert_eq!(vendor.to_string().parse(), Ok(vendor));
+        }
+        assert_eq!("AMD".parse::<Vendor>(), Err(acpi::Error::Vendor { found: "AMD".into() }));
     }
 
     #[test]

@@ -344,22 +344,14 @@ fn names(event: &Event, record: &Logged<'_>) -> bool {
     !any && fits(event, record)
 }
 
-/// Describes what a prediction accepts.
+/// Describes what a prediction accepts, without listing digests.
 fn wanted(event: &Event) -> String {
     match &event.expected {
         Expected::Exact(digest) => digest.to_string(),
         Expected::PlatformGiven(PlatformRule::OneOf { digests }) => {
             alloc::format!("one of {} known digests", digests.len())
         }
-        Expected::PlatformGiven(PlatformRule::BootOption { description }) => {
-            alloc::format!(
-                "the digest of an active boot option whose description begins with {description:?}"
-            )
-        }
-        Expected::PlatformGiven(PlatformRule::FromData { at_most }) => {
-            alloc::format!("one of at most {at_most} events with the digest of their own data")
-        }
-        Expected::PlatformGiven(PlatformRule::Unjudged) => "any digest, not judged".into(),
+        Expected::PlatformGiven(rule) => rule.to_string(),
     }
 }
 

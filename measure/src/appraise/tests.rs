@@ -2,7 +2,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::*;
-use crate::event::{EventType, PlatformRule, Source};
+use crate::event::{EventType, PlatformRule, Source, Witness};
 use crate::log::{Bank, Entry};
 use crate::quote::{Body, Bytes};
 use crate::reference::{Format1, Image, Mrtd};

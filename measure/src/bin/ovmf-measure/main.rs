@@ -1,4 +1,4 @@
-//! Prints reference values of a measured boot from files: a firmware, a UKI or a disk.
+//! Prints reference values of a measured boot, computed from firmware, UKI or disk files.
 
 mod files;
 
@@ -14,13 +14,13 @@ use clap::{Parser, Subcommand, ValueEnum};
 use ovmf_measure::acpi::Vendor;
 use ovmf_measure::boot::{Code, Plan};
 use ovmf_measure::digest::{Algorithm, Digest};
-use ovmf_measure::event::{Event, Expected, PlatformRule, Register, rtmr_of_pcr};
+use ovmf_measure::event::{Event, Expected, Register};
 use ovmf_measure::firmware::Firmware;
 use ovmf_measure::known::{FIRMWARE, FirmwareFile, PLATFORMS};
 use ovmf_measure::mrtd::{Order, mrtd};
 use ovmf_measure::platform::PlatformFile;
 use ovmf_measure::reference::RegisterKind;
-use ovmf_measure::shape::{self, Before, Hashed, Shape, Start};
+use ovmf_measure::shape::{self, Before, Hashed, Options, Start};
 use ovmf_measure::volume::Profile;
 
 /// Reference values of a measured boot: bytes in, digests out.
@@ -33,20 +33,20 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// MRTD of a firmware image
+    /// Prints MRTD of a firmware image
     Mrtd {
-        /// The image, variables and code
+        /// The image: variables and code
         firmware: PathBuf,
-        /// For VMMs that add all pages of a section before its content (QEMU 8 of Intel and Ubuntu)
+        /// For VMMs that add all pages of a section before its content (Intel's and Ubuntu's QEMU 8)
         #[arg(long)]
         two_pass: bool,
     },
-    /// What a firmware does that its events depend on, as an entry of platforms/firmware.toml
+    /// Prints the properties of firmware that its events depend on, as an entry for platforms/firmware.toml
     Profile {
         /// The image
         firmware: PathBuf,
     },
-    /// All events and registers of a boot
+    /// Prints all events and registers of a boot
     Boot(Box<Boot>),
 }
 
@@ -55,59 +55,65 @@ struct Boot {
     /// qemu-tdx, qemu-tpm, gcp-c3 or alicloud-tdx
     #[arg(long, value_name = "NAME", value_parser = shape::Name::from_str)]
     platform: shape::Name,
-    /// The unified kernel image; may be left out with --disk, whose system partition holds it
+    /// The unified kernel image [default: the boot program in the system partition of --disk]
     #[arg(long, required_unless_present = "disk")]
     uki: Option<PathBuf>,
-    /// The disk that is booted; without it, no partition table is measured
+    /// The disk to boot; without it, there is no partition table event
     #[arg(long)]
     disk: Option<PathBuf>,
-    /// The firmware, for qemu-tdx and qemu-tpm: variables and code in one file, or code alone
+    /// The firmware, for qemu-tdx and qemu-tpm: variables and code in one file, or code only
     #[arg(long)]
     firmware: Option<PathBuf>,
-    /// Variables: those that belong to code alone, or what takes the place of the firmware's own
+    /// Variables: for firmware with code only, or to replace the firmware's own
     #[arg(long)]
     variables: Option<PathBuf>,
-    /// Memory, as 512M or 4G
-    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = files::memory)]
-    memory: u64,
-    /// Processors
-    #[arg(long, value_name = "NUMBER", default_value = "2")]
-    vcpus: NonZeroU16,
-    /// Version of QEMU
-    #[arg(long, value_name = "VERSION", default_value = "10.0")]
-    qemu: String,
-    /// Virtio devices on the root bus, the disk among them
-    #[arg(long, value_name = "NUMBER", default_value = "3")]
-    devices: NonZeroU8,
-    /// Bits of the guest's physical addresses [default: 46; 40 for qemu-tpm]
+    /// Memory size, such as 512M or 4G [default: 4G]
+    #[arg(long, value_name = "SIZE", value_parser = files::memory)]
+    memory: Option<u64>,
+    /// Number of processors, for QEMU [default: 2]
+    #[arg(long, value_name = "NUMBER")]
+    vcpus: Option<NonZeroU16>,
+    /// QEMU's version [default: 10.0]
+    #[arg(long, value_name = "VERSION")]
+    qemu: Option<String>,
+    /// Number of virtio devices on QEMU's root bus, including the disk [default: 3]
+    #[arg(long, value_name = "NUMBER")]
+    devices: Option<NonZeroU8>,
+    /// Width of the guest's physical addresses in bits, for QEMU [default: 46; 40 for qemu-tpm]
     #[arg(long, value_name = "NUMBER")]
     address_bits: Option<u8>,
-    /// Whose processor the guest sees [default: intel; amd for qemu-tpm]
-    #[arg(long)]
-    vendor: Option<Processor>,
-    /// The UKI is QEMU's -kernel, rather than found on the disk
+    /// The guest's processor vendor, intel or amd, for QEMU [default: intel; amd for qemu-tpm]
+    #[arg(long, value_name = "VENDOR", value_parser = Vendor::from_str)]
+    vendor: Option<Vendor>,
+    /// QEMU boots the UKI with -kernel instead of from the disk
     #[arg(long)]
     direct: bool,
-    /// The hash of the TPM's bank; a TD's registers are of SHA-384
+    /// Hash algorithm of the TPM's bank; RTMRs are SHA-384
     #[arg(long, default_value = "sha384")]
     bank: Bank,
-    /// VMMs that add all pages of a section before its content
+    /// For VMMs that add all pages of a section before its content
     #[arg(long)]
     two_pass: bool,
-    /// Print for each register which inputs it depends on
+    /// Print what each register depends on
     #[arg(long)]
     explain: bool,
-    /// Print one JSON document
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Processor {
-    /// GenuineIntel
-    Intel,
-    /// AuthenticAMD
-    Amd,
+impl Boot {
+    fn options(&self) -> Options {
+        Options {
+            memory: self.memory,
+            vcpus: self.vcpus,
+            qemu: self.qemu.clone(),
+            devices: self.devices,
+            address_bits: self.address_bits,
+            vendor: self.vendor,
+            start: self.direct.then_some(Start::Kernel),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -120,7 +126,7 @@ enum Bank {
 
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
-        // Whoever stops reading early, as `head` does, has got what they wanted.
+        // A reader such as `head` may stop early.
         Ok(text) => match io::stdout().write_all(text.as_bytes()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 eprintln!("error: cannot write to standard output: {error}");
@@ -155,7 +161,7 @@ fn boot(arguments: &Boot) -> Result<String> {
     let algorithm = match (name.kind(), arguments.bank) {
         (RegisterKind::Tpm, Bank::Sha256) => Algorithm::Sha256,
         (_, Bank::Sha384) => Algorithm::Sha384,
-        (RegisterKind::Tdx, Bank::Sha256) => bail!("a TD's registers are of SHA-384: --bank is for qemu-tpm"),
+        (RegisterKind::Tdx, Bank::Sha256) => bail!("RTMRs are SHA-384: --bank sha256 is for qemu-tpm"),
     };
     let disk = arguments.disk.as_deref().map(files::Disk::read).transpose()?;
     let uki = match (&arguments.uki, &disk) {
@@ -165,20 +171,7 @@ fn boot(arguments: &Boot) -> Result<String> {
     };
     let plan = Plan::read(&uki, disk.as_ref().map(files::Disk::table))?;
     let image = plan.hash(algorithm)?;
-    let usual = Shape::usual(name);
-    let shape = Shape {
-        memory: arguments.memory,
-        vcpus: arguments.vcpus,
-        qemu: arguments.qemu.clone(),
-        devices: arguments.devices,
-        address_bits: arguments.address_bits.unwrap_or(usual.address_bits),
-        vendor: match arguments.vendor {
-            Some(Processor::Intel) => Vendor::Intel,
-            Some(Processor::Amd) => Vendor::Amd,
-            None => usual.vendor,
-        },
-        start: if arguments.direct { Start::Kernel } else { Start::Disk },
-    };
+    let shape = arguments.options().shape(name)?;
     let file = PLATFORMS.iter().find(|(known, _)| *known == name.as_str());
     let platform = match file {
         Some((name, text)) => {
@@ -186,7 +179,7 @@ fn boot(arguments: &Boot) -> Result<String> {
             shape::reference(arguments.platform, &shape, &Before::File(&file), &image)?
         }
         None => {
-            let path = arguments.firmware.as_ref().context("expected --firmware for a machine of QEMU")?;
+            let path = arguments.firmware.as_ref().context("expected --firmware for QEMU")?;
             let variables = arguments.variables.as_deref().map(files::read).transpose()?;
             let file = files::read(path)?;
             let bytes = Firmware::joined(&file, variables.as_deref())
@@ -221,31 +214,6 @@ fn boot(arguments: &Boot) -> Result<String> {
     })
 }
 
-/// The register that an event is extended into.
-fn register(kind: RegisterKind, event: &Event) -> Option<Register> {
-    match kind {
-        RegisterKind::Tpm => Some(Register::Pcr(event.pcr)),
-        RegisterKind::Tdx => rtmr_of_pcr(event.pcr).map(Register::Rtmr),
-    }
-}
-
-fn rule(expected: &Expected) -> String {
-    match expected {
-        Expected::Exact(digest) => digest.to_string(),
-        Expected::PlatformGiven(PlatformRule::OneOf { digests }) => {
-            let digests: Vec<String> = digests.iter().map(ToString::to_string).collect();
-            format!("platform-given, one of {}", digests.join(" "))
-        }
-        Expected::PlatformGiven(PlatformRule::BootOption { description }) => {
-            format!("platform-given, a boot option {description:?}")
-        }
-        Expected::PlatformGiven(PlatformRule::FromData { at_most }) => {
-            format!("platform-given, as its data say; at most {at_most}")
-        }
-        Expected::PlatformGiven(PlatformRule::Unjudged) => "platform-given, not judged".to_owned(),
-    }
-}
-
 fn text(
     kind: RegisterKind,
     registers: &BTreeMap<Register, Digest>,
@@ -254,7 +222,7 @@ fn text(
 ) -> String {
     let mut all: BTreeMap<Register, Vec<&Event>> = BTreeMap::new();
     for event in events {
-        if let Some(register) = register(kind, event) {
+        if let Some(register) = event.register(kind) {
             all.entry(register).or_default().push(event);
         }
     }
@@ -270,13 +238,13 @@ fn text(
             let inputs: Vec<&str> = inputs.into_iter().filter(|input| *input != "rule").collect();
             let inputs = match (register, inputs.as_slice()) {
                 (Register::Mrtd, _) => "firmware, and the order in which the VMM adds its pages".to_owned(),
-                (_, []) => "nothing: constants alone".to_owned(),
+                (_, []) => "constants only".to_owned(),
                 (_, inputs) => inputs.join(", "),
             };
             lines.push(format!("  depends on {inputs}"));
         }
         for event in events {
-            lines.push(format!("  {}  {}  {}", event.kind, event.subject, rule(&event.expected)));
+            lines.push(format!("  {}  {}  {}", event.kind, event.subject, event.expected));
         }
     }
     lines.push(String::new());
@@ -303,7 +271,7 @@ fn json(kind: RegisterKind, registers: &BTreeMap<Register, Digest>, events: &[Ev
                 Expected::PlatformGiven(_) => serde_json::Value::Null,
             };
             serde_json::json!({
-                "register": register(kind, event),
+                "register": event.register(kind),
                 "type": event.kind,
                 "digest": digest,
                 "expected": event.expected,
