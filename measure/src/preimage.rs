@@ -72,6 +72,11 @@ impl<'a> Preimage<'a> {
         self.len() == 0
     }
 
+    /// Returns the bytes of its pieces, in order.
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        self.pieces.iter().map(|piece| &*piece.bytes)
+    }
+
     /// Returns offset and length of each piece of a file that the digest at a cut covers.
     pub fn ranges(&self, cut: usize) -> Vec<(u64, u64)> {
         let count = self.cuts.get(cut).copied().unwrap_or_default();

@@ -22,7 +22,7 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use crate::pe::{self, Name, Pe, Section};
+use crate::pe::{self, Pe};
 use crate::preimage::Piece;
 
 /// The measured sections, in order.
@@ -145,12 +145,10 @@ impl<'a> Uki<'a> {
 
 /// Returns the content of the only section with this name; `None` if it is absent or empty.
 fn one<'a>(pe: &Pe<'a>, name: &str) -> Result<Option<Piece<'a>>, pe::Error> {
-    let mut all = pe.sections().iter().enumerate().filter(|(_, section)| section.name.is(name));
-    let Some((_, section)) = all.next() else { return Ok(None) };
-    if let Some((index, Section { name, .. })) = all.next() {
-        return Err(pe::Error::Twice { name: Name(name.0), index });
+    match pe.section(name)? {
+        Some(section) if section.memory_size > 0 => pe.content(section).map(Some),
+        _ => Ok(None),
     }
-    if section.memory_size == 0 { Ok(None) } else { pe.content(section).map(Some) }
 }
 
 fn version(magic: &[u8]) -> Result<Version, Error> {
