@@ -56,6 +56,7 @@ const ADDRESSES: u64 = 1 << 52;
 
 /// Tables cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// This version of QEMU is unsupported.
     #[error("unsupported QEMU version {found:?}, expected 7.2, 10.0, 10.1, 10.2 or 11.1")]

@@ -168,6 +168,7 @@ impl<S> Evidence<S> {
 
 /// An appraisal is impossible.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// There is no PCR with this number.
     #[error("expected PCRs 0 to 23, found {found}")]

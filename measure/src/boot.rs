@@ -60,6 +60,7 @@ const TPM_LOG: usize = 64 << 10;
 
 /// The events of a boot cannot be predicted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The UKI is invalid.
     #[error(transparent)]

@@ -35,6 +35,7 @@ const MOST_DIRECTORY: usize = 65_536 * ENTRY;
 
 /// A file cannot be found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A field has a value that is not allowed.
     #[error("EFI system partition, {field} at offset {offset:#x}: expected {expected}, found {found:#x}")]

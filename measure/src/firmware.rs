@@ -126,6 +126,7 @@ impl Section {
 
 /// Bytes are not a valid firmware image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A structure lies outside the image.
     #[error("firmware of {length} bytes: expected {needed} bytes of {what} at offset {offset:#x}")]

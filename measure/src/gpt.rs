@@ -31,6 +31,7 @@ const MOST_ENTRIES: u32 = 1024;
 
 /// There is no table that firmware would measure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The bytes end inside the table.
     #[error("partition table in {length} bytes: expected {needed} bytes of {what} at offset {offset:#x}")]

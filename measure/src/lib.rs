@@ -45,3 +45,8 @@ pub mod variable;
 pub mod volume;
 
 pub use read::Truncated;
+
+/// The examples of the README are compiled with the doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

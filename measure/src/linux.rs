@@ -28,6 +28,7 @@ const FILE: u32 = 0o100_000;
 
 /// A command line cannot be predicted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// It is not UTF-8.
     #[error("command line at byte {offset}: expected UTF-8, found {found:#04x}")]

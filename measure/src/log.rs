@@ -127,6 +127,7 @@ impl Entry {
 
 /// Bytes are not an event log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The bytes end inside a record.
     #[error(transparent)]

@@ -71,6 +71,7 @@ pub const NX_COMPAT: u16 = 0x100;
 
 /// Bytes are not a supported PE image, or a section cannot be extracted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The file ends inside a structure.
     #[error("PE image of {length} bytes: expected {needed} bytes of {what} at offset {offset:#x}")]

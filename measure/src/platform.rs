@@ -35,6 +35,7 @@ use crate::td_hob;
 
 /// A platform's file is invalid, or its events cannot be computed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// An event has no rule, or more than one.
     #[error("platform {platform}, event {subject:?}: expected one rule, found {found}")]

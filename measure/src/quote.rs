@@ -202,6 +202,7 @@ bit_sets! {
 
 /// Bytes are not a TD's quote, or not a TDREPORT.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The bytes end inside a field.
     #[error(transparent)]

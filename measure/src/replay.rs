@@ -42,6 +42,7 @@ const STARTUP_LOCALITY: &[u8] = b"StartupLocality\0";
 
 /// A log cannot be replayed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The log has no bank for the algorithm.
     #[error("the log has no {expected} bank")]

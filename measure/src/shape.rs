@@ -33,6 +33,7 @@ use crate::reference::{Mrtd, Platform, RegisterKind};
 
 /// Reference values cannot be computed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The events of the boot cannot be predicted.
     #[error(transparent)]

@@ -37,6 +37,7 @@ const KNOWN: core::ops::RangeInclusive<u16> = 252..=262;
 
 /// A UKI's events cannot be predicted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The image is not a valid PE file.
     #[error(transparent)]

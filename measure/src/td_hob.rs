@@ -38,6 +38,7 @@ const RESOURCE: u16 = 48;
 
 /// The list cannot be computed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The firmware has no section for the list.
     #[error(transparent)]

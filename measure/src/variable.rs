@@ -40,6 +40,7 @@ const VALID: [u8; 2] = [0x3f, 0x3e];
 
 /// A variable store cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The bytes are not a store of authenticated variables.
     #[error("variable store at offset {offset:#x}: expected {expected}, found {found:#x}")]

@@ -71,6 +71,7 @@ const MOST_MEMORY: u32 = 96 << 10;
 
 /// An image's volumes cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// No volume in the image has the DXE core.
     #[error(

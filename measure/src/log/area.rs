@@ -49,6 +49,7 @@ impl From<Technology> for RegisterKind {
 
 /// Bytes are not a table that describes an event log, or the log does not fit its area.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AreaError {
     /// The table ends inside a field.
     #[error(transparent)]
