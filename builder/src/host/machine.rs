@@ -16,6 +16,8 @@
 //! # Not here
 //! Confidential machines (TDX, SEV-SNP), which a cloud starts; what an image means.
 
+mod accelerator;
+mod command;
 pub mod console;
 pub mod ready;
 
@@ -26,7 +28,6 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::num::NonZeroU16;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ExitStatus};
@@ -37,6 +38,9 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+
+pub use self::accelerator::{Accelerator, Choice, choose};
+pub use self::command::{Plan, command};
 
 use self::console::{Console, Sink};
 use super::tool::running::{Running, Start};
@@ -49,8 +53,6 @@ pub const SWTPM: &str = "swtpm";
 
 /// How long QEMU or swtpm may take until they can be spoken to; they need a tenth of a second on an idle machine.
 const START: Duration = Duration::from_secs(30);
-/// How long the probe of KVM may take.
-const PROBE: Duration = Duration::from_secs(3);
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(10);
 /// Longest line of QMP that is read.
@@ -122,33 +124,6 @@ pub enum Error {
 
 fn listed(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| format!("\n  {}", path.display())).collect()
-}
-
-/// How the guest's instructions run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Accelerator {
-    /// On this processor, by the kernel.
-    Kvm,
-    /// Translated by QEMU: everywhere, but ten to thirty times slower.
-    Tcg,
-}
-
-impl Accelerator {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Accelerator::Kvm => "kvm",
-            Accelerator::Tcg => "tcg",
-        }
-    }
-
-    fn arguments(self) -> [&'static str; 4] {
-        match self {
-            Accelerator::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            // Translated, CMPXCHG16B was seen to return with broken flags, once in some hundred boots: the kernel panics.
-            Accelerator::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max,-cx16"],
-        }
-    }
 }
 
 /// Memory of a machine, in MiB.
@@ -356,256 +331,9 @@ impl Environment {
     }
 }
 
-/// An accelerator, and why it was taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choice {
-    /// The accelerator.
-    pub accelerator: Accelerator,
-    /// Why, for people.
-    pub reason: String,
-}
-
-/// Takes KVM when a small guest really runs under it, else TCG.
-///
-/// # Errors
-/// When QEMU itself cannot be started.
-pub fn choose(qemu: &Path, environment: &Environment) -> Result<Choice, Error> {
-    let tcg = |reason: String| Ok(Choice { accelerator: Accelerator::Tcg, reason });
-    if let Err(error) = File::options().read(true).write(true).open("/dev/kvm") {
-        return tcg(format!("/dev/kvm: {error}"));
-    }
-    match probe(Accelerator::Kvm, qemu, environment)? {
-        Ok(took) => {
-            let reason = format!("a probe guest ran under KVM in {:.1} s", took.as_secs_f64());
-            Ok(Choice { accelerator: Accelerator::Kvm, reason })
-        }
-        Err(why) => tcg(format!("a probe guest did not run under KVM: {why}")),
-    }
-}
-
-/// What the probe guest tells isa-debug-exit; QEMU then ends with twice this and 1.
-const PROBE_ANSWER: u8 = 0x10;
-/// Where the code of the probe guest begins in its ROM.
-const PROBE_AT: usize = 0xff80;
-
-/// The ROM of the probe guest: 64 KiB that end at 4 GiB, where an x86 processor begins.
-///
-/// It enters protected mode, then uses the x87 unit and CPUID there: hypervisors that emulate what a real kernel's
-/// first steps need, and do it badly, run single instructions and stop here.
-fn probe_rom() -> Vec<u8> {
-    const CODE: [u8; 64] = [
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0, // ff80: segment 0: none
-        0xff,
-        0xff,
-        0,
-        0,
-        0,
-        0x9b,
-        0xcf,
-        0, // ff88: segment 8: 4 GiB of 32 bit code, accessed
-        0x0f,
-        0,
-        0x80,
-        0xff,
-        0xff,
-        0xff, // ff90: limit and base of this table
-        0xfa, // ff96: cli
-        0x2e,
-        0x66,
-        0x0f,
-        0x01,
-        0x16,
-        0x90,
-        0xff, // lgdt cs:[0xff90]
-        0x0f,
-        0x20,
-        0xc0,
-        0x0c,
-        0x01,
-        0x0f,
-        0x22,
-        0xc0, // cr0 |= 1
-        0x66,
-        0xea,
-        0xae,
-        0xff,
-        0xff,
-        0xff,
-        8,
-        0, // jmp 8:0xffffffae
-        0x9b,
-        0xdb,
-        0xe3, // ffae: finit
-        0xb8,
-        1,
-        0,
-        0,
-        0,
-        0x0f,
-        0xa2, // mov eax, 1; cpuid
-        0xb0,
-        PROBE_ANSWER,
-        0xe6,
-        0xf4, // mov al, answer; out 0xf4, al
-        0xf4,
-        0xeb,
-        0xfd, // hlt, for ever
-        0xf4, // filler
-    ];
-    /// fff0: jmp 0xff96.
-    const RESET: [u8; 3] = [0xe9, 0xa3, 0xff];
-    let mut rom = vec![0xf4; PROBE_AT];
-    rom.extend_from_slice(&CODE);
-    rom.resize(0xfff0, 0xf4);
-    rom.extend_from_slice(&RESET);
-    rom.resize(1 << 16, 0xf4);
-    rom
-}
-
-/// Runs the probe guest: how long it took, or why it did not run.
-fn probe(
-    accelerator: Accelerator,
-    qemu: &Path,
-    environment: &Environment,
-) -> Result<Result<Duration, String>, Error> {
-    let folder = private_folder()?;
-    let rom = folder.path().join("probe.rom");
-    fs::write(&rom, probe_rom()).map_err(|source| Error::File { path: rom.clone(), source })?;
-    let mut arguments: Vec<OsString> = accelerator.arguments().map(OsString::from).into();
-    arguments.extend(
-        "-machine q35 -m 16 -nodefaults -no-user-config -display none -no-reboot -device \
-         isa-debug-exit,iobase=0xf4,iosize=1 -bios"
-            .split_whitespace()
-            .map(OsString::from),
-    );
-    arguments.push(rom.into());
-    let begun = Instant::now();
-    let mut running = environment.start(qemu, arguments, folder.path())?;
-    let said = |running: &Running| running.stderr().0.lines().next().unwrap_or_default().to_owned();
-    loop {
-        match running.ended()? {
-            Some(status) if status.code() == Some(i32::from(PROBE_ANSWER) * 2 + 1) => {
-                return Ok(Ok(begun.elapsed()));
-            }
-            Some(status) => {
-                let said = said(&running);
-                return Ok(Err(if said.is_empty() { status.to_string() } else { said }));
-            }
-            None => {}
-        }
-        // QEMU says so, and then waits for ever.
-        if said(&running).contains("KVM internal error") || begun.elapsed() > PROBE {
-            let said = said(&running);
-            let silence = || format!("no answer within {} s", PROBE.as_secs());
-            return Ok(Err(if said.is_empty() { silence() } else { said }));
-        }
-        thread::sleep(PAUSE);
-    }
-}
-
 fn private_folder() -> Result<tempfile::TempDir, Error> {
     let made = tempfile::Builder::new().prefix("proofmark-run-").tempdir();
     made.map_err(|source| Error::File { path: std::env::temp_dir(), source })
-}
-
-/// All that QEMU is told.
-#[derive(Debug)]
-pub struct Plan<'a> {
-    /// How instructions run.
-    pub accelerator: Accelerator,
-    /// Processors.
-    pub vcpus: NonZeroU16,
-    /// Memory.
-    pub memory: Memory,
-    /// Firmware; its variables are written to.
-    pub firmware: &'a Firmware,
-    /// The disk that is booted, and never written.
-    pub disk: &'a Path,
-    /// A program that is started before any disk is looked at, a UKI.
-    pub kernel: Option<&'a Path>,
-    /// More disks, which are written.
-    pub drives: &'a [PathBuf],
-    /// Ports.
-    pub forwards: &'a [Forward],
-    /// Files that each hold a string for SMBIOS.
-    pub strings: &'a [PathBuf],
-    /// The socket of the TPM emulator.
-    pub tpm: Option<&'a Path>,
-    /// The socket on which QMP is awaited.
-    pub control: &'a Path,
-}
-
-/// QEMU's arguments.
-pub fn command(plan: &Plan<'_>) -> Vec<OsString> {
-    let mut all = Words(Vec::new());
-    all.words("-name proofmark -nodefaults -no-user-config -no-reboot -display none -machine q35");
-    all.words(&plan.accelerator.arguments().join(" "));
-    all.words(&format!("-smp {} -m {}M", plan.vcpus, plan.memory.0));
-    match &plan.firmware.variables {
-        Some(variables) => {
-            all.path("-drive", "if=pflash,unit=0,format=raw,readonly=on,file=", &plan.firmware.code);
-            all.path("-drive", "if=pflash,unit=1,format=raw,file=", variables);
-        }
-        // The argument is the path itself: no comma is to be doubled.
-        None => all.0.extend(["-bios".into(), plan.firmware.code.clone().into()]),
-    }
-    if let Some(kernel) = plan.kernel {
-        // The argument is the path itself.
-        all.0.extend(["-kernel".into(), kernel.into()]);
-    }
-    all.path("-drive", "if=none,id=root,format=raw,snapshot=on,file=", plan.disk);
-    // The program that starts what -kernel names takes the first place for itself.
-    let place = u8::from(plan.kernel.is_some());
-    all.words(&format!("-device virtio-blk-pci,drive=root,serial=proofmark-root,bootindex={place}"));
-    for (number, drive) in plan.drives.iter().enumerate() {
-        all.path("-drive", &format!("if=none,id=drive{number},format=raw,file="), drive);
-        all.words(&format!("-device virtio-blk-pci,drive=drive{number},serial=proofmark-drive{number}"));
-    }
-    let mut network = "user,id=network".to_owned();
-    for Forward { host, guest } in plan.forwards {
-        network += &format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}");
-    }
-    all.words(&format!("-netdev {network} -device virtio-net-pci,netdev=network,romfile="));
-    all.words("-device virtio-rng-pci");
-    all.words("-chardev stdio,id=console,signal=off -serial chardev:console");
-    all.path("-chardev", "socket,id=control,path=", plan.control);
-    all.words("-mon chardev=control,mode=control");
-    for path in plan.strings {
-        all.path("-smbios", "type=11,path=", path);
-    }
-    if let Some(tpm) = plan.tpm {
-        all.path("-chardev", "socket,id=tpm,path=", tpm);
-        all.words("-tpmdev emulator,id=tpm0,chardev=tpm -device tpm-crb,tpmdev=tpm0");
-    }
-    all.0
-}
-
-/// Arguments that are being put together.
-struct Words(Vec<OsString>);
-
-impl Words {
-    fn words(&mut self, words: &str) {
-        self.0.extend(words.split_whitespace().map(OsString::from));
-    }
-
-    /// An option that ends in a path, whose commas are doubled as QEMU wants it.
-    fn path(&mut self, name: &str, before: &str, path: &Path) {
-        let mut bytes = before.as_bytes().to_vec();
-        for &byte in path.as_os_str().as_bytes() {
-            bytes.push(byte);
-            if byte == b',' {
-                bytes.push(byte);
-            }
-        }
-        self.0.extend([name.into(), OsString::from_vec(bytes)]);
-    }
 }
 
 /// A machine that is asked for.

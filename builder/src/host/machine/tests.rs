@@ -1,3 +1,4 @@
+use super::accelerator::{probe, probe_rom};
 use super::*;
 
 fn number(number: u16) -> NonZeroU16 {
