@@ -43,12 +43,14 @@ const IMPORTS: [(&str, &[&str]); 8] = [
 ];
 
 /// Code that neither sees nor changes the world. Paths end in `/` for folders.
-const PURE: [&str; 11] = [
+const PURE: [&str; 13] = [
     "measure/src/",
     "rootfs/src/",
     "rootfs/verity/src/",
     "builder/image/src/",
     "builder/trust/src/",
+    "builder/src/advice.rs",
+    "builder/src/amount.rs",
     "builder/src/claim/",
     "builder/src/resolve/",
     "builder/src/recipe/",
@@ -57,8 +59,8 @@ const PURE: [&str; 11] = [
     "builder/src/lock.rs",
 ];
 
-/// The world, and what makes two runs differ.
-const WORLD: [&str; 9] = [
+/// The world, what leads to it, and what makes two runs differ.
+const WORLD: [&str; 12] = [
     "std::fs",
     "std::process",
     "std::net",
@@ -68,7 +70,26 @@ const WORLD: [&str; 9] = [
     "Instant",
     "HashMap",
     "HashSet",
+    "crate::host",
+    "crate::session",
+    "crate::flow",
 ];
+
+/// The floors of the builder's library, from the bottom to the top: each may import those below it. The crates `image` and
+/// `trust` lie below all of them.
+const FLOORS: [&str; 11] = [
+    "advice", "amount", "recipe", "lock", "resolve", "assemble", "claim", "pipeline", "host", "session",
+    "flow",
+];
+
+/// The floors of the builder's program, above the library.
+const PROGRAM: [&str; 5] = ["failure", "format", "options", "cmd", "cli"];
+
+/// The most lines of a function.
+const MOST_LINES_OF_A_FUNCTION: usize = 80;
+
+/// The most lines of a file, its tests aside.
+const MOST_LINES_OF_A_FILE: usize = 800;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -190,6 +211,146 @@ fn imports_run_one_way() {
     assert_eq!(members, allowed.into_keys().collect());
 }
 
+/// The modules of its own crate that a line names: `crate::x::y`, `crate::{x, y::z}`.
+fn own_modules(line: &str) -> Vec<&str> {
+    let name = |text: &'_ str| text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    let mut all = Vec::new();
+    for (at, word) in line.match_indices("crate::") {
+        let rest = &line[at + word.len()..];
+        let Some(list) = rest.strip_prefix('{') else {
+            all.push(&rest[..name(rest)]);
+            continue;
+        };
+        let mut depth = 0;
+        let mut begins = true;
+        for (at, c) in list.char_indices() {
+            if begins && depth == 0 && c.is_alphabetic() {
+                all.push(&list[at..][..name(&list[at..])]);
+            }
+            begins = c == ',' || (begins && c == ' ');
+            depth += i32::from(c == '{') - i32::from(c == '}');
+        }
+    }
+    all
+}
+
+/// Why a file of the builder may not say this line: it names a floor above its own, or another verb.
+fn climbs(path: &Path, line: &str) -> Option<String> {
+    let below = path.strip_prefix("builder/src").ok()?.with_extension("");
+    let own = below.iter().next()?.to_str()?.to_owned();
+    let (floors, own_floor): (&[&str], usize) =
+        match (FLOORS.iter().position(|floor| *floor == own), PROGRAM.iter().position(|floor| *floor == own))
+        {
+            (Some(floor), _) => (&FLOORS, floor),
+            (_, Some(floor)) => (&PROGRAM, floor),
+            _ => return None,
+        };
+    let is_verb = own == "cmd" && below.file_name()? != "mod";
+    if is_verb && (mentions(line, "super::") || mentions(line, "crate::cmd")) {
+        return Some(format!("a verb imports another: {}", line.trim()));
+    }
+    let above =
+        |module: &&str| floors.iter().position(|floor| floor == module).is_some_and(|at| at > own_floor);
+    let module = own_modules(line).into_iter().find(above)?;
+    Some(format!("{own} lies below {module}: {}", line.trim()))
+}
+
+/// Functions of formatted code that have more lines than `most`: where, which, and how many.
+fn long_functions(code: &[(usize, &str)], most: usize) -> Vec<(usize, String, usize)> {
+    let mut found = Vec::new();
+    for (at, (number, line)) in code.iter().enumerate() {
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let head = line.trim_start().trim_start_matches("pub(crate) ").trim_start_matches("pub(super) ");
+        let head = head.trim_start_matches("pub ").trim_start_matches("const ");
+        let Some(rest) = head.strip_prefix("fn ") else { continue };
+        let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        let end = code[at..].iter().find(|(_, line)| line.strip_prefix(indent) == Some("}"));
+        let lines = end.map_or(0, |(end, _)| end - number + 1);
+        // Declarations of traits end in a semicolon, and have no such end of their own.
+        if lines > most && !line.ends_with(';') {
+            found.push((*number, name, lines));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_floors_of_the_builder_are_imported_downwards() {
+    let of = |path: &Path| starts(path, &["builder/src"]) && path.file_name().unwrap() != "tests.rs";
+    let mut broken = Vec::new();
+    for path in sources().into_iter().filter(|path| of(path)) {
+        for (number, line) in code(&read(&path)) {
+            broken.extend(climbs(&path, line).map(|why| format!("{}:{number}: {why}", path.display())));
+        }
+    }
+    holds("an import runs up", &broken);
+    let floors = FLOORS.iter().chain(&PROGRAM);
+    let known: BTreeSet<String> = floors.map(|floor| (*floor).to_owned()).collect();
+    let listed = |file: &str| -> BTreeSet<String> {
+        let text = read(Path::new(file));
+        let names = text.lines().filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod "));
+        names.map(|name| name.trim_end_matches(';').to_owned()).collect()
+    };
+    let there = &listed("builder/src/lib.rs") | &listed("builder/src/main.rs");
+    assert_eq!(there, known, "say in tests/tests/shape.rs on which floor a module lies");
+}
+
+#[test]
+fn an_import_that_runs_up_is_seen() {
+    let said = |path: &str, line: &str| climbs(Path::new(path), line).is_some();
+    assert!(said("builder/src/assemble.rs", "use crate::host::store;"));
+    assert!(said("builder/src/claim/explain.rs", "    let text = crate::host::progress::size(1);"));
+    assert!(said("builder/src/host/store.rs", "use crate::{lock, flow::build};"));
+    assert!(said("builder/src/recipe/mod.rs", "use crate::lock::Lock;"));
+    assert!(said("builder/src/cmd/rebuild.rs", "use super::build::make;"));
+    assert!(said("builder/src/cmd/rebuild.rs", "use crate::cmd::build;"));
+    assert!(said("builder/src/options/tlog.rs", "use crate::cmd::log;"));
+    assert!(!said("builder/src/flow/build.rs", "use crate::host::{fetch, store};"));
+    assert!(!said("builder/src/cmd/mod.rs", "pub mod build;"));
+    assert!(!said("builder/src/lock.rs", "use crate::{advice, trust::flow};"));
+    assert_eq!(own_modules("use crate::{a::{b, c}, d};"), ["a", "d"]);
+}
+
+#[test]
+fn functions_and_files_are_no_longer_than_a_reader_can_hold() {
+    let mut broken = Vec::new();
+    for path in sources().iter().filter(|path| starts(path, &["builder"]) && !starts(path, &["builder/fuzz"]))
+    {
+        if path.file_name().unwrap() == "tests.rs" {
+            continue;
+        }
+        let text = read(path);
+        let code = code(&text);
+        let last = code.last().map_or(0, |(number, _)| *number);
+        if last > MOST_LINES_OF_A_FILE {
+            broken.push(format!("{}:1: {last} lines without its tests", path.display()));
+        }
+        for (number, name, lines) in long_functions(&code, MOST_LINES_OF_A_FUNCTION) {
+            broken.push(format!("{}:{number}: {name} has {lines} lines", path.display()));
+        }
+    }
+    holds("too long", &broken);
+}
+
+#[test]
+fn a_long_function_is_seen() {
+    let text = "trait T {\n    fn short();\n}\nimpl T {\n    pub fn long(\n    ) {\n        a\n    }\n\n    fn short() {\n    }\n}";
+    let found = long_functions(&code(text), 2);
+    assert_eq!(found, [(5, "long".to_owned(), 4)]);
+    assert!(long_functions(&code(text), 4).is_empty());
+}
+
+#[test]
+fn the_clock_is_read_in_one_place() {
+    let of = |path: &Path| {
+        starts(path, &["builder/src", "builder/image", "builder/trust"])
+            && path != Path::new("builder/src/host/clock.rs")
+            && path.file_name().unwrap() != "tests.rs"
+    };
+    let broken = lines_where(of, |line| mentions(line, "SystemTime").then(|| line.trim().to_owned()));
+    holds("the clock is read outside of builder/src/host/clock.rs", &broken);
+}
+
 #[test]
 fn every_dependency_has_its_version_from_the_workspace() {
     let mut broken = Vec::new();
@@ -266,7 +427,15 @@ fn pure_code_sees_no_world() {
 #[test]
 fn programs_are_started_in_one_place() {
     let of = |path: &Path| {
-        let product = ["builder/src", "rootfs/src", "rootfs/verity/src", "measure/src", "rootfs/guest/src"];
+        let product = [
+            "builder/src",
+            "builder/image",
+            "builder/trust",
+            "rootfs/src",
+            "rootfs/verity/src",
+            "measure/src",
+            "rootfs/guest/src",
+        ];
         starts(path, &product)
             && !starts(path, &["builder/src/host/tool", "builder/src/host/tool.rs"])
             && path.file_name().unwrap() != "tests.rs"
@@ -288,7 +457,10 @@ fn only_the_guest_is_unsafe() {
 fn only_two_hosts_are_built_in() {
     let hosts = ["https://snapshot.debian.org/", "https://registry.npmmirror.com/"];
     let of = |path: &Path| {
-        starts(path, &["builder/src/host", "builder/src/cmd", "builder/src/resolve", "rootfs/src"])
+        let with =
+            ["host", "cmd", "options", "flow", "resolve"].map(|folder| format!("builder/src/{folder}"));
+        let with: Vec<&str> = with.iter().map(String::as_str).chain(["rootfs/src"]).collect();
+        starts(path, &with) && path.file_name().unwrap() != "tests.rs"
     };
     let broken = lines_where(of, |line| {
         let (_, rest) = line.split_once("http://").or_else(|| line.split_once("https://"))?;
