@@ -134,7 +134,7 @@ fn session_of(common: &Common) -> anyhow::Result<Session> {
     };
     let given = vec![flags, Given::from_environment(&variable), configuration];
     Ok(Session {
-        progress: Progress::detect(common.quiet.then_some(())),
+        progress: if common.quiet { Progress::Silent } else { Progress::detect() },
         store: Store::open(&root)?,
         mirrors: Mirrors::new(given, Box::new(npm_registry::of_this_machine)),
         network: if common.offline { Network::Offline } else { Network::Allowed },

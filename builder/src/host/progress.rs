@@ -26,13 +26,9 @@ pub struct Stage {
 }
 
 impl Progress {
-    /// Bars when standard error is a terminal, lines otherwise; nothing when `quiet`.
-    pub fn detect(quiet: Option<()>) -> Self {
-        match quiet {
-            Some(()) => Progress::Silent,
-            None if std::io::stderr().is_terminal() => Progress::Terminal,
-            None => Progress::Lines,
-        }
+    /// Bars when standard error is a terminal, lines otherwise.
+    pub fn detect() -> Self {
+        if std::io::stderr().is_terminal() { Progress::Terminal } else { Progress::Lines }
     }
 
     /// Begins a stage of `total` bytes; 0 when that is not known.

@@ -178,13 +178,22 @@ impl Cosigners for Unwitnessed {
     }
 }
 
+/// Whether an entry came to a log just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Novelty {
+    /// It was not there before.
+    New,
+    /// It was there already.
+    Known,
+}
+
 /// What a log says of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logged {
     /// Its place.
     pub index: u64,
     /// Whether it was there before.
-    pub known: Option<()>,
+    pub novelty: Novelty,
     /// Inclusion proof, in the tree of the checkpoint.
     pub proof: Vec<Hash>,
     /// The published state.
@@ -302,6 +311,14 @@ pub fn blob_path(digest: &[u8; 32]) -> PathBuf {
     Path::new("blobs").join(hex::encode(digest))
 }
 
+/// Whether what is on the disk is what a writer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    Whole,
+    /// An operation failed half-way: what is on the disk is another matter.
+    Broken,
+}
+
 /// Writes a log. There is one at a time.
 pub struct Writer<M> {
     medium: M,
@@ -313,8 +330,7 @@ pub struct Writer<M> {
     frontier: Frontier,
     /// Folders that were made before.
     made: RefCell<BTreeSet<PathBuf>>,
-    /// Set when an operation failed half-way: what is on the disk is another matter then than what is here.
-    broken: Cell<Option<()>>,
+    condition: Cell<Condition>,
     _lock: File,
 }
 
@@ -374,7 +390,7 @@ impl<M: Medium> Writer<M> {
             published: note.clone(),
             frontier: Frontier::default(),
             made: RefCell::default(),
-            broken: Cell::new(None),
+            condition: Cell::new(Condition::Whole),
             _lock: held,
         };
         writer.put(Path::new(CHECKPOINT), note.to_string().as_bytes())?;
@@ -411,7 +427,7 @@ impl<M: Medium> Writer<M> {
             published: note,
             frontier,
             made: RefCell::default(),
-            broken: Cell::new(None),
+            condition: Cell::new(Condition::Whole),
             _lock: held,
         })
     }
@@ -433,7 +449,7 @@ impl<M: Medium> Writer<M> {
 
     fn io(&self, deed: &'static str, path: &Path, result: io::Result<()>) -> Result<(), Error> {
         result.map_err(|source| {
-            self.broken.set(Some(()));
+            self.condition.set(Condition::Broken);
             Error::Io { deed, path: path.to_owned(), source }
         })
     }
@@ -500,12 +516,12 @@ impl<M: Medium> Writer<M> {
     }
 
     /// What the log says of the entry at a place of the last state.
-    fn logged(&self, index: u64, known: Option<()>) -> Result<Logged, Error> {
+    fn logged(&self, index: u64, novelty: Novelty) -> Result<Logged, Error> {
         let tiles = Tiles(&self.medium);
         let size = self.last.size();
         let proof = merkle::prove_inclusion(&Tree::new(&tiles, size), index, size)
             .map_err(|source| Error::Tiles { size, source })?;
-        Ok(Logged { index, known, proof, checkpoint: self.published.clone() })
+        Ok(Logged { index, novelty, proof, checkpoint: self.published.clone() })
     }
 
     /// Appends those of `entries` that are not in the log, and publishes the new state once `cosigners` agree; tells of
@@ -514,7 +530,7 @@ impl<M: Medium> Writer<M> {
     /// # Errors
     /// [`Error`]. After [`Error::Io`] and [`Error::Changed`] the log must be opened anew.
     pub fn append(&mut self, entries: &[Vec<u8>], cosigners: &dyn Cosigners) -> Result<Vec<Logged>, Error> {
-        if self.broken.get().is_some() {
+        if self.condition.get() == Condition::Broken {
             return Err(Error::Changed);
         }
         if entries.len() > MOST_ENTRIES {
@@ -528,21 +544,21 @@ impl<M: Medium> Writer<M> {
                 return Err(tile::Error::Entry { found: entry.len() }.into());
             }
             if let Some(index) = seen.get(entry.as_slice()) {
-                places.push((*index, Some(())));
+                places.push((*index, Novelty::Known));
             } else if let Some(index) = self.find(entry)? {
-                places.push((index, Some(())));
+                places.push((index, Novelty::Known));
             } else {
                 let index = self.last.size() + fresh.len() as u64;
                 fresh.push(entry);
                 seen.insert(entry, index);
-                places.push((index, None));
+                places.push((index, Novelty::New));
             }
         }
         if !fresh.is_empty() {
             self.extend(&fresh)?;
         }
         self.publish(cosigners)?;
-        places.into_iter().map(|(index, known)| self.logged(index, known)).collect()
+        places.into_iter().map(|(index, novelty)| self.logged(index, novelty)).collect()
     }
 
     /// Writes tiles for new entries, proves the new state from the disk, signs it, and settles it as signed.
@@ -581,7 +597,7 @@ impl<M: Medium> Writer<M> {
             if let Some((_, there)) = state_of(&self.medium, file, self.key.public())?
                 && there.size() > self.last.size()
             {
-                self.broken.set(Some(()));
+                self.condition.set(Condition::Broken);
                 return Err(Error::Changed);
             }
         }
@@ -606,7 +622,7 @@ impl<M: Medium> Writer<M> {
         let size = self.last.size();
         if there.size() == size {
             if there != self.last {
-                self.broken.set(Some(()));
+                self.condition.set(Condition::Broken);
                 return Err(Error::Changed);
             }
         } else {

@@ -25,6 +25,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use self::directory::Novelty;
 use crate::advice::{Advice, Advised, OUTSIDE};
 use crate::trust::Verified;
 use crate::trust::envelope::Envelope;
@@ -141,7 +142,7 @@ pub struct Recorded {
     /// Its proof.
     pub proof: Proof,
     /// Whether the entry was there before.
-    pub known: Option<()>,
+    pub novelty: Novelty,
 }
 
 /// A log.
@@ -196,7 +197,7 @@ impl<C: directory::Cosigners> TransparencyLog for Folder<'_, C> {
         let accepted =
             proof.verify(&body, self.policy).map_err(|source| Error::Proof { log: name, source })?;
         let entry = bundled(&proof, &accepted, &body);
-        Ok(Recorded { entry, body, proof, known: logged.known })
+        Ok(Recorded { entry, body, proof, novelty: logged.novelty })
     }
 
     fn checkpoint(&self) -> Result<Note, Error> {

@@ -22,6 +22,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::directory::Novelty;
 use super::web::{PATIENCE, Server};
 use super::{Error, Recorded, Submission, TransparencyLog};
 use crate::trust::envelope::Envelope;
@@ -84,7 +85,7 @@ impl<'a> RekorV1<'a> {
         answer: &[u8],
         envelope: &Envelope,
         verifier: &Verifier,
-        known: Option<()>,
+        novelty: Novelty,
     ) -> Result<Recorded, Error> {
         let answer = self.json(answer)?;
         let entries = answer.as_object().filter(|entries| entries.len() == 1);
@@ -128,7 +129,7 @@ impl<'a> RekorV1<'a> {
             },
             "canonicalizedBody": encoded,
         });
-        Ok(Recorded { entry, body, proof, known })
+        Ok(Recorded { entry, body, proof, novelty })
     }
 
     /// Checks that a body is of our envelope and verifier.
@@ -167,12 +168,12 @@ impl TransparencyLog for RekorV1<'_> {
         }}});
         let answer = self.server.post(ENTRIES, "application/json", request.to_string().as_bytes())?;
         match (answer.status, &answer.location) {
-            (200 | 201, _) => self.recorded(&answer.body, envelope, verifier, None),
+            (200 | 201, _) => self.recorded(&answer.body, envelope, verifier, Novelty::New),
             (409, Some(location)) => {
                 // A path on the same server, whatever the header says.
                 let at = location.find("/api/v1/log/entries/").and_then(|at| location.get(at..));
                 let path = at.ok_or_else(|| self.malformed("a conflict that names no entry"))?;
-                self.recorded(&self.server.fetch(path)?, envelope, verifier, Some(()))
+                self.recorded(&self.server.fetch(path)?, envelope, verifier, Novelty::Known)
             }
             _ => Err(self.server.refused(ENTRIES, &answer)),
         }
@@ -335,11 +336,11 @@ mod tests {
     fn an_envelope_is_logged_and_one_that_was_is_found() {
         let Some(lab) = lab() else { return };
         let first = lab.submit(&lab.server(&["02-post-dsse.json"], same)).unwrap();
-        assert_eq!((first.proof.index, first.known), (21, None));
+        assert_eq!((first.proof.index, first.novelty), (21, Novelty::New));
         let again =
             lab.submit(&lab.server(&["03-post-dsse-duplicate-409.json", "08-get-by-uuid.json"], same));
         let again = again.unwrap();
-        assert_eq!((again.proof.index, again.known), (21, Some(())));
+        assert_eq!((again.proof.index, again.novelty), (21, Novelty::Known));
         assert_eq!(again.body, first.body);
         // It holds as a bundle, with its signed time.
         let pem = verifier_pem(&lab.verifier);

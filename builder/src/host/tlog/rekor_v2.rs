@@ -22,6 +22,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use super::directory::Novelty;
 use super::web::{Server, Tiles};
 use super::{Error, Recorded, Submission, TransparencyLog, bundled};
 use crate::trust::Verified;
@@ -81,7 +82,7 @@ impl<'a> RekorV2<'a> {
         let hashes = hashes.into_iter().flatten().map(|hash| hash.as_str().and_then(Hash::from_base64));
         let hashes = hashes.collect::<Option<Vec<_>>>().ok_or_else(|| self.malformed("a hash is no hash"))?;
         let (checkpoint, _) = self.note(text("/inclusionProof/checkpoint/envelope")?.as_bytes())?;
-        self.recorded(Proof { extra: None, index, hashes, checkpoint }, body, None)
+        self.recorded(Proof { extra: None, index, hashes, checkpoint }, body, Novelty::New)
     }
 
     /// The entry at an index, proven from tiles.
@@ -100,15 +101,15 @@ impl<'a> RekorV2<'a> {
             // "Equivalent" is the server's word: the same digest by the same key, with another signature.
             return Err(other("an entry that the server calls equivalent has another signature"));
         }
-        self.recorded(Proof { extra: None, index, hashes: proof, checkpoint }, body, Some(()))
+        self.recorded(Proof { extra: None, index, hashes: proof, checkpoint }, body, Novelty::Known)
     }
 
-    fn recorded(&self, proof: Proof, body: &[u8], known: Option<()>) -> Result<Recorded, Error> {
+    fn recorded(&self, proof: Proof, body: &[u8], novelty: Novelty) -> Result<Recorded, Error> {
         let log = || self.name.clone();
         let accepted =
             proof.verify(body, self.policy).map_err(|source| Error::Proof { log: log(), source })?;
         let entry = bundled(&proof, &accepted, body);
-        Ok(Recorded { entry, body: body.to_vec(), proof, known })
+        Ok(Recorded { entry, body: body.to_vec(), proof, novelty })
     }
 }
 
@@ -248,9 +249,9 @@ mod tests {
     fn an_envelope_is_logged_and_one_that_was_is_found() {
         let Some(lab) = lab() else { return };
         let first = lab.submit(&lab.server("02-post-hashedrekord-over-dsse.json")).unwrap();
-        assert_eq!((first.proof.index, first.known), (0, None));
+        assert_eq!((first.proof.index, first.novelty), (0, Novelty::New));
         let again = lab.submit(&lab.server("03-post-duplicate.json")).unwrap();
-        assert_eq!((again.proof.index, again.known), (0, Some(())));
+        assert_eq!((again.proof.index, again.novelty), (0, Novelty::Known));
         assert_eq!(again.body, first.body);
         assert_eq!(again.entry["inclusionProof"]["treeSize"], "31");
     }

@@ -13,11 +13,19 @@ use sigstore_verify::{PublicKeyVerificationPolicy, VerificationPolicy, Verificat
 use super::{Artifact, Checked, Error, LogEntry, MOST_BYTES, Payload, Signer, Verify, algorithms};
 use crate::Verified;
 
+/// What logs of certificates have stamped (SCT).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CertificateStamps {
+    /// The root names logs of certificates: their stamps are demanded.
+    Demanded,
+    /// It names none.
+    PassedOver,
+}
+
 /// A verifier with one trust root.
 pub struct Sigstore {
     verifier: Verifier,
-    /// Whether the root names certificate transparency logs.
-    transparent_certificates: Option<()>,
+    stamps: CertificateStamps,
 }
 
 impl Sigstore {
@@ -31,7 +39,11 @@ impl Sigstore {
         let text = std::str::from_utf8(trust_root).map_err(|error| wrong(error.to_string()))?;
         let root = TrustedRoot::from_json(text).map_err(|error| wrong(error.to_string()))?;
         let verifier = Verifier::new(&root).map_err(|error| wrong(error.to_string()))?;
-        Ok(Sigstore { verifier, transparent_certificates: (!root.ctlogs.is_empty()).then_some(()) })
+        let stamps = match root.ctlogs.is_empty() {
+            true => CertificateStamps::PassedOver,
+            false => CertificateStamps::Demanded,
+        };
+        Ok(Sigstore { verifier, stamps })
     }
 
     /// A verifier that trusts the public instance of Sigstore, as it was when `sigstore-trust-root` was released.
@@ -56,9 +68,9 @@ impl Sigstore {
             }
             Signer::Identity { name, issuer } => {
                 let policy = VerificationPolicy::new(name.as_str(), issuer.as_str());
-                certificate = match self.transparent_certificates {
-                    Some(()) => policy,
-                    None => policy.skip_sct(),
+                certificate = match self.stamps {
+                    CertificateStamps::Demanded => policy,
+                    CertificateStamps::PassedOver => policy.skip_sct(),
                 };
                 &certificate
             }

@@ -210,12 +210,19 @@ fn lengths(index: u64, size: u64) -> (u32, u32) {
     (inner, border)
 }
 
+/// Which hashes a way up takes in: of the state at hand those on both sides, of an older one those on the left alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sides {
+    Left,
+    Both,
+}
+
 /// Goes up from a leaf, or a subtree at its place, over the hashes below the border.
-fn climb(mut at: Hash, index: u64, hashes: &[Hash], take_right: Option<()>) -> Hash {
+fn climb(mut at: Hash, index: u64, hashes: &[Hash], sides: Sides) -> Hash {
     for (level, hash) in hashes.iter().enumerate() {
         if index >> level & 1 == 1 {
             at = node(hash, &at);
-        } else if take_right.is_some() {
+        } else if sides == Sides::Both {
             at = node(&at, hash);
         }
     }
@@ -248,7 +255,7 @@ pub fn root_of_inclusion(leaf: &Hash, index: u64, size: u64, proof: &[Hash]) -> 
         return Err(wrong);
     }
     let Some((below, above)) = proof.split_at_checked(inner as usize) else { return Err(wrong) };
-    Ok(climb_border(climb(*leaf, index, below, Some(())), above))
+    Ok(climb_border(climb(*leaf, index, below, Sides::Both), above))
 }
 
 /// Checks that a leaf is in a tree.
@@ -306,8 +313,8 @@ pub fn verify_consistency(
     };
     let (below, above) = rest.split_at_checked(inner as usize).ok_or_else(wrong)?;
     let path = (old - 1) >> shift;
-    equal(climb_border(climb(*seed, path, below, None), above), old_root)?;
-    equal(climb_border(climb(*seed, path, below, Some(())), above), new_root)
+    equal(climb_border(climb(*seed, path, below, Sides::Left), above), old_root)?;
+    equal(climb_border(climb(*seed, path, below, Sides::Both), above), new_root)
 }
 
 /// The roots of the perfect subtrees that a tree is made of: all that is needed to append.

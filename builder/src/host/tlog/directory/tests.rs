@@ -57,13 +57,13 @@ fn entries_are_logged_once_and_proven_across_tiles_and_openings() {
         let new = entries(size..size + step);
         for (index, (logged, entry)) in (size..).zip(log.append(&new, &Unwitnessed).unwrap().iter().zip(&new))
         {
-            assert_eq!((logged.index, logged.known), (index, None));
+            assert_eq!((logged.index, logged.novelty), (index, Novelty::New));
             holds(logged, entry);
         }
         size += step;
         let old = entries(size / 2..size / 2 + 1);
         let again = log.append(&old, &Unwitnessed).unwrap();
-        assert_eq!((again[0].index, again[0].known), (size / 2, Some(())));
+        assert_eq!((again[0].index, again[0].novelty), (size / 2, Novelty::Known));
         holds(&again[0], &old[0]);
         drop(log);
         assert_eq!(checked(&folder), entries(0..size));
