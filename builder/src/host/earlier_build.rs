@@ -99,7 +99,8 @@ pub fn inputs_key(recipe: &Recipe, lock: &str, signer: Option<&Signer>) -> Resul
     let mut hasher = Sha256::new();
     let program = stat(&std::env::current_exe()?)?;
     hasher.update(serde_json::to_vec(&program)?);
-    hasher.update(format!("{recipe:?}\0"));
+    hasher.update(serde_json::to_vec(recipe)?);
+    hasher.update([0]);
     hasher.update(Sha256::digest(lock));
     hasher.update(signer.map(Signer::certificate_sha256).unwrap_or_default());
     for (path, entry) in &recipe.entries {
@@ -130,5 +131,38 @@ pub fn remember(store: &Store, target: &Path, inputs: &str) {
     let (Ok(key), Ok(files)) = (place_key(target), stats(target)) else { return };
     if let Ok(bytes) = serde_json::to_vec(&Built { inputs: inputs.to_owned(), files }) {
         store.keep_derived("built", &key, &bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::{self, Profile};
+
+    fn key(text: &str, profile: Profile) -> String {
+        let read = |_: &Path| Ok(text.as_bytes().to_vec());
+        let recipe = recipe::load(Path::new("x/recipe.toml"), profile, &read).unwrap();
+        inputs_key(&recipe, "", None).unwrap()
+    }
+
+    #[test]
+    fn whatever_a_recipe_says_is_in_the_key() {
+        let text = "[image]\nname = \"a\"\nversion = \"1\"\n[debian]\nsuite = \"trixie\"\n[kernel]\npackage = \"linux\"\n";
+        let more = [
+            "[systemd]\nmask = [\"a.service\"]\n",
+            "[[links]]\npath = \"/a\"\ntarget = \"b\"\n",
+            "[[links]]\npath = \"/a\"\ntarget = \"c\"\n",
+            "[[users]]\nname = \"a\"\n",
+            "[[measure.platforms]]\nname = \"qemu-tdx\"\n",
+            "[alternatives]\n\"awk\" = \"/usr/bin/mawk\"\n",
+            "[filesystem]\nlevel = 4\n",
+        ];
+        let mut keys = vec![key(text, Profile::Release), key(text, Profile::Debug)];
+        keys.extend(more.map(|more| key(&format!("{text}{more}"), Profile::Release)));
+        let count = keys.len();
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), count);
+        assert_eq!(key(text, Profile::Release), key(text, Profile::Release));
     }
 }

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 /// One `recipe.toml`.
@@ -102,7 +102,7 @@ pub struct Debian {
 }
 
 /// Files to leave out, and why.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Omit {
     /// Globs of paths. `*` stays inside of one path component, `**` crosses them. For Debian packages relative to the
@@ -122,7 +122,7 @@ impl From<&Omit> for rootfs::omit::Rule {
 }
 
 /// What to do about the maintainer scripts of a package.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ScriptRule {
     /// What to do.
@@ -132,7 +132,7 @@ pub struct ScriptRule {
 }
 
 /// What to do about a maintainer script.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScriptAction {
     /// Do without whatever it does.
@@ -156,7 +156,7 @@ pub struct Kernel {
 }
 
 /// Node.js.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Node {
     /// Exact version, as `22.19.0`.
@@ -168,7 +168,7 @@ pub struct Node {
 }
 
 /// An application from the npm registry.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct NpmApplication {
     /// Name of the package.
@@ -186,7 +186,7 @@ pub struct NpmApplication {
 }
 
 /// How an application checks its configuration.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Validate {
     /// Program below the application's target, run by the pinned Node, as `node_modules/x/x.mjs`.
@@ -248,7 +248,7 @@ pub struct Directory {
 }
 
 /// A system user; its group has the same name.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct User {
     /// Name.
@@ -267,7 +267,7 @@ pub struct User {
 }
 
 /// A system group.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Group {
     /// Name.

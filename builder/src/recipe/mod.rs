@@ -25,7 +25,7 @@ use std::sync::Arc;
 use ovmf_measure::shape::{Name, Shape};
 use rootfs::path::TreePath;
 use rootfs::tree::Origin;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::advice::{Advice, Advised, FAILED};
@@ -91,6 +91,20 @@ impl fmt::Display for Place {
     }
 }
 
+impl Serialize for Place {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+fn by_path<S: Serializer>(entries: &BTreeMap<TreePath, Entry>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(entries.iter().map(|(path, entry)| (path.to_string(), entry)))
+}
+
+fn in_words<S: Serializer>(machines: &[(Name, Shape)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(machines.iter().map(|(name, shape)| (name.as_str(), shape.words(*name))))
+}
+
 /// Which of the two images of a recipe is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -115,7 +129,7 @@ impl Profile {
 }
 
 /// A recipe for one profile.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Recipe {
     /// Name of the image.
     pub name: String,
@@ -134,6 +148,7 @@ pub struct Recipe {
     /// Applications from the npm registry, by name.
     pub npm: Vec<document::NpmApplication>,
     /// Files, links and directories of the recipe's own, by path.
+    #[serde(serialize_with = "by_path")]
     pub entries: BTreeMap<TreePath, Entry>,
     /// System users.
     pub users: Vec<document::User>,
@@ -154,16 +169,17 @@ pub struct Recipe {
 }
 
 /// The machines whose reference values are computed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Measure {
     /// Debian package of QEMU's firmware, and where it stands.
     pub firmware: Option<(String, Place)>,
     /// Each machine, in the order of the recipe.
+    #[serde(serialize_with = "in_words")]
     pub machines: Vec<(Name, Shape)>,
 }
 
 /// Debian packages of a recipe.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Debian {
     /// Code name of the release.
     pub suite: String,
@@ -180,7 +196,7 @@ pub struct Debian {
 }
 
 /// The kernel of a recipe.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Kernel {
     /// Debian package of the kernel.
     pub package: String,
@@ -195,7 +211,7 @@ pub struct Kernel {
 }
 
 /// Units of a recipe.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Systemd {
     /// Units to enable.
     pub enable: Vec<String>,
@@ -206,7 +222,7 @@ pub struct Systemd {
 }
 
 /// A path of the recipe's own.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Entry {
     /// What it is.
     pub kind: EntryKind,
@@ -217,7 +233,7 @@ pub struct Entry {
 }
 
 /// What a path of the recipe's own is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub enum EntryKind {
     /// A file.
     File {
@@ -233,7 +249,7 @@ pub enum EntryKind {
 }
 
 /// Permissions and owner of a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Access {
     /// The low 12 bits of `st_mode`.
     pub mode: u16,
@@ -244,7 +260,7 @@ pub struct Access {
 }
 
 /// Where the content of a file comes from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub enum Source {
     /// A file of the recipe's folder.
     Path(PathBuf),
