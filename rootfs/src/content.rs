@@ -1,4 +1,4 @@
-//! Yields the bytes of one file, held once: raw, or as independently compressed clusters.
+//! Yields the content of one file: raw, or as independently compressed clusters.
 //!
 //! # Shape
 //! ```text
@@ -6,9 +6,9 @@
 //! clusters  input:  | 256 KiB | 256 KiB | … | rest |        CLUSTER bytes each, the last one shorter
 //!           frames: | zstd | zstd | raw | … |  one blob, a frame an input cluster
 //! ```
-//! A frame that would not save a 4 KiB block is kept raw. Compressing at unpacking time, file by file, keeps the
-//! memory near the size of the finished image, makes the work parallel over archives, and gives the file system
-//! writer (whose clusters these are) nothing left to compress but small files.
+//! A frame that would not save a 4 KiB block is kept raw. Files are compressed as they are unpacked: memory stays near
+//! the size of the finished image, archives are processed in parallel, and the file system writer, which uses these
+//! very clusters, compresses only small files.
 //!
 //! # Source
 //! The cluster is what EROFS calls a physical cluster: `Z_EROFS_PCLUSTER_MAX_SIZE` (1 MiB) bounds it
@@ -27,32 +27,32 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-/// Input bytes of one cluster. Node.js and OpenClaw take 102.7 MB in clusters of 128 KiB, 96.9 MB in these; a page that
-/// is read at random takes 0.20 ms instead of 0.16.
+/// Input bytes of one cluster. Node.js and OpenClaw take 102.7 MB in clusters of 128 KiB, and 96.9 MB in clusters of
+/// this size; a random page read takes 0.20 ms instead of 0.16.
 pub const CLUSTER: usize = 256 * 1024;
 
-/// The file system block, to which clusters round up.
+/// The block size of the file system; clusters are rounded up to blocks.
 pub const BLOCK: usize = 4096;
 
-/// Files shorter than this many bytes are kept raw: the file system writer packs them together.
+/// Files shorter than this are kept raw: the file system writer packs them together.
 pub const SMALL: usize = 64 * 1024;
 
-/// Bytes of a large file that are held uncompressed while it is packed: a whole number of clusters.
+/// How many bytes of a large file are held uncompressed while it is packed: a whole number of clusters.
 const WINDOW: usize = 32 * CLUSTER;
 
-/// Why the bytes of a file cannot be given.
+/// Why the content of a file cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A frame does not decompress to the bytes that it stands for.
+    /// A frame does not decompress to its expected length.
     #[error("cluster {index} does not decompress to {expected} bytes")]
     Frame {
-        /// Number of the cluster in its file, from 0.
+        /// Index of the cluster in its file, from 0.
         index: usize,
         /// Length of the input of that cluster, in bytes.
         expected: usize,
     },
-    /// Frame ends that do not describe the blob they point into.
-    #[error("{what} of a compressed file does not fit: expected {expected}, found {found}")]
+    /// Frame ends that do not fit their blob.
+    #[error("{what} of a compressed file: expected {expected}, found {found}")]
     Shape {
         /// Which number.
         what: &'static str,
@@ -63,7 +63,7 @@ pub enum Error {
     },
 }
 
-/// A range of bytes that many may share: a memory map, or a vector.
+/// A shared range of bytes, of a memory map or a vector.
 #[derive(Clone)]
 pub struct Blob {
     owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
@@ -77,7 +77,7 @@ impl Blob {
         Blob { owner: Arc::new(owner), range }
     }
 
-    /// A part of these bytes, sharing them; `None` when `range` is not inside.
+    /// A part of these bytes, shared; `None` if `range` is out of bounds.
     pub fn slice(&self, range: Range<usize>) -> Option<Blob> {
         self.get(range.clone())?;
         let start = self.range.start;
@@ -128,12 +128,12 @@ impl fmt::Debug for Sha256Digest {
     }
 }
 
-/// The compressor of [`Packing::Zstd`] and its version: another one gives other bytes.
+/// The compressor of [`Packing::Zstd`] and its version: another version gives other bytes.
 pub fn compressor() -> String {
     format!("zstd {}", zstd::zstd_safe::version_string())
 }
 
-/// How the content of files is kept.
+/// How the content of files is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Packing {
     /// As it is.
@@ -180,10 +180,10 @@ pub struct Frame<'a> {
 }
 
 impl Clusters {
-    /// Takes frames that were packed before, as [`Clusters::frames_blob`] and [`Clusters::ends`] gave them.
+    /// Restores clusters from their [`Clusters::frames_blob`] and [`Clusters::ends`].
     ///
     /// # Errors
-    /// [`Error::Shape`] when the ends do not cover `frames`, run backwards, or are not as many as `len` needs.
+    /// [`Error::Shape`] if the ends do not cover `frames`, decrease, or do not match `len` in number.
     pub fn new(len: usize, frames: Blob, ends: Arc<[u32]>) -> Result<Self, Error> {
         let count = len.div_ceil(CLUSTER);
         let shape = |what, expected: usize, found: usize| Error::Shape {
@@ -209,7 +209,7 @@ impl Clusters {
         Ok(Clusters { len, frames, ends })
     }
 
-    /// All frames, one after the other.
+    /// All frames, concatenated.
     pub fn frames_blob(&self) -> &Blob {
         &self.frames
     }
@@ -255,12 +255,12 @@ impl Content {
         Content::from_blob(Blob::new(bytes.into()))
     }
 
-    /// Holds the bytes of `blob` as they are, sharing them.
+    /// Holds the bytes of `blob` as they are, shared.
     pub fn from_blob(blob: Blob) -> Self {
         Content { len: blob.len() as u64, sha256: Sha256Digest::of(&blob), form: Form::Raw(blob) }
     }
 
-    /// Takes parts that an earlier [`Content::pack`] made; the digest is believed.
+    /// Restores content from the parts of an earlier [`Content::pack`]; the digest is trusted.
     pub fn from_parts(sha256: Sha256Digest, form: Form) -> Self {
         let len = match &form {
             Form::Raw(blob) => blob.len(),
@@ -269,8 +269,8 @@ impl Content {
         Content { len: len as u64, sha256, form }
     }
 
-    /// Copies `bytes` in the form that `packing` asks for: files of at least [`SMALL`] bytes become clusters, unless
-    /// their first cluster does not shrink by an eighth (then the file is compressed already).
+    /// Stores `bytes` as `packing` asks: files of at least [`SMALL`] bytes become clusters, unless their first cluster
+    /// does not shrink by an eighth, as in a file that is already compressed.
     pub fn pack(bytes: &[u8], packing: Packing) -> Self {
         let sha256 = Sha256Digest::of(bytes);
         let form = match packing {
@@ -285,7 +285,7 @@ impl Content {
     /// uncompressed.
     ///
     /// # Errors
-    /// What `reader` says, and [`io::ErrorKind::UnexpectedEof`] when it ends too soon.
+    /// Errors of `reader`, and [`io::ErrorKind::UnexpectedEof`] if it ends early.
     pub fn pack_from(reader: &mut impl Read, len: u64, packing: Packing) -> io::Result<Self> {
         let mut hasher = Sha256::new();
         let mut start = Vec::new();
@@ -297,7 +297,7 @@ impl Content {
         let Some(mut packer) = packer else {
             read_part(reader, len as usize - start.len(), &mut start)?;
             return Ok(match packing {
-                // Larger than the window, and not worth compressing.
+                // A large file that is not worth compressing.
                 Packing::Zstd(_) if len > WINDOW as u64 => Content::from_blob(Blob::new(start)),
                 _ => Content::pack(&start, packing),
             });
@@ -343,7 +343,7 @@ impl Content {
         self.read_range(0..self.len)
     }
 
-    /// The bytes of `range`, cut to the length of the file; only the clusters that it touches are decompressed.
+    /// The bytes of `range`, clamped to the length of the file; decompresses only the clusters it touches.
     ///
     /// # Errors
     /// [`Error::Frame`] when a cluster is damaged.
@@ -367,7 +367,7 @@ impl Content {
     }
 }
 
-/// Appends exactly `len` bytes; grows only as they arrive.
+/// Appends exactly `len` bytes; the buffer grows only as they arrive.
 fn read_part(reader: &mut impl Read, len: usize, out: &mut Vec<u8>) -> io::Result<()> {
     let before = out.len();
     reader.take(len as u64).read_to_end(out)?;
@@ -377,8 +377,8 @@ fn read_part(reader: &mut impl Read, len: usize, out: &mut Vec<u8>) -> io::Resul
     Ok(())
 }
 
-/// Compresses one cluster, or gives `None` when that saves no block. The frame has its content size and no checksum:
-/// what the kernel's decoder needs, and no more.
+/// Compresses one cluster; `None` if that saves no block. The frame has a content size and no checksum: exactly what
+/// the kernel's decoder needs.
 fn frame(input: &[u8], level: i32) -> Option<Vec<u8>> {
     thread_local! {
         static COMPRESSOR: RefCell<Option<(i32, zstd::bulk::Compressor<'static>)>> = const { RefCell::new(None) };
@@ -392,7 +392,7 @@ fn frame(input: &[u8], level: i32) -> Option<Vec<u8>> {
     (frame.len().div_ceil(BLOCK) < input.len().div_ceil(BLOCK)).then_some(frame)
 }
 
-/// A file that is being packed while it arrives.
+/// A file that is packed while it is read.
 struct Packer {
     level: i32,
     len: usize,
@@ -401,8 +401,8 @@ struct Packer {
 }
 
 impl Packer {
-    /// Starts with the first bytes of a file; `None` when its first cluster does not shrink by an eighth: then it is
-    /// compressed already.
+    /// Starts with the first bytes of a file; `None` if its first cluster does not shrink by an eighth, as in a file
+    /// that is already compressed.
     fn new(start: &[u8], level: i32) -> Option<Self> {
         let first = start.get(..CLUSTER.min(start.len()))?;
         let packed = frame(first, level)?;
@@ -414,7 +414,7 @@ impl Packer {
         })
     }
 
-    /// Takes the next bytes: a whole number of clusters, but for the last time.
+    /// Takes the next bytes: a whole number of clusters, except in the last call.
     fn push(&mut self, bytes: &[u8]) -> Option<()> {
         let frames: Vec<Option<Vec<u8>>> =
             bytes.par_chunks(CLUSTER).map(|input| frame(input, self.level)).collect();
@@ -540,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_outside_of_its_blob_is_none() {
+    fn a_slice_out_of_bounds_is_none() {
         let blob = Blob::new(vec![1u8, 2, 3]);
         let part = blob.slice(1..3).unwrap();
         assert_eq!(&*part, [2, 3]);

@@ -1,4 +1,4 @@
-//! Yields the control files and the entries of a Debian package.
+//! Yields the control files and entries of a Debian package.
 //!
 //! # Shape
 //! ```text
@@ -8,10 +8,10 @@
 //! ```
 //!
 //! # Source
-//! deb(5) of dpkg 1.22; ar(5). Held against `dpkg-deb` over whole package sets of Debian trixie.
+//! deb(5) of dpkg 1.22; ar(5). Checked against `dpkg-deb` over whole package sets of Debian trixie.
 //!
 //! # Not here
-//! Running maintainer scripts: nobody does. Where `/lib` goes: `merge`.
+//! Running maintainer scripts, which never happens. Where `/lib` goes: `merge`.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -22,9 +22,9 @@ use crate::omit::{Omitted, Tally};
 use crate::path::{self, TreePath};
 use crate::tree::{Kind, Node, Origin};
 
-/// No archive member may unpack to more than this many bytes.
+/// The most bytes that an archive member may unpack to.
 const MAX_UNPACKED: u64 = 8 << 30;
-/// No control file may be longer than this many bytes (dpkg's own largest are below 1 MiB).
+/// The longest control file that is accepted, in bytes (the largest of dpkg are below 1 MiB).
 const MAX_CONTROL: u64 = 64 << 20;
 
 /// Why bytes are not a Debian package.
@@ -35,18 +35,18 @@ pub enum Error {
     Ar {
         /// Offset in the package, in bytes.
         offset: usize,
-        /// What had to be there.
+        /// What was expected.
         expected: &'static str,
-        /// What is there.
+        /// What is at that path.
         found: String,
     },
-    /// A member that every package has is not there.
-    #[error("no member {0}")]
+    /// A required member is missing.
+    #[error("the package has no member {0}")]
     Missing(&'static str),
-    /// A member has a compression that is not known.
-    #[error("member {0:?} is compressed in an unknown way: expected .gz, .xz, .zst or none")]
+    /// A member has an unknown compression.
+    #[error("member {0:?} has an unknown compression, expected .gz, .xz, .zst or none")]
     Compression(String),
-    /// A member cannot be decompressed, or is no tar archive.
+    /// A member cannot be decompressed, or is not a tar archive.
     #[error("cannot read {member}")]
     Tar {
         /// Name of the member.
@@ -54,14 +54,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// An entry has a name that no image can hold.
+    /// An entry has a name that an image cannot hold.
     #[error(transparent)]
     Path(#[from] path::Error),
     /// An entry has a name or target that is not UTF-8.
     #[error("entry {0:?} is not UTF-8")]
     NotUtf8(String),
-    /// An entry has a type that no package may have.
-    #[error("entry {path} has type {kind:?}, which no package may have")]
+    /// An entry has a type that is not allowed in a package.
+    #[error("entry {path} has type {kind:?}, which is not allowed in a package")]
     EntryType {
         /// The entry.
         path: TreePath,
@@ -73,16 +73,16 @@ pub enum Error {
 /// A Debian package, unpacked.
 #[derive(Debug)]
 pub struct Package {
-    /// The control files by name: `control`, `postinst`, `conffiles`, `triggers`, …
+    /// The control files by name: `control`, `postinst`, `conffiles`, `triggers` and so on.
     pub control: BTreeMap<String, Vec<u8>>,
-    /// What it puts into the file system.
+    /// Its entries in the file system.
     pub layer: Layer,
 }
 
 /// The members of an ar archive: name and content.
 ///
 /// # Errors
-/// [`Error::Ar`] with the offset of the member that is wrong.
+/// [`Error::Ar`] with the offset of the invalid member.
 pub fn members(bytes: &[u8]) -> Result<Vec<(&str, &[u8])>, Error> {
     let wrong = |offset, expected, found: &[u8]| Error::Ar {
         offset,
@@ -108,7 +108,7 @@ pub fn members(bytes: &[u8]) -> Result<Vec<(&str, &[u8])>, Error> {
         let size =
             size.ok_or_else(|| wrong(offset + 48, "a decimal size", header.get(48..).unwrap_or(&[])))?;
         let Some((content, after)) = after.split_at_checked(size) else {
-            return Err(wrong(offset + 60, "as many bytes as the header says", after));
+            return Err(wrong(offset + 60, "as many bytes as in the header", after));
         };
         members.push((name, content));
         rest = after.get(size % 2..).unwrap_or(&[]);
@@ -116,7 +116,7 @@ pub fn members(bytes: &[u8]) -> Result<Vec<(&str, &[u8])>, Error> {
     Ok(members)
 }
 
-/// A reader of a member's decompressed bytes, by the ending of its name.
+/// Decompresses a member, by the extension of its name.
 fn open<'a>(name: &str, bytes: &'a [u8]) -> Result<Box<dyn Read + 'a>, Error> {
     let tar = |source| Error::Tar { member: name.to_owned(), source };
     Ok(match name.rsplit_once(".tar").map(|(_, ending)| ending) {
@@ -128,13 +128,13 @@ fn open<'a>(name: &str, bytes: &'a [u8]) -> Result<Box<dyn Read + 'a>, Error> {
     })
 }
 
-/// A reader of what is compressed by xz: a package index, for instance. It fails at the first byte that is not.
+/// Decompresses xz data, such as a package index. It fails at the first byte that is not xz.
 pub fn xz_reader(bytes: &[u8]) -> impl Read + '_ {
     liblzma::bufread::XzDecoder::new(bytes)
 }
 
-/// Large archives have several blocks, which two threads decode at once. The sums inside are not computed: they can
-/// only find again what the digest of the whole package, which the caller holds it to, has found.
+/// Large archives have several blocks, which two threads decode at once. The checksums inside are not verified: the
+/// caller has already checked the digest of the whole package.
 fn xz(bytes: &[u8]) -> io::Result<liblzma::bufread::XzDecoder<&[u8]>> {
     const WORTH_THREADS: usize = 8 << 20;
     let stream = if bytes.len() >= WORTH_THREADS {
@@ -156,7 +156,7 @@ fn find<'a>(members: &[(&'a str, &'a [u8])], stem: &'static str) -> Result<(&'a 
 /// The control files of a package, by name.
 ///
 /// # Errors
-/// [`Error`] when the package is damaged.
+/// [`Error`] if the package is damaged.
 pub fn control(bytes: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, Error> {
     let members = members(bytes)?;
     control_of(&members)
@@ -180,10 +180,10 @@ fn control_of(members: &[(&str, &[u8])]) -> Result<BTreeMap<String, Vec<u8>>, Er
     Ok(files)
 }
 
-/// The content of one file of a package, which is not unpacked beyond it; `None` when the package has no such file.
+/// The content of one file of a package, which is unpacked only up to that file; `None` if there is no such file.
 ///
 /// # Errors
-/// [`Error`] when the package is damaged.
+/// [`Error`] if the package is damaged.
 pub fn file(bytes: &[u8], path: &TreePath) -> Result<Option<Vec<u8>>, Error> {
     let members = members(bytes)?;
     let (name, packed) = find(&members, "data.tar")?;
@@ -205,17 +205,17 @@ fn utf8(bytes: &[u8]) -> Result<String, Error> {
         .map_err(|error| Error::NotUtf8(format!("{}", error.as_bytes().escape_ascii())))
 }
 
-/// What keeps files (not directories) out: gives the number of the rule that omits a path.
+/// Returns the number of the rule that omits a path; called for files, not directories.
 pub type OmitRule<'a> = &'a (dyn Fn(&TreePath) -> Option<usize> + Sync);
 
-/// Control files that an image needs to know, though they stay out of it.
+/// Control files that become notes of the layer; they stay out of the image.
 const NOTES: [&str; 2] = ["control", "md5sums"];
 
-/// Unpacks a package. What `omit` keeps out is passed over, unhashed, and counted in the layer's tally; the control
+/// Unpacks a package. What `omit` leaves out is skipped, not hashed, and counted in the layer's tally; the control
 /// files `control` and `md5sums` become the layer's notes.
 ///
 /// # Errors
-/// [`Error`] when the package is damaged, or holds what no image can hold.
+/// [`Error`] if the package is damaged, or holds something that an image cannot.
 pub fn unpack(bytes: &[u8], origin: &Origin, omit: OmitRule<'_>, packing: Packing) -> Result<Package, Error> {
     let members = members(bytes)?;
     match members.first() {
@@ -288,7 +288,7 @@ fn data(
     Ok(layer)
 }
 
-/// Extended attributes, as GNU tar and others write them.
+/// Extended attributes, in the form that GNU tar and others write.
 fn xattrs<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<BTreeMap<Box<str>, Box<[u8]>>> {
     let mut found = BTreeMap::new();
     if let Some(extensions) = entry.pax_extensions()? {
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_that_no_image_can_hold_are_refused() {
+    fn entries_that_an_image_cannot_hold_are_refused() {
         let escape = tar(&[("./../etc/passwd", tar::EntryType::Regular, "", b"x")]);
         assert!(matches!(read(&deb(&escape)), Err(Error::Path(path::Error::Escapes(_)))));
         let sparse = tar(&[("./a", tar::EntryType::new(b'V'), "", b"")]);

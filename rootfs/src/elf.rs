@@ -1,16 +1,16 @@
-//! Yields what an ELF file asks of the rest of the image, from its headers and tables only.
+//! Yields what an ELF file needs from the rest of the image, from its headers and tables.
 //!
 //! # Shape
 //! ```text
 //! file header -> program headers -> PT_INTERP, PT_DYNAMIC (names), PT_NOTE (.note.dlopen), PT_GNU_PROPERTY
 //! file header -> section headers -> the sections of a relocatable file, by name    (Sections)
 //! ```
-//! 64 bits, little endian. [`Elf`] reads ranges of a [`Content`], so that a large compressed file costs a few
-//! clusters; [`Sections`] wants all the bytes.
+//! 64-bit, little-endian. [`Elf`] reads ranges of a [`Content`], so that only a few clusters of a large compressed file
+//! are decompressed; [`Sections`] needs all bytes.
 //!
 //! # Source
 //! System V gABI chapters 4 and 5; `.note.dlopen`: <https://systemd.io/ELF_DLOPEN_METADATA/>; the ISA level that
-//! ldconfig keeps: x86-64 psABI, `GNU_PROPERTY_X86_ISA_1_NEEDED`.
+//! ldconfig records: x86-64 psABI, `GNU_PROPERTY_X86_ISA_1_NEEDED`.
 //!
 //! # Not here
 //! Looking libraries up: [`crate::fixup::lint`], [`crate::fixup::ld_cache`].
@@ -27,7 +27,7 @@ pub const X86_64: u16 = 62;
 /// `ET_REL`: a relocatable file, such as a kernel module.
 pub const RELOCATABLE: u16 = 1;
 
-/// `ET_DYN`: a shared object, or a position independent program.
+/// `ET_DYN`: a shared object, or a position-independent executable.
 pub const SHARED: u16 = 3;
 
 const HEADER: usize = 64;
@@ -52,16 +52,16 @@ const NOTE_DLOPEN: u32 = 0x407c_0c0a;
 const NT_GNU_PROPERTY_TYPE_0: u32 = 5;
 const X86_ISA_1_NEEDED: u32 = 0xc000_8002;
 
-/// Longest table that is read: the string table of the largest program known has a few MiB.
+/// The longest table that is read; the largest known string table has a few MiB.
 const MAX_TABLE: u64 = 64 << 20;
 
-/// Why a file is not the ELF file that it claims to be.
+/// Why an ELF file cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Something lies outside of the file.
+    /// Something lies outside the file.
     #[error("{what} at offset {offset} needs {expected} bytes, the file has {found} there")]
     Truncated {
-        /// What was to be read.
+        /// What was being read.
         what: &'static str,
         /// Where it begins in the file.
         offset: u64,
@@ -70,7 +70,7 @@ pub enum Error {
         /// Bytes from there to the end of the file.
         found: u64,
     },
-    /// A number that no valid file has.
+    /// An invalid number.
     #[error("{what} at offset {offset} is {found:#x}, expected {expected}")]
     Value {
         /// Which number.
@@ -82,52 +82,52 @@ pub enum Error {
         /// What it is.
         found: u64,
     },
-    /// A text that does not end inside of its table, or is not UTF-8.
-    #[error("{what} at offset {offset} of its table is no text that ends with a NUL")]
+    /// A string that does not end within its table, or is not UTF-8.
+    #[error("{what} at offset {offset} of its table is not a NUL-terminated UTF-8 string")]
     Text {
-        /// Which text.
+        /// Which string.
         what: &'static str,
         /// Where it begins in its table.
         offset: u64,
     },
-    /// A note that is not the JSON it must be.
-    #[error("the dlopen note at offset {offset} is not the JSON array of its specification: {reason}")]
+    /// A note that is not valid JSON of its specification.
+    #[error("invalid JSON in the dlopen note at offset {offset}: {reason}")]
     Note {
         /// Where it begins in the notes of its segment.
         offset: u64,
-        /// What the JSON reader says.
+        /// The JSON parser's message.
         reason: String,
     },
-    /// The bytes cannot be given.
+    /// The content cannot be read.
     #[error("cannot read the file")]
     Content(#[from] content::Error),
 }
 
-/// How badly a library that is opened at run time is wanted.
+/// How important a library is that is opened at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
-    /// The program does not do its work without it.
+    /// Required for the program to work.
     Required,
-    /// Most want it.
+    /// Wanted in most installations.
     Recommended,
-    /// Some want it.
+    /// Wanted in some installations.
     Suggested,
 }
 
-/// One library that a file opens with `dlopen`, by its own statement.
+/// One library that a file declares to open with `dlopen`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Dlopen {
-    /// What it is for, as `tpm`.
+    /// The feature that it is for, such as `tpm`.
     #[serde(default)]
     pub feature: String,
-    /// The same for people.
+    /// A description of that feature.
     #[serde(default)]
     pub description: String,
-    /// How badly it is wanted; recommended when the file does not say.
+    /// How important it is; recommended if the file does not say.
     #[serde(default = "recommended")]
     pub priority: Priority,
-    /// Names that are tried in order.
+    /// Names to try, in order.
     pub soname: Vec<String>,
 }
 
@@ -157,7 +157,7 @@ struct Segment {
     align: u64,
 }
 
-/// An ELF file whose header and program headers are read.
+/// An ELF file with its header and program headers parsed.
 #[derive(Debug)]
 pub struct Elf<'a> {
     content: &'a Content,
@@ -181,7 +181,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..)?.first_chunk().map(|raw| u64::from_le_bytes(*raw))
 }
 
-/// The text at `offset` of a string table.
+/// The string at `offset` of a string table.
 fn text<'t>(table: &'t [u8], offset: u64, what: &'static str) -> Result<&'t str, Error> {
     let wrong = Error::Text { what, offset };
     let rest = usize::try_from(offset).ok().and_then(|start| table.get(start..)).ok_or(wrong.clone())?;
@@ -189,12 +189,12 @@ fn text<'t>(table: &'t [u8], offset: u64, what: &'static str) -> Result<&'t str,
     rest.get(..end).and_then(|text| std::str::from_utf8(text).ok()).ok_or(wrong)
 }
 
-/// Whether the first bytes of a file are those of an ELF file.
+/// Whether a file begins with the ELF magic number.
 pub fn is_elf(head: &[u8]) -> bool {
     head.starts_with(b"\x7fELF")
 }
 
-/// Checks what the two readers share: magic, class, byte order, version.
+/// Checks what both readers require: magic number, class, byte order, version.
 fn check_header(head: &[u8], len: u64) -> Result<(), Error> {
     let value = |what, offset, expected, found| Err(Error::Value { what, offset, expected, found });
     if !is_elf(head) {
@@ -205,7 +205,7 @@ fn check_header(head: &[u8], len: u64) -> Result<(), Error> {
         return Err(Error::Truncated { what: "file header", offset: 0, expected: HEADER as u64, found: len });
     }
     for (what, offset, expected, want) in
-        [("class", 4, "2 (64 bits)", 2), ("byte order", 5, "1 (little endian)", 1), ("version", 6, "1", 1)]
+        [("class", 4, "2 (64 bits)", 2), ("byte order", 5, "1 (little-endian)", 1), ("version", 6, "1", 1)]
     {
         let found = head.get(offset).copied().unwrap_or(0);
         if found != want {
@@ -219,7 +219,7 @@ impl<'a> Elf<'a> {
     /// Reads the header and the program headers of `content`.
     ///
     /// # Errors
-    /// [`Error`] when it is no ELF file of 64 bits in little endian order, or its tables lie outside of it.
+    /// [`Error`] if it is not a 64-bit little-endian ELF file, or its tables lie outside it.
     pub fn open(content: &'a Content) -> Result<Self, Error> {
         let head = content.read_range(0..CLUSTER as u64)?;
         check_header(&head, content.len())?;
@@ -262,7 +262,7 @@ impl<'a> Elf<'a> {
         self.segments.iter().filter(move |segment| segment.kind == kind)
     }
 
-    /// The program that must load this one: `PT_INTERP`.
+    /// The path of the program interpreter: `PT_INTERP`.
     ///
     /// # Errors
     /// [`Error::Truncated`] or [`Error::Text`].
@@ -272,7 +272,7 @@ impl<'a> Elf<'a> {
         Ok(Some(text(&bytes, 0, "interpreter")?.to_owned()))
     }
 
-    /// The names in the dynamic section; `None` when the file has none, or it names no string table.
+    /// The names in the dynamic section; `None` if there is no dynamic section or it has no string table.
     ///
     /// # Errors
     /// [`Error::Truncated`] or [`Error::Text`].
@@ -291,7 +291,7 @@ impl<'a> Elf<'a> {
         let load = self
             .segments(PT_LOAD)
             .find(|load| address.checked_sub(load.address).is_some_and(|into| into < load.length));
-        // As ldconfig does: an address in no segment is an offset.
+        // As in ldconfig, an address outside all segments is a file offset.
         let offset = load.map_or(address, |load| (address - load.address).saturating_add(load.offset));
         let rest = self.content.len().saturating_sub(offset);
         let strings = self.bytes("string table", offset, value(DT_STRSZ).unwrap_or(rest))?;
@@ -314,10 +314,10 @@ impl<'a> Elf<'a> {
         Ok(Some(dynamic))
     }
 
-    /// The libraries that the file says it opens with `dlopen`.
+    /// The libraries that the file declares to open with `dlopen`.
     ///
     /// # Errors
-    /// [`Error::Truncated`], or [`Error::Note`] when a note is not what its specification says.
+    /// [`Error::Truncated`], or [`Error::Note`] for a note that does not follow its specification.
     pub fn dlopen(&self) -> Result<Vec<Dlopen>, Error> {
         let mut list = Vec::new();
         for segment in self.segments(PT_NOTE) {
@@ -336,8 +336,8 @@ impl<'a> Elf<'a> {
         Ok(list)
     }
 
-    /// The x86-64 ISA level that the file needs, as ldconfig notes it: the highest bit set in
-    /// `GNU_PROPERTY_X86_ISA_1_NEEDED`, 0 without.
+    /// The x86-64 ISA level that the file needs, as ldconfig records it: the highest bit set in
+    /// `GNU_PROPERTY_X86_ISA_1_NEEDED`, or 0 without that property.
     ///
     /// # Errors
     /// [`Error::Truncated`].
@@ -372,7 +372,7 @@ struct Note<'n> {
     body: &'n [u8],
 }
 
-/// The notes of a segment; ends at the first that does not fit.
+/// The notes of a segment, up to the first that does not fit.
 struct Notes<'n> {
     bytes: &'n [u8],
     at: usize,
@@ -408,11 +408,10 @@ pub struct Sections<'a> {
 }
 
 impl<'a> Sections<'a> {
-    /// Reads the section headers of `bytes`. A section whose bytes or name lie outside of the file is left out, as
-    /// libkmod does.
+    /// Reads the section headers of `bytes`. Skips sections whose bytes or name lie outside the file, as libkmod does.
     ///
     /// # Errors
-    /// [`Error`] when it is no ELF file of 64 bits in little endian order, or has no table of sections.
+    /// [`Error`] if it is not a 64-bit little-endian ELF file, or has no section table.
     pub fn read(bytes: &'a [u8]) -> Result<Self, Error> {
         check_header(bytes, bytes.len() as u64)?;
         let offset = u64_at(bytes, 40).unwrap_or(0);
@@ -438,7 +437,7 @@ impl<'a> Sections<'a> {
             })
             .collect();
         let Some(&(_, Some(names))) = headers.get(usize::from(names)) else {
-            let (what, expected) = ("index of the section names", "a section inside of the file");
+            let (what, expected) = ("index of the section names", "a section inside the file");
             return Err(Error::Value { what, offset: 62, expected, found: names.into() });
         };
         let list = headers
@@ -464,7 +463,7 @@ fn range(bytes: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
 pub(crate) mod tests {
     use super::*;
 
-    /// A shared object with these names, notes and interpreter, as small as can be.
+    /// A minimal shared object with these names, notes and interpreter.
     pub(crate) fn shared_object(
         soname: Option<&str>,
         needed: &[&str],
@@ -560,7 +559,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_no_elf_file_of_64_bits_is_refused_with_offset_and_value() {
+    fn a_file_that_is_not_64_bit_elf_is_refused_with_offset_and_value() {
         let good = shared_object(None, &[], None, None, &[]);
         let refused = |at: usize, byte: u8| {
             let mut file = good.clone();
@@ -568,7 +567,7 @@ pub(crate) mod tests {
             Elf::open(&Content::raw(file)).unwrap_err().to_string()
         };
         assert_eq!(refused(4, 1), "class at offset 4 is 0x1, expected 2 (64 bits)");
-        assert_eq!(refused(5, 2), "byte order at offset 5 is 0x2, expected 1 (little endian)");
+        assert_eq!(refused(5, 2), "byte order at offset 5 is 0x2, expected 1 (little-endian)");
         assert_eq!(refused(6, 9), "version at offset 6 is 0x9, expected 1");
         assert_eq!(refused(54, 55), "size of a program header at offset 54 is 0x37, expected 0x38");
         assert!(refused(0, b'!').starts_with("magic at offset 0 is 0x21454c46"));

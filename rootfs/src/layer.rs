@@ -1,14 +1,14 @@
 //! Yields what one archive adds to an image: its entries, in the order in which it names them.
 //!
 //! # Shape
-//! Kept between builds as one file, all numbers little-endian:
+//! The cache keeps it between builds as one file, all numbers little-endian:
 //! ```text
 //! "PFMLAYR1" | u32 CRC-32C of the rest | u64 length of the index | index (JSON) | frames and raw bytes, end to end
 //! ```
-//! The checksum is against accidents only: a cache is as trustworthy as the folder that it lies in.
+//! The checksum detects accidents only: a cache is as trustworthy as its folder.
 //!
 //! # Not here
-//! Reading an archive (`deb`, `npm`), laying layers upon each other (`merge`).
+//! Reading an archive (`deb`, `npm`), merging layers (`merge`).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -29,13 +29,13 @@ const HEADER: usize = 8 + 4 + 8;
 pub struct Layer {
     /// Path and node, in the order of the archive.
     pub entries: Vec<(TreePath, Node)>,
-    /// Texts that come with the archive but stay out of the image, by name, as a package's `control`.
+    /// Texts of the archive that stay out of the image, by name, such as a package's `control`.
     pub notes: BTreeMap<String, String>,
-    /// What each omit rule kept out, in the order of the rules.
+    /// What each omit rule left out, in the order of the rules.
     pub omitted: Tally,
 }
 
-/// Why bytes are not a layer that was kept.
+/// Why bytes are not a cached layer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a layer of this version, or damaged: {0}")]
 pub struct Damaged(&'static str);
@@ -73,7 +73,7 @@ enum KindRow {
 }
 
 impl Layer {
-    /// The layer as a file, to be kept.
+    /// Encodes the layer as a cache file.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut data: Vec<u8> = Vec::new();
         let rows: Vec<Row<'_>> = self
@@ -119,10 +119,10 @@ impl Layer {
         out
     }
 
-    /// Reads a file that [`Layer::to_bytes`] gave; the contents share `file`.
+    /// Reads a file that [`Layer::to_bytes`] wrote; the contents share `file`.
     ///
     /// # Errors
-    /// [`Damaged`], after which the archive has to be unpacked again.
+    /// [`Damaged`]: unpack the archive again.
     pub fn from_blob(file: &Blob, origin: &Origin) -> Result<Layer, Damaged> {
         let header = file.first_chunk::<HEADER>().ok_or(Damaged("too short"))?;
         let [m0, m1, m2, m3, m4, m5, m6, m7, c0, c1, c2, c3, index @ ..] = *header;

@@ -5,11 +5,11 @@
 //! archives ──unpack──> Layer ──merge──> Tree ──fix-ups──> Tree ──erofs──> bytes of the image
 //! (.deb, .tgz)         entries          path -> Node       accounts, units, ld.so.cache, …
 //! ```
-//! A [`tree::Tree`] lives in memory only: there is no root directory on the disk, nothing is owned, mounted or run.
-//! Each [`tree::Node`] knows its [`tree::Origin`], which answers who brought a path.
+//! A [`tree::Tree`] lives in memory only: there is no root directory on disk, and nothing is mounted or run.
+//! Each [`tree::Node`] knows its [`tree::Origin`]: the package or recipe line that the path comes from.
 //!
 //! # Not here
-//! Host paths, processes, the network, the environment and the clock: all of it comes in by argument.
+//! Host paths, processes, the network, the environment and the clock: everything comes in by argument.
 
 pub mod content;
 pub mod deb;

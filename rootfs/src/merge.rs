@@ -1,20 +1,21 @@
-//! Yields one tree from the layers of packages, laid upon each other as dpkg would on a merged /usr.
+//! Yields one tree from the layers of packages, merged as dpkg would on a merged /usr.
 //!
 //! # Shape
 //! ```text
 //! /bin/x  /sbin/x  /lib/x  /lib64/x   ->   /usr/bin/x  /usr/sbin/x  /usr/lib/x  /usr/lib64/x
-//! /bin -> usr/bin, /sbin, /lib, /lib64     stay links, and are made when no layer brings them
+//! /bin -> usr/bin, /sbin, /lib, /lib64     stay links, and are added if no layer has them
 //! ```
-//! A relative link that moves with its directory is rewritten when it would point elsewhere. Of two directories the
-//! first layer's mode and owner count, as dpkg leaves a directory alone that is there. Everything else that two layers
-//! bring is refused, unless one of the two packages declares `Replaces` for the other, or a diversion moves one away.
+//! A relative link that moves with its directory is rewritten if it would point elsewhere. If two layers have a
+//! directory, the first layer's mode and owner count, as dpkg does not change an existing directory. Any other path in
+//! two layers is refused, unless one of the packages declares `Replaces` for the other, or a diversion moves one of the
+//! files.
 //!
 //! # Source
 //! Debian policy 7.6.1 (overwriting files in other packages), dpkg `src/main/archives.c` (`tarobject`), the usrmerge
-//! requirement of trixie (DEP 17); the aliases are those that `base-files` of trixie ships.
+//! requirement of trixie (DEP 17); the aliases are those of trixie's `base-files`.
 //!
 //! # Not here
-//! Reading archives; which package `Replaces` which.
+//! Reading archives; finding which package `Replaces` which.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,67 +26,67 @@ use crate::tree::{self, Kind, Node, Origin, Tree};
 /// The directories of the root that are links into /usr.
 const ALIASES: [&str; 4] = ["bin", "lib", "lib64", "sbin"];
 
-/// Why layers do not make one tree.
+/// Why layers cannot be merged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Two layers bring different things to one path.
+    /// Two layers have different things at one path.
     #[error("{path} is a {first_kind} of {first} and a {second_kind} of {second}")]
     Conflict {
         /// The path, after the merge of /usr.
         path: TreePath,
-        /// Who brought it first.
+        /// The first origin.
         first: Origin,
-        /// What that is.
+        /// Its kind.
         first_kind: &'static str,
-        /// Who brings it too.
+        /// The second origin.
         second: Origin,
-        /// What that is.
+        /// Its kind.
         second_kind: &'static str,
     },
-    /// A link of the root that should lead into /usr leads elsewhere.
-    #[error("{path} of {origin} leads to {found:?}, expected {expected:?}")]
+    /// A link that should point into /usr points elsewhere.
+    #[error("{path} of {origin} points to {found:?}, expected {expected:?}")]
     Alias {
         /// The link.
         path: TreePath,
-        /// Who brought it.
+        /// Where it comes from.
         origin: Origin,
-        /// Where it leads.
+        /// Where it points.
         found: String,
-        /// Where it must lead.
+        /// Where it must point.
         expected: String,
     },
-    /// A hard link to something that its layer does not bring as a regular file.
-    #[error("hard link {path} of {origin} leads to {target}, which is no regular file of its package")]
+    /// A hard link whose target is not a regular file of its own layer.
+    #[error("hard link {path} of {origin} points to {target}, which is not a regular file of its package")]
     HardLink {
         /// The link.
         path: TreePath,
-        /// Who brought it.
+        /// Where it comes from.
         origin: Origin,
-        /// What it leads to.
+        /// Its target.
         target: TreePath,
     },
-    /// A path that cannot be placed.
+    /// A path that cannot be added to the tree.
     #[error(transparent)]
     Tree(#[from] tree::Error),
 }
 
-/// A path that one package keeps for itself: the same path of any other package goes to `to` (dpkg-divert(1)).
+/// A path that one package owns: the same path of any other package moves to `to` (dpkg-divert(1)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diversion {
     /// The path that is diverted.
     pub path: TreePath,
-    /// Where other packages' file goes.
+    /// Where the files of other packages go.
     pub to: TreePath,
     /// The package whose file stays.
     pub by: String,
 }
 
-/// Which of two packages may take a path from the other.
+/// Which packages may overwrite the files of which.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
-    /// Pairs of the package that wins and the one that loses, as `Replaces` declares them.
+    /// Pairs of a package and one whose files it may overwrite, as `Replaces` declares.
     pub replaces: BTreeSet<(String, String)>,
-    /// Paths that are moved away.
+    /// Diverted paths.
     pub diversions: Vec<Diversion>,
 }
 
@@ -108,14 +109,14 @@ impl Rules {
     }
 }
 
-/// Lays the layers upon each other, the first one lowest.
+/// Merges the layers, the first one lowest.
 ///
 /// # Errors
-/// [`Error`]: two sources of one path, a hard link to nothing, an alias of the root that leads elsewhere.
+/// [`Error`]: two sources of one path, a hard link without a target, a root alias that points elsewhere.
 pub fn merge(layers: impl Iterator<Item = (Origin, Layer)>, rules: &Rules) -> Result<Tree, Error> {
     let mut tree = Tree::new(Origin::fix_up("merge"));
     let mut others = Vec::new();
-    // Directories first: a directory that is only implied by a file never hides the mode that a later layer gives it.
+    // Directories first, so that a directory implied by a file does not hide the mode that a later layer gives it.
     for (origin, layer) in layers {
         let mut rest = Vec::new();
         for (path, node) in layer.entries {
@@ -133,7 +134,7 @@ pub fn merge(layers: impl Iterator<Item = (Origin, Layer)>, rules: &Rules) -> Re
         }
         others.push((origin, rest));
     }
-    // The files that hard links of a layer lead to; they stay this layer's even when another wins the path.
+    // The targets of this layer's hard links; they stay this layer's even if another layer wins the path.
     let mut linked: BTreeMap<(Origin, TreePath), Node> = BTreeMap::new();
     for (origin, entries) in others {
         let mut targets = BTreeSet::new();
@@ -196,8 +197,8 @@ fn add(tree: &mut Tree, path: TreePath, node: Node, rules: &Rules) -> Result<(),
     })
 }
 
-/// Points every hard link at a regular file of its own layer; where another layer won that path, the first of the
-/// links becomes the file.
+/// Points every hard link to a regular file of its own layer; if another layer won that path, the first of the links
+/// becomes the file.
 fn settle_hard_links(tree: &mut Tree, linked: &BTreeMap<(Origin, TreePath), Node>) -> Result<(), Error> {
     let links: Vec<(TreePath, TreePath, Origin)> = tree
         .iter()
@@ -208,7 +209,8 @@ fn settle_hard_links(tree: &mut Tree, linked: &BTreeMap<(Origin, TreePath), Node
         .collect();
     for (path, target, origin) in links {
         let error = || Error::HardLink { path: path.clone(), origin: origin.clone(), target: target.clone() };
-        // A link may lead to a link; the archive names a file before its links, so the chain is no longer than it.
+        // A link may point to a link; an archive lists a file before its links, so the chain is no longer than the
+        // archive.
         let mut end = target.clone();
         let mut file = None;
         for _ in 0..=linked.len() {
@@ -236,7 +238,7 @@ fn is_alias(path: &TreePath) -> bool {
     ALIASES.contains(&path.as_str())
 }
 
-/// Where a path of a package lies once /usr is merged.
+/// Where a path of a package lies in the merged /usr.
 fn merged(path: &TreePath) -> Result<TreePath, tree::Error> {
     match path.components().next() {
         Some(first) if ALIASES.contains(&first) => Ok(TreePath::new(&format!("usr/{}", path.as_str()))?),
@@ -244,7 +246,7 @@ fn merged(path: &TreePath) -> Result<TreePath, tree::Error> {
     }
 }
 
-/// The target that keeps the meaning of a relative link that moves from `from` to `to`; `None` when it may stay.
+/// The target that preserves the meaning of a relative link moved from `from` to `to`; `None` if it need not change.
 fn moved_target(from: &TreePath, to: &TreePath, target: &str) -> Result<Option<String>, tree::Error> {
     if target.starts_with('/') {
         return Ok(None);
@@ -261,7 +263,7 @@ fn moved_target(from: &TreePath, to: &TreePath, target: &str) -> Result<Option<S
     Ok(Some(up.chain(goal.into_iter().skip(shared)).collect::<Vec<_>>().join("/")))
 }
 
-/// What `target` names from the directory of `link`, other links not followed.
+/// Resolves `target` from the directory of `link`, without following other links.
 fn lexical(link: &TreePath, target: &str) -> Result<TreePath, tree::Error> {
     let mut here = link.parent().unwrap_or_else(TreePath::root);
     for part in target.split('/') {
@@ -385,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn the_root_takes_the_first_layer_s_mode() {
+    fn the_root_takes_the_mode_of_the_first_layer() {
         let tree = merge(layers!("a": [dir("", 0o711)], "b": [dir("", 0o700)]), &Rules::default()).unwrap();
         assert_eq!(tree.get(&TreePath::root()).unwrap().mode, 0o711);
     }
@@ -417,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_diverted_path_goes_where_the_diversion_says() {
+    fn a_diverted_path_moves_to_its_diversion() {
         let rules = Rules {
             diversions: vec![Diversion {
                 path: path("usr/bin/x"),
@@ -432,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn hard_links_move_and_lead_to_a_file() {
+    fn hard_links_move_and_point_to_a_file() {
         let layers = layers!("a": [file("bin/a", "a"), hard("bin/b", "bin/a"), hard("usr/c", "bin/b")]);
         let tree = merge(layers, &Rules::default()).unwrap();
         for at in ["usr/bin/b", "usr/c"] {
@@ -462,9 +464,9 @@ mod tests {
     }
 
     #[test]
-    fn an_alias_that_leads_elsewhere_is_refused() {
+    fn an_alias_that_points_elsewhere_is_refused() {
         let error = merge(layers!("a": [link("bin", "usr/libexec")]), &Rules::default()).unwrap_err();
-        assert_eq!(error.to_string(), "/bin of deb:a=1 leads to \"usr/libexec\", expected \"usr/bin\"");
+        assert_eq!(error.to_string(), "/bin of deb:a=1 points to \"usr/libexec\", expected \"usr/bin\"");
     }
 
     #[test]

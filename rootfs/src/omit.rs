@@ -1,15 +1,14 @@
-//! Yields which files stay out of the image, from globs, and what each rule kept out.
+//! Yields which files stay out of the image, from globs, and a tally of each rule.
 //!
 //! # Shape
-//! A glob is matched against a path relative to a root, as `usr/share/doc/libc6/README` for that of the image, or
-//! `node_modules/openclaw/docs/index.md` for that of an application. `*` and `?` stay inside of one component, `**` as
-//! a whole component spans any number of them (none included), `{a,b}` is either, `[ab]` and `[!ab]` are one character;
-//! upper and lower case differ.
-//! A `keep` glob of the same rule takes files out of that rule again. The first rule that matches a file counts it.
-//! Globs see files and links, never directories; a directory of which every file is omitted goes too.
+//! A glob matches a path relative to a root, such as `usr/share/doc/libc6/README` for the image, or
+//! `node_modules/openclaw/docs/index.md` for an application. `*` and `?` match within one component, `**` as a whole
+//! component matches zero or more components, `{a,b}` matches either, `[ab]` and `[!ab]` match one character. Matching
+//! is case-sensitive. A `keep` glob exempts files from its own rule. The first rule that matches a file counts it.
+//! Globs match files and links, never directories; a directory whose files are all omitted is omitted too.
 //!
 //! # Not here
-//! The reason of each rule, which the recipe holds; what it means for the program, which a test of the recipe shows.
+//! The reason for each rule, which the recipe holds; its effect on the program, which a test of the recipe shows.
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
@@ -24,12 +23,12 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A glob that can match nothing below the root.
+    /// A glob that cannot match anything below the root.
     #[error("omit glob {0:?} is not relative to the root: no `/` at either end, no `.` or `..` in it")]
     NotRelative(String),
 }
 
-/// One rule: what it omits, and what it leaves nevertheless.
+/// One rule: what it omits, and its exceptions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rule {
     /// Globs of files to omit.
@@ -45,7 +44,7 @@ impl Rule {
     }
 }
 
-/// What one rule, or all, kept out.
+/// What one rule, or all rules, left out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Omitted {
     /// Number of files and links.
@@ -54,15 +53,15 @@ pub struct Omitted {
     pub bytes: u64,
 }
 
-/// The rules of one root, ready to match.
+/// The compiled rules of one root.
 #[derive(Debug, Clone)]
 pub struct Omit {
     globs: GlobSet,
     /// For each glob the number of its rule.
     owners: Vec<usize>,
-    /// For each rule what it leaves; `None` where that is nothing.
+    /// The exceptions of each rule; `None` if there are none.
     keep: Vec<Option<GlobSet>>,
-    /// Folders of which everything is omitted, and the number of the rule for each.
+    /// Folders that are omitted whole, each with the number of its rule.
     folders: (GlobSet, Vec<usize>),
 }
 
@@ -77,7 +76,7 @@ impl Omit {
         }
     }
 
-    /// Reads the rules; their order decides which one counts a file.
+    /// Compiles the rules; their order decides which one counts a file.
     ///
     /// # Errors
     /// [`Error`] of the first glob that is refused.
@@ -99,7 +98,7 @@ impl Omit {
         Ok(Omit { globs, owners, keep, folders: (set(folders)?, folder_owners) })
     }
 
-    /// The number of a rule that omits all files below `folder`, whatever they are, so that they need not be looked at.
+    /// The number of a rule that omits everything below `folder`, so that its files need not be matched.
     pub fn whole(&self, folder: &str) -> Option<usize> {
         let (globs, owners) = &self.folders;
         let above = std::iter::successors(Some(folder), |path| Some(path.rsplit_once('/')?.0));
@@ -116,7 +115,7 @@ impl Omit {
         self.keep.is_empty()
     }
 
-    /// The number of the first rule that omits `path`, which is relative to the root.
+    /// The number of the first rule that omits `path`, given relative to the root.
     pub fn rule(&self, path: &str) -> Option<usize> {
         let matching = self.globs.matches(path).into_iter();
         matching.filter_map(|glob| self.owners.get(glob).copied()).find(|&rule| {
@@ -126,12 +125,12 @@ impl Omit {
     }
 }
 
-/// What each rule kept out, by number.
+/// What each rule left out, by number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally(Vec<Omitted>);
 
 impl Tally {
-    /// A tally of `rules` rules that kept nothing out yet.
+    /// An empty tally for `rules` rules.
     pub fn new(rules: usize) -> Self {
         Tally(vec![Omitted::default(); rules])
     }
@@ -144,7 +143,7 @@ impl Tally {
         }
     }
 
-    /// A tally that was taken before, rule by rule.
+    /// Restores a tally, rule by rule.
     pub fn from_rules(rules: Vec<Omitted>) -> Self {
         Tally(rules)
     }
@@ -165,7 +164,7 @@ impl Tally {
         &self.0
     }
 
-    /// What all rules kept out.
+    /// What all rules together left out.
     pub fn total(&self) -> Omitted {
         self.0.iter().fold(Omitted::default(), |sum, one| Omitted {
             files: sum.files + one.files,
@@ -173,7 +172,7 @@ impl Tally {
         })
     }
 
-    /// Numbers of the rules that kept nothing out: stale, or hidden by the rules before them.
+    /// Numbers of the rules that left nothing out: stale, or shadowed by earlier rules.
     pub fn stale(&self) -> impl Iterator<Item = usize> {
         self.0.iter().enumerate().filter(|(_, omitted)| omitted.files == 0).map(|(rule, _)| rule)
     }
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_omitted_whole_need_not_be_looked_at() {
+    fn a_folder_that_is_omitted_whole_need_not_be_matched() {
         let rules = [
             Rule::new("a/*.md"),
             Rule { paths: vec!["b/x/**".into(), "c/{d,e}/**".into()], keep: Vec::new() },

@@ -1,11 +1,11 @@
-//! Yields paths inside the image: absolute in meaning, normalised, unable to escape.
+//! Yields paths inside the image: relative to its root, normalised, unable to escape.
 //!
 //! # Shape
 //! `usr/bin/node` — UTF-8, components joined by one `/`, no leading or trailing `/`, no `.`, `..` or NUL.
 //! The root directory is the empty path. [`std::fmt::Display`] prints the leading `/`.
 //!
 //! # Not here
-//! Symbolic links: [`crate::tree::Tree::resolve`] follows those.
+//! Symbolic links: [`crate::tree::Tree::resolve`] follows them.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -19,7 +19,7 @@ pub enum Error {
     /// A NUL byte, which no file system can hold.
     #[error("path {0:?} has a NUL byte")]
     Nul(String),
-    /// A component that is longer than a directory entry can be.
+    /// A component longer than a directory entry allows.
     #[error("path {0:?} has a component of more than 255 bytes")]
     TooLong(String),
 }
@@ -34,7 +34,7 @@ impl TreePath {
         TreePath("".into())
     }
 
-    /// Normalises `text`: a leading `/` or `./`, doubled and trailing slashes and `.` components go away.
+    /// Normalises `text`: drops a leading `/` or `./`, repeated and trailing slashes and `.` components.
     ///
     /// # Errors
     /// [`Error`] when it has a `..` component, a NUL byte or a component of more than 255 bytes.

@@ -1,11 +1,11 @@
-//! Yields the one in-memory tree of an image: every path, what it is, and who brought it.
+//! Yields the in-memory tree of an image: every path, what it is, and where it comes from.
 //!
 //! # Shape
 //! ```text
 //! path -> Node { mode, uid, gid, xattrs, kind, origin }
 //! ```
-//! All times are one time, which the image's writer is given; a node has none of its own.
-//! Every directory on the way to a node is a node itself.
+//! All files share one time, which is given to the writer of the image; a node has none of its own.
+//! Every ancestor directory of a node is a node itself.
 //!
 //! # Not here
 //! Reading archives (`deb`, `npm`), merging them (`merge`), writing the image (`erofs`).
@@ -18,51 +18,51 @@ use std::sync::Arc;
 use crate::content::{self, Content};
 use crate::path::{self, TreePath};
 
-/// Links that [`Tree::resolve`] follows before it gives up (Linux `MAXSYMLINKS`, `include/linux/namei.h`).
+/// The most links that [`Tree::resolve`] follows (Linux `MAXSYMLINKS`, `include/linux/namei.h`).
 const MAX_LINKS: usize = 40;
 
-/// Why a tree cannot be changed or read as asked.
+/// Why a tree cannot be read or changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Two sources want one path.
+    /// Two sources provide one path.
     #[error("{path} comes from {first} and from {second}")]
     Conflict {
         /// The path.
         path: TreePath,
-        /// Who brought it first.
+        /// The first origin.
         first: Origin,
-        /// Who wants it too.
+        /// The second origin.
         second: Origin,
     },
-    /// A node would lie below something that is no directory.
-    #[error("{path} of {origin} lies below {parent}, which is no directory but a {kind} of {owner}")]
+    /// A node would lie below something that is not a directory.
+    #[error("{path} of {origin} lies below {parent}, which is a {kind} of {owner}, not a directory")]
     NotADirectory {
-        /// The path that was to be added.
+        /// The path to be added.
         path: TreePath,
         /// Who wants it.
         origin: Origin,
         /// The path above it.
         parent: TreePath,
-        /// What is there.
+        /// What is at that path.
         kind: &'static str,
-        /// Who brought that.
+        /// Where that comes from.
         owner: Origin,
     },
-    /// Nothing is there.
+    /// The path does not exist.
     #[error("{0} is not in the image")]
     Missing(TreePath),
-    /// Something is there that is no regular file.
+    /// The path is not a regular file.
     #[error("{path} is a {kind}, not a regular file")]
     NotAFile {
         /// The path.
         path: TreePath,
-        /// What is there.
+        /// What is at that path.
         kind: &'static str,
     },
-    /// Symbolic links lead in a circle, or out of the image.
-    #[error("the symbolic links of {0} lead nowhere")]
+    /// Symbolic links form a loop, or leave the image.
+    #[error("the symbolic links of {0} form a loop or leave the image")]
     Loop(TreePath),
-    /// The bytes of a file cannot be given.
+    /// The content of a file cannot be read.
     #[error("cannot read {path}")]
     Content {
         /// The path.
@@ -70,12 +70,12 @@ pub enum Error {
         /// Why.
         source: content::Error,
     },
-    /// A text is no path.
+    /// A string is not a path.
     #[error(transparent)]
     Path(#[from] path::Error),
 }
 
-/// Who brought a path into the image.
+/// Where a path of the image comes from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
     /// A Debian package.
@@ -91,7 +91,7 @@ pub enum Origin {
         name: Arc<str>,
         /// Its version.
         version: Arc<str>,
-        /// Where it lies in the application, as `node_modules/a/node_modules/b`.
+        /// Its location in the application, such as `node_modules/a/node_modules/b`.
         location: Arc<str>,
     },
     /// A line of a recipe.
@@ -158,7 +158,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What people call it.
+    /// The name of the kind, for messages.
     pub fn name(&self) -> &'static str {
         match self {
             Kind::Directory => "directory",
@@ -181,11 +181,11 @@ pub struct Node {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Extended attributes by their full name, as `security.capability`.
+    /// Extended attributes by their full name, such as `security.capability`.
     pub xattrs: BTreeMap<Box<str>, Box<[u8]>>,
     /// What it is.
     pub kind: Kind,
-    /// Who brought it.
+    /// Where it comes from.
     pub origin: Origin,
 }
 
@@ -194,17 +194,17 @@ impl Node {
         Node { mode: mode & 0o7777, uid: 0, gid: 0, xattrs: BTreeMap::new(), kind, origin }
     }
 
-    /// A directory of root.
+    /// A directory owned by root.
     pub fn directory(mode: u16, origin: Origin) -> Self {
         Node::plain(mode, Kind::Directory, origin)
     }
 
-    /// A regular file of root.
+    /// A regular file owned by root.
     pub fn file(mode: u16, content: Content, origin: Origin) -> Self {
         Node::plain(mode, Kind::File(content), origin)
     }
 
-    /// A symbolic link of root to `target`, as written.
+    /// A symbolic link to `target`, as written, owned by root.
     pub fn symlink(target: &str, origin: Origin) -> Self {
         Node::plain(0o777, Kind::Symlink(target.into()), origin)
     }
@@ -220,7 +220,7 @@ impl Node {
         matches!(self.kind, Kind::Directory)
     }
 
-    /// Its bytes, when it is a regular file.
+    /// Its content, if it is a regular file.
     pub fn content(&self) -> Option<&Content> {
         match &self.kind {
             Kind::File(content) => Some(content),
@@ -236,7 +236,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// A tree with nothing but its root directory, mode 0755.
+    /// Makes a tree that holds only its root directory, mode 0755.
     pub fn new(origin: Origin) -> Self {
         Tree { nodes: BTreeMap::from([(TreePath::root(), Node::directory(0o755, origin))]) }
     }
@@ -246,8 +246,8 @@ impl Tree {
         self.nodes.get(path)
     }
 
-    /// The node at exactly this path, to be changed. Its place in the tree does not change, so a directory must stay
-    /// one; use [`Tree::replace`] or [`Tree::remove`] for the rest.
+    /// The node at exactly this path, mutable. A directory must stay a directory; use [`Tree::replace`] or
+    /// [`Tree::remove`] for other changes.
     pub fn edit(&mut self, path: &TreePath) -> Option<&mut Node> {
         self.nodes.get_mut(path)
     }
@@ -257,7 +257,7 @@ impl Tree {
         self.nodes.iter()
     }
 
-    /// All nodes in the order of their paths, to be changed as [`Tree::edit`] allows.
+    /// All nodes in the order of their paths, mutable as by [`Tree::edit`].
     pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = (&TreePath, &mut Node)> {
         self.nodes.iter_mut()
     }
@@ -267,12 +267,12 @@ impl Tree {
         self.nodes.len()
     }
 
-    /// Whether there is nothing but the root.
+    /// Whether the tree holds only its root.
     pub fn is_empty(&self) -> bool {
         self.nodes.len() <= 1
     }
 
-    /// What lies directly in `directory`, by name.
+    /// The entries of `directory`, by name.
     pub fn children<'a>(
         &'a self,
         directory: &TreePath,
@@ -281,7 +281,7 @@ impl Tree {
         self.below(directory).filter(move |(path, _)| path.components().count() == depth)
     }
 
-    /// Everything below `directory`, without it, in the order of paths.
+    /// Everything below `directory`, excluding itself, in the order of paths.
     pub fn below<'a>(
         &'a self,
         directory: &TreePath,
@@ -295,11 +295,11 @@ impl Tree {
             })
     }
 
-    /// Adds a node; missing directories above it are made, mode 0755, with its origin. A directory on a directory
-    /// changes nothing.
+    /// Adds a node, and its missing parent directories with mode 0755 and its origin. Adding a directory where one
+    /// exists changes nothing.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when something else is there, [`Error::NotADirectory`] when something above it is none.
+    /// [`Error::Conflict`] if the path is taken, [`Error::NotADirectory`] if an ancestor is not a directory.
     pub fn insert(&mut self, path: TreePath, node: Node) -> Result<(), Error> {
         match self.nodes.get(&path) {
             Some(there) if there.is_directory() && node.is_directory() => Ok(()),
@@ -308,10 +308,10 @@ impl Tree {
         }
     }
 
-    /// Puts a node in the place of whatever is there; what was below a directory goes away when the new node is none.
+    /// Replaces whatever is at the path; unless both are directories, everything below the path is removed.
     ///
     /// # Errors
-    /// [`Error::NotADirectory`] when something above it is no directory.
+    /// [`Error::NotADirectory`] if an ancestor is not a directory.
     pub fn replace(&mut self, path: TreePath, node: Node) -> Result<(), Error> {
         if !node.is_directory() {
             self.remove(&path);
@@ -347,17 +347,17 @@ impl Tree {
         Ok(())
     }
 
-    /// Takes a path and everything below it away; gives how many paths went.
+    /// Removes a path and everything below it; returns the number of paths removed.
     pub fn remove(&mut self, path: &TreePath) -> usize {
         let mut gone: Vec<TreePath> = self.below(path).map(|(path, _)| path.clone()).collect();
         gone.push(path.clone());
         gone.iter().filter(|path| !path.is_root() && self.nodes.remove(*path).is_some()).count()
     }
 
-    /// The path that `path` names once all symbolic links in it are followed, inside the image.
+    /// Resolves all symbolic links in `path`, inside the image.
     ///
     /// # Errors
-    /// [`Error::Missing`] when nothing is there, [`Error::Loop`] when links lead in a circle.
+    /// [`Error::Missing`] if the path does not exist, [`Error::Loop`] if links form a loop.
     pub fn resolve(&self, path: &TreePath) -> Result<TreePath, Error> {
         let mut todo: Vec<String> = path.components().rev().map(str::to_owned).collect();
         let mut here = TreePath::root();
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn two_sources_of_one_path_conflict_and_both_are_named() {
+    fn two_sources_of_one_path_conflict_and_the_error_names_both() {
         let error = tree().insert(path("usr/lib/a"), file("other")).unwrap_err();
         assert_eq!(error.to_string(), "/usr/lib/a comes from deb:a=1 and from deb:other=1");
         assert!(tree().insert(path("usr/lib"), file("f")).is_err());
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn children_and_below_stay_inside_of_their_directory() {
+    fn children_and_below_stay_inside_their_directory() {
         let tree = tree();
         let names = |nodes: Vec<(&TreePath, &Node)>| -> Vec<String> {
             nodes.iter().map(|(path, _)| path.as_str().to_owned()).collect()
@@ -479,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_followed_inside_of_the_image() {
+    fn links_are_followed_inside_the_image() {
         let mut tree = tree();
         tree.insert(path("etc/up"), Node::symlink("../../../lib/a", origin("l"))).unwrap();
         tree.insert(path("etc/here"), Node::symlink("/etc/up", origin("l"))).unwrap();
@@ -500,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn replacing_a_directory_by_a_file_takes_what_was_below() {
+    fn replacing_a_directory_by_a_file_removes_what_was_below() {
         let mut tree = tree();
         tree.replace(path("usr/lib"), file("new")).unwrap();
         assert!(tree.get(&path("usr/lib/a")).is_none());

@@ -1,23 +1,23 @@
-//! The init's binary, from its source and the pinned toolchain alone.
+//! The init's binary, compiled from its source with only the pinned toolchain.
 //!
 //! # Shape
 //!
-//! One call of `rustc`, with `core` as the only library and the toolchain's own linker: no C library,
-//! no linker and no flag of the build machine takes part.
+//! One call of `rustc`, with `core` as the only library and the toolchain's own linker: no C library, linker
+//! or flag of the build machine is used.
 //!
 //! # Source
 //!
-//! Ours; `README.md` has the same line for a shell, and a test holds the two together.
+//! Ours; `README.md` has the same line for a shell, and a test keeps the two in step.
 //!
 //! # Not here
 //!
-//! `RUSTFLAGS`, Cargo's profile and configuration, wrappers: `rustc` is called past them, in an
+//! `RUSTFLAGS`, Cargo's profile and configuration, wrappers: `rustc` is called without them, in an
 //! environment that has only what rustup's proxy needs to find the toolchain.
 
 use std::path::Path;
 use std::process::Command;
 
-/// The flags that decide the bytes; the folder of the source is remapped besides.
+/// The flags that determine the bytes; in addition, the folder of the source is remapped.
 pub const FLAGS: [&str; 22] = [
     "--crate-name=proofmark_init",
     "--crate-type=bin",
@@ -47,7 +47,7 @@ pub const FLAGS: [&str; 22] = [
 ///
 /// # Errors
 ///
-/// What went wrong, in a sentence, with the compiler's own words.
+/// A sentence with the compiler's own message.
 pub fn compile(rustc: &Path, source: &Path, output: &Path) -> Result<(), String> {
     let mut command = Command::new(rustc);
     command.env_clear();

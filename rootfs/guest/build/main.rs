@@ -1,4 +1,4 @@
-//! `OUT_DIR/proofmark-init` for the library to hold, from `src/init`.
+//! Compiles `src/init` to `OUT_DIR/proofmark-init`, which the library embeds.
 
 #![allow(clippy::print_stdout)] // cargo reads it
 

@@ -1,6 +1,6 @@
 //! Prints the SHA-256 of the init's binary, as `sha256sum` does.
 
-#![allow(clippy::print_stdout)] // it is all that this does
+#![allow(clippy::print_stdout)] // its only output
 
 use sha2::Digest as _;
 

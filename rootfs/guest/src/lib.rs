@@ -1,4 +1,4 @@
-//! The programs that live inside the image, and what the builder must know of them.
+//! The programs inside the image, and what the builder must know about them.
 //!
 //! # Shape
 //!
@@ -7,13 +7,13 @@
 //!
 //! # Source
 //!
-//! `README.md` tells how to come to the same bytes from the source.
+//! `README.md` tells how to reproduce the bytes from the source.
 //!
 //! # Not here
 //!
-//! The initrd's archive and the command line's other words: the builder's.
+//! The initrd's archive and the other words of the command line: the builder makes them.
 
-/// The bytes of `/init`, equal wherever they are compiled with the pinned toolchain.
+/// The bytes of `/init`, the same wherever they are compiled with the pinned toolchain.
 pub const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/proofmark-init"));
 
 pub mod init;

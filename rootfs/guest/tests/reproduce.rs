@@ -35,8 +35,9 @@ fn the_embedded_binary_is_the_pinned_one() {
     assert_eq!(format!("{}  proofmark-init\n", digest(INIT)), PIN);
 }
 
-/// Compiles copies in two unlike folders; the second under another umask, locale, time zone, home, temporary
-/// folder, number of cores, place of the toolchain, and with flags of the user's that must have no effect.
+/// Compiles copies in two different folders; the second with another umask, locale, time zone, home,
+/// temporary folder, number of cores and place of the toolchain, and with user flags that must have no
+/// effect.
 #[test]
 fn unlike_folders_and_environments_give_the_same_bytes() {
     let folder = tempfile::tempdir().expect("creates");

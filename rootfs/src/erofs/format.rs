@@ -31,10 +31,10 @@ pub(super) const INCOMPAT_ZERO_PADDING: u32 = 0x1;
 pub(super) const INCOMPAT_COMPR_CFGS: u32 = 0x2;
 /// `EROFS_FEATURE_INCOMPAT_FRAGMENTS`, which is `…_DEDUPE` too.
 pub(super) const INCOMPAT_FRAGMENTS: u32 = 0x20;
-/// What the writer uses and the reader knows.
+/// The features that the writer uses and the reader knows.
 pub(super) const INCOMPAT_KNOWN: u32 = INCOMPAT_ZERO_PADDING | INCOMPAT_COMPR_CFGS | INCOMPAT_FRAGMENTS;
 
-/// Bytes of a node number's slot.
+/// Bytes of an inode slot, the unit of node numbers.
 pub(super) const SLOT: usize = 32;
 /// Bytes of `struct erofs_inode_compact` and `…_extended`.
 pub(super) const COMPACT_SIZE: usize = 32;
@@ -44,14 +44,14 @@ pub(super) const EXTENDED_SIZE: usize = 64;
 pub(super) const FLAT_PLAIN: u16 = 0;
 /// `EROFS_INODE_COMPRESSED_FULL`: data in physical clusters, 8 bytes of index a logical cluster.
 pub(super) const COMPRESSED_FULL: u16 = 1;
-/// `EROFS_INODE_FLAT_INLINE`: data in whole blocks, the rest behind the inode.
+/// `EROFS_INODE_FLAT_INLINE`: data in whole blocks, the rest after the inode.
 pub(super) const FLAT_INLINE: u16 = 2;
 
 /// `Z_EROFS_COMPRESSION_ZSTD`.
 pub(super) const COMPRESSION_ZSTD: u8 = 3;
 /// `Z_EROFS_ADVISE_BIG_PCLUSTER_1`.
 pub(super) const ADVISE_BIG_PCLUSTER_1: u16 = 0x2;
-/// `Z_EROFS_FRAGMENT_INODE_BIT`, as it lies in the 64-bit map header.
+/// `Z_EROFS_FRAGMENT_INODE_BIT`, as a bit of the 64-bit map header.
 pub(super) const FRAGMENT_INODE: u64 = 1 << 63;
 /// `Z_EROFS_LI_D0_CBLKCNT`.
 pub(super) const D0_CBLKCNT: u16 = 1 << 11;
@@ -91,12 +91,12 @@ pub(super) const S_IFBLK: u16 = 0o060_000;
 pub(super) const S_IFREG: u16 = 0o100_000;
 pub(super) const S_IFLNK: u16 = 0o120_000;
 
-/// A volume name: at most 16 bytes, filled up with zeros.
+/// A volume name: at most 16 bytes, padded with zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Label([u8; 16]);
 
 impl Label {
-    /// Takes a name; `None` when it is longer than 16 bytes or has a NUL.
+    /// Takes a name; `None` if it is longer than 16 bytes or has a NUL.
     pub fn new(name: &str) -> Option<Self> {
         let mut label = [0; 16];
         label.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
@@ -104,7 +104,7 @@ impl Label {
     }
 }
 
-/// Reads integers off the front of bytes; what lies behind the end reads as zero, so the caller checks the length.
+/// Reads integers from the front of bytes; past the end it reads zeros, so the caller checks the length.
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl Fields<'_> {
@@ -131,7 +131,7 @@ impl Fields<'_> {
     }
 }
 
-/// `struct erofs_super_block`; fields that are always zero here are left out.
+/// `struct erofs_super_block`, without the fields that are always zero here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SuperBlock {
     pub magic: u32,
@@ -222,7 +222,7 @@ pub(super) fn checksum(superblock_to_end_of_block: &[u8]) -> u32 {
     sum
 }
 
-/// `struct z_erofs_zstd_cfgs` behind its length, as it follows the superblock.
+/// `struct z_erofs_zstd_cfgs` after its length, as it follows the superblock.
 pub(super) fn zstd_cfgs(window_log: u32) -> [u8; 8] {
     // ZSTD_WINDOWLOG_ABSOLUTEMIN is 10.
     [6, 0, 0, window_log.saturating_sub(10) as u8, 0, 0, 0, 0]
@@ -245,7 +245,7 @@ pub(super) struct RawInode {
 }
 
 impl RawInode {
-    /// Bytes of the smallest form that holds it; the time is the build time in either.
+    /// Bytes of the smaller form that holds the inode; in both the time is the build time.
     pub(super) fn len(&self) -> usize {
         let compact = u16::try_from(self.nlink).is_ok()
             && u16::try_from(self.uid).is_ok()
@@ -288,7 +288,7 @@ impl RawInode {
         format & 1 != 0
     }
 
-    /// Reads the form that the first two bytes name; gives the modification time of an extended one.
+    /// Reads the form that the first two bytes name; returns the modification time of an extended one.
     pub(super) fn read(bytes: &[u8]) -> (Self, Option<u64>) {
         let mut fields = Fields(bytes);
         let format = fields.u16();
@@ -316,13 +316,13 @@ pub(super) fn lcluster(kind: u16, u: u32) -> [u8; INDEX_SIZE] {
     (u64::from(kind) | u64::from(u) << 32).to_le_bytes()
 }
 
-/// The `di_u` of a NONHEAD logical cluster: what it is away from its head (or the blocks of the physical cluster, in
-/// the first one), and from the next head.
+/// The `di_u` of a NONHEAD logical cluster: its distance from its head (in the first one, the blocks of the physical
+/// cluster instead), and its distance from the next head.
 pub(super) fn deltas(back: u16, ahead: u16) -> u32 {
     u32::from(back) | u32::from(ahead) << 16
 }
 
-/// Linux `new_encode_dev` (`include/linux/kdev_t.h`); `None` for numbers that it cannot hold.
+/// Linux `new_encode_dev` (`include/linux/kdev_t.h`); `None` for numbers too large for it.
 pub(super) fn encode_dev(major: u32, minor: u32) -> Option<u32> {
     (major < 1 << 12 && minor < 1 << 20).then_some((minor & 0xff) | major << 8 | (minor & !0xff) << 12)
 }

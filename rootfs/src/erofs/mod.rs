@@ -8,8 +8,8 @@
 //! then           the packed inode's clusters: all small files, one after the other, compressed together
 //! then           file data in the order of paths: whole blocks, or compressed clusters
 //! ```
-//! Blocks have 4096 bytes; a node number (nid) is an inode's slot. Equal files share their data.
-//! [`Image::new`] decides where everything lies, [`Image::write_to`] then gives the bytes in order, without seeking.
+//! Blocks have 4096 bytes; a node number (nid) is the index of an inode's slot. Equal files share their data.
+//! [`Image::new`] lays out the image; [`Image::write_to`] then writes the bytes in order, without seeking.
 //!
 //! # Source
 //! Linux `fs/erofs/erofs_fs.h` and `zmap.c` (6.12), `Documentation/filesystems/erofs.rst`; checked against

@@ -1,11 +1,11 @@
-//! Yields what is in an EROFS image: inodes, directories, bytes, or the whole tree.
+//! Yields the content of an EROFS image: inodes, directories, bytes, or the whole tree.
 //!
 //! # Shape
-//! The image is a slice, a memory map usually. Nothing is read twice from a place that could change, nothing is
-//! allocated that is larger than the image or the caller's limit, and every number is checked before it is used.
+//! The image is a slice, usually a memory map. The reader never reads a place twice that could change, never allocates
+//! more than the image or the caller's limit, and checks every number before use.
 //!
 //! # Source
-//! Linux `fs/erofs` (6.12). Read is what `writer` writes: 4096-byte blocks, flat and fully indexed zstd inodes,
+//! Linux `fs/erofs` (6.12). It reads what `writer` writes: 4096-byte blocks, flat and fully indexed zstd inodes,
 //! fragments that are whole files, inline extended attributes. Everything else is refused by name.
 //!
 //! # Not here
@@ -28,29 +28,29 @@ use crate::content::Content;
 use crate::path::{self, TreePath};
 use crate::tree::{self, Kind, Node, Origin, Tree};
 
-/// Bytes of the longest path that is followed (Linux `PATH_MAX`).
+/// Bytes of the longest path that is accepted (Linux `PATH_MAX`).
 const PATH_LEN: usize = 4096;
 
-/// Bytes that all paths together may have for one of the image; one chain of one-letter directories takes 21.
+/// The most bytes of all paths together, per byte of the image; a chain of one-letter directories takes 21.
 const PATHS_PER_BYTE: u64 = 64;
 
 /// Why an image cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A number that is not what it must be.
+    /// A number other than the expected one.
     #[error("{what} at byte {offset} of the image: expected {expected}, found {found}")]
     Field {
         /// Which number.
         what: &'static str,
-        /// Where it is, or where the structure with it is.
+        /// The offset of the number, or of its structure.
         offset: u64,
         /// What it must be.
         expected: u64,
         /// What it is.
         found: u64,
     },
-    /// Something that this reader does not know.
-    #[error("{what} {found:#x} at byte {offset} of the image is not known")]
+    /// A feature that this reader does not know.
+    #[error("unknown {what} {found:#x} at byte {offset} of the image")]
     Unknown {
         /// What it is.
         what: &'static str,
@@ -59,10 +59,10 @@ pub enum Error {
         /// Its number.
         found: u64,
     },
-    /// Bytes that would lie behind the end.
+    /// Bytes past the end of the image.
     #[error("{what} has {len} bytes at byte {offset}, but the image has {size}")]
     Outside {
-        /// What should lie there.
+        /// What should be there.
         what: &'static str,
         /// Where it starts.
         offset: u64,
@@ -71,7 +71,7 @@ pub enum Error {
         /// Length of the image.
         size: u64,
     },
-    /// A directory entry whose name cannot be one.
+    /// A directory entry with an invalid name.
     #[error("entry {name:?} of the directory at byte {offset} {what}")]
     Name {
         /// Where the directory's inode is.
@@ -81,23 +81,23 @@ pub enum Error {
         /// What is wrong with it.
         what: &'static str,
     },
-    /// A directory that is in two places.
-    #[error("directory {nid} is met a second time at {path}")]
+    /// A directory with two parents.
+    #[error("directory {nid} appears a second time at {path}")]
     Again {
         /// Its number.
         nid: u64,
-        /// The second place.
+        /// The second path.
         path: TreePath,
     },
-    /// Data that do not decompress.
+    /// Data that does not decompress.
     #[error("the cluster at byte {offset} does not decompress to {expected} bytes")]
     Frame {
         /// Where it starts.
         offset: u64,
-        /// What it should give.
+        /// Its expected length.
         expected: usize,
     },
-    /// More than the caller wants.
+    /// More than the caller's limit.
     #[error("{what} needs {found} bytes, the limit is {limit}")]
     Limit {
         /// What is too large.
@@ -107,10 +107,10 @@ pub enum Error {
         /// What is allowed.
         limit: u64,
     },
-    /// A path that cannot be.
+    /// An invalid path.
     #[error(transparent)]
     Path(#[from] path::Error),
-    /// Names that make no tree.
+    /// Names that do not form a tree.
     #[error(transparent)]
     Tree(#[from] tree::Error),
 }
@@ -187,7 +187,7 @@ pub struct Inode {
     pub xattrs: BTreeMap<Box<str>, Box<[u8]>>,
     layout: u16,
     block: u32,
-    /// Where it starts, and where what is behind inode and attributes starts.
+    /// Where it starts, and where its inode and attributes end.
     offset: u64,
     behind: u64,
 }
@@ -197,9 +197,9 @@ pub struct Inode {
 pub struct Entry {
     /// Its name.
     pub name: String,
-    /// Which inode it names.
+    /// The inode that it names.
     pub nid: Nid,
-    /// What that is.
+    /// Its kind.
     pub file_type: FileType,
 }
 
@@ -215,18 +215,18 @@ struct Extent {
     plain: bool,
 }
 
-/// An image that is read.
+/// An open image.
 #[derive(Debug)]
 pub struct Reader<'a> {
     bytes: &'a [u8],
     superblock: SuperBlock,
     packed: Vec<Extent>,
     packed_len: u64,
-    /// The last extent of the packed inode that was decompressed.
+    /// The extent of the packed inode that was decompressed last.
     last: RefCell<Option<(u64, Vec<u8>)>>,
 }
 
-/// What may be used of something, so that a small image cannot claim a large one.
+/// A budget, so that a small image cannot make the reader use much memory.
 struct Budget {
     what: &'static str,
     limit: u64,
@@ -252,10 +252,10 @@ fn expect(what: &'static str, offset: u64, expected: u64, found: u64) -> Result<
 }
 
 impl<'a> Reader<'a> {
-    /// Reads the superblock, and where the small files are.
+    /// Reads the superblock, and the extents of the packed inode.
     ///
     /// # Errors
-    /// [`Error`] when this is no image, a damaged one, or one with features that are not known.
+    /// [`Error`] if this is not an image, or is damaged, or has unknown features.
     pub fn new(bytes: &'a [u8]) -> Result<Self, Error> {
         let offset = SUPER_OFFSET as u64;
         let block = bytes.get(..BLOCK).and_then(|block| block.get(SUPER_OFFSET..));
@@ -303,7 +303,7 @@ impl<'a> Reader<'a> {
         self.superblock.uuid
     }
 
-    /// The one time of all files, in seconds since 1970.
+    /// The time of all files, in seconds since 1970.
     pub fn build_time(&self) -> u64 {
         self.superblock.build_time
     }
@@ -324,7 +324,7 @@ impl<'a> Reader<'a> {
     /// Reads an inode.
     ///
     /// # Errors
-    /// [`Error`] when it does not lie in the image or makes no sense.
+    /// [`Error`] if it lies outside the image or is not valid.
     pub fn inode(&self, nid: Nid) -> Result<Inode, Error> {
         let wrong = || outside("inode number", nid.0, 0, self.bytes.len());
         let meta = u64::from(self.superblock.meta_blkaddr) * BLOCK as u64;
@@ -398,7 +398,7 @@ impl<'a> Reader<'a> {
     /// The entries of a directory, in order, `.` and `..` included.
     ///
     /// # Errors
-    /// [`Error`] when it is no directory, or its blocks are not those of one.
+    /// [`Error`] if it is not a directory, or its blocks are not valid.
     pub fn entries(&self, inode: &Inode) -> Result<Vec<Entry>, Error> {
         let offset = inode.offset;
         if inode.file_type != FileType::Directory {
@@ -429,18 +429,18 @@ impl<'a> Reader<'a> {
             for (&(nid, start, kind), end) in names_end.iter().zip(ends) {
                 let name = match end {
                     Some(end) => block.get(start..end),
-                    // The last name ends with the block or at the first NUL.
+                    // The last name ends at the end of the block or at the first NUL.
                     None => block.get(start..).and_then(|rest| rest.split(|&byte| byte == 0).next()),
                 };
                 let bad = |what| Error::Name { offset, name: String::new(), what };
-                let name = name.filter(|_| start >= names).ok_or_else(|| bad("does not lie in its block"))?;
+                let name = name.filter(|_| start >= names).ok_or_else(|| bad("lies outside its block"))?;
                 let name = std::str::from_utf8(name).map_err(|_| bad("is not UTF-8"))?;
                 let bad = |what| Error::Name { offset, name: name.to_owned(), what };
                 if name.is_empty() || name.len() > NAME_LEN || name.contains(['/', '\0']) {
-                    return Err(bad("is no file name"));
+                    return Err(bad("is not a valid file name"));
                 }
                 if entries.last().is_some_and(|before| before.name.as_str() >= name) {
-                    return Err(bad("is not behind the one before it"));
+                    return Err(bad("is not after the previous name"));
                 }
                 let file_type = FileType::of_entry(kind).ok_or_else(|| bad("has an unknown type"))?;
                 entries.push(Entry { name: name.to_owned(), nid: Nid(nid), file_type });
@@ -452,22 +452,22 @@ impl<'a> Reader<'a> {
                 return Err(Error::Name {
                     offset,
                     name: dot.to_owned(),
-                    what: "is missing or names another",
+                    what: "is missing or refers to another inode",
                 });
             }
         }
         Ok(entries)
     }
 
-    /// Data that are not compressed.
+    /// Data that is not compressed.
     fn flat(&self, inode: &Inode) -> Result<Cow<'a, [u8]>, Error> {
         let at = u64::from(inode.block) * BLOCK as u64;
         let rest = if inode.layout == FLAT_INLINE { inode.size % BLOCK as u64 } else { 0 };
         let whole = inode.size - rest;
-        let tail = self.get("data behind an inode", inode.behind, rest)?;
+        let tail = self.get("inline data of an inode", inode.behind, rest)?;
         if inode.behind % BLOCK as u64 + rest > BLOCK as u64 {
             return Err(Error::Field {
-                what: "end of data behind an inode",
+                what: "end of the inline data of an inode",
                 offset: inode.behind,
                 expected: BLOCK as u64,
                 found: inode.behind % BLOCK as u64 + rest,
@@ -481,10 +481,10 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// The data of an inode: the bytes of a file, the target of a symbolic link.
+    /// The data of an inode: the bytes of a file, or the target of a symbolic link.
     ///
     /// # Errors
-    /// [`Error::Limit`] when there are more than `limit` bytes, otherwise what is wrong with them.
+    /// [`Error::Limit`] for more than `limit` bytes; any other [`Error`] for invalid data.
     pub fn read(&self, inode: &Inode, limit: u64) -> Result<Cow<'a, [u8]>, Error> {
         if inode.size > limit {
             return Err(Error::Limit { what: "data of an inode", found: inode.size, limit });
@@ -504,7 +504,7 @@ impl<'a> Reader<'a> {
         Ok(Cow::Owned(out))
     }
 
-    /// A file that lies in the packed inode.
+    /// A file in the packed inode.
     fn fragment(&self, inode: &Inode, at: u64) -> Result<Vec<u8>, Error> {
         let end = at.checked_add(inode.size).filter(|&end| end <= self.packed_len);
         let end = end.ok_or(Error::Field {
@@ -544,7 +544,7 @@ impl<'a> Reader<'a> {
         if plain.len() == extent.len { Ok(Cow::Owned(plain)) } else { Err(wrong) }
     }
 
-    /// The physical clusters of an inode that has an index; they cover it.
+    /// The physical clusters of an inode with an index; together they cover its data.
     fn extents(&self, inode: &Inode) -> Result<Vec<Extent>, Error> {
         let at = inode.behind.next_multiple_of(8);
         let mut header = Fields(self.get("map header", at, MAP_HEADER_SIZE as u64)?);
@@ -558,7 +558,7 @@ impl<'a> Reader<'a> {
         let index = self.get("cluster index", at, count.saturating_mul(INDEX_SIZE as u64))?;
         let (rows, _) = index.as_chunks::<INDEX_SIZE>();
         let mut extents: Vec<Extent> = Vec::new();
-        // Logical clusters of the last extent, as they follow each other.
+        // The logical clusters of the last extent, in order.
         let mut seen = 0u64;
         for (number, row) in rows.iter().enumerate() {
             let mut fields = Fields(row);
@@ -606,12 +606,12 @@ impl<'a> Reader<'a> {
         Ok(extents)
     }
 
-    /// Reads everything: the first path of an inode, in the order of paths, is the file, others are its hard links.
+    /// Reads everything: the first path of an inode, in the order of paths, becomes the file, other paths its hard
+    /// links.
     ///
     /// # Errors
-    /// [`Error::Limit`] when the files have more than `limit` bytes together (hard links counted once, targets of
-    /// symbolic links too), otherwise what
-    /// is wrong with the image.
+    /// [`Error::Limit`] if files and targets of symbolic links have more than `limit` bytes together, hard links
+    /// counted once; any other [`Error`] for an invalid image.
     pub fn tree(&self, origin: &Origin, limit: u64) -> Result<Tree, Error> {
         let mut left = limit;
         let mut tree = Tree::new(origin.clone());
@@ -636,7 +636,7 @@ impl<'a> Reader<'a> {
                     let target = std::str::from_utf8(&target).map_err(|_| Error::Name {
                         offset: inode.offset,
                         name: String::new(),
-                        what: "is the target of a symbolic link and not UTF-8",
+                        what: "is a symbolic link whose target is not UTF-8",
                     })?;
                     Kind::Symlink(target.into())
                 }
@@ -645,7 +645,7 @@ impl<'a> Reader<'a> {
                 FileType::Fifo => Kind::Fifo,
             };
             let Inode { mode, uid, gid, .. } = *inode;
-            // Those of a hard link are its file's. Other inodes with two names become two.
+            // The attributes of a hard link are its file's. Any other inode with two names becomes two nodes.
             let xattrs = match kind {
                 Kind::HardLink(_) => BTreeMap::new(),
                 _ => {
@@ -658,17 +658,17 @@ impl<'a> Reader<'a> {
         Ok(tree)
     }
 
-    /// All paths and their inodes, in the order of paths; the numbers of links are checked.
+    /// All paths and their inodes, in the order of paths; checks the link counts.
     ///
     /// # Errors
-    /// [`Error`] when a directory is in two places, or anything in it is damaged.
+    /// [`Error`] if a directory has two parents, or anything is damaged.
     pub fn walk(&self) -> Result<BTreeMap<TreePath, Arc<Inode>>, Error> {
         let size = self.bytes.len() as u64;
         let root = Arc::new(self.inode(self.root())?);
         let mut nodes = BTreeMap::from([(TreePath::root(), Arc::clone(&root))]);
         let mut inodes = BTreeMap::from([(root.nid, Arc::clone(&root))]);
         let mut links: BTreeMap<Nid, u32> = BTreeMap::from([(root.nid, 2)]);
-        // No two directories share their blocks, no two inodes their attributes.
+        // Two directories never share blocks, nor two inodes their attributes.
         let mut blocks = Budget { what: "all directories", limit: size, used: 0 };
         let mut heads = Budget { what: "all inodes", limit: size, used: root.behind - root.offset };
         let limit = size.saturating_mul(PATHS_PER_BYTE);

@@ -1,4 +1,4 @@
-//! Writing and reading together: what is read is what was written.
+//! Tests of writer and reader together: the reader returns what the writer was given.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ fn read(image: &[u8]) -> Tree {
     Reader::new(image).unwrap().tree(&origin(), u64::MAX).unwrap()
 }
 
-/// One line a path, telling all that a file system can hold of it; names of one file name its first path.
+/// One line per path with everything that the file system records; hard links name the first path of their file.
 fn dump(tree: &Tree) -> Vec<String> {
     let mut first: BTreeMap<TreePath, TreePath> = BTreeMap::new();
     tree.iter()
@@ -73,7 +73,7 @@ fn assert_reads_back(tree: &Tree) {
 }
 
 fn bytes(len: usize, seed: u8) -> Vec<u8> {
-    // Compressible or not, after the seed; the seed is all over it.
+    // Compressible or not, depending on the seed, which recurs throughout.
     let mut state = u64::from(seed) + 1;
     (0..len)
         .map(|index| {
@@ -113,7 +113,7 @@ const SIZES: [usize; 18] = [
 ];
 
 #[test]
-fn files_of_every_edge_size_read_back() {
+fn files_of_every_boundary_size_read_back() {
     for packing in PACKINGS {
         let mut tree = Tree::new(origin());
         for (index, &len) in SIZES.iter().enumerate() {
@@ -196,7 +196,7 @@ fn equal_files_share_their_data() {
 }
 
 #[test]
-fn equal_files_that_were_compressed_unlike_read_back() {
+fn equal_files_compressed_differently_read_back() {
     let mut tree = Tree::new(origin());
     for (index, packing) in
         [Packing::Zstd(19), Packing::Raw, Packing::Zstd(1), Packing::Zstd(19)].into_iter().enumerate()
@@ -207,7 +207,7 @@ fn equal_files_that_were_compressed_unlike_read_back() {
 }
 
 #[test]
-fn one_tree_gives_one_image_whatever_the_number_of_threads() {
+fn one_tree_gives_one_image_with_any_number_of_threads() {
     let mut tree = Tree::new(origin());
     for index in 0..200 {
         let node = file(SIZES[index % SIZES.len()], index as u8, Packing::Zstd(3));
@@ -225,7 +225,7 @@ fn one_tree_gives_one_image_whatever_the_number_of_threads() {
     }
 }
 
-/// A changed pin is a changed image of every user: say why in the commit.
+/// A changed pin changes every user's image: say why in the commit.
 #[test]
 fn the_image_of_a_small_tree_is_pinned() {
     let digest = |packing| crate::content::Sha256Digest::of(&write(&sample(), packing)).to_string();
@@ -234,7 +234,7 @@ fn the_image_of_a_small_tree_is_pinned() {
 }
 
 #[test]
-fn the_features_that_are_declared_are_those_that_are_used() {
+fn exactly_the_used_features_are_declared() {
     let incompat = |image: &[u8]| u32::from_le_bytes(image[1024 + 80..1024 + 84].try_into().unwrap());
     let mut tree = Tree::new(origin());
     tree.insert(path("tiny"), file(3, 1, Packing::Raw)).unwrap();
@@ -247,16 +247,18 @@ fn the_features_that_are_declared_are_those_that_are_used() {
 }
 
 #[test]
-fn what_erofs_cannot_hold_is_refused() {
+fn a_tree_that_erofs_cannot_hold_is_refused() {
     let refused = |name: &str, node: Node| {
         let mut tree = Tree::new(origin());
         tree.insert(path(name), node).unwrap();
         Image::new(&tree, &options(Packing::Raw)).unwrap_err().to_string()
     };
     let with = |kind| Node { kind, ..Node::directory(0o600, origin()) };
-    assert!(refused("l", with(Kind::HardLink(path("none")))).contains("names /none, which is no regular"));
-    assert!(refused("l", with(Kind::HardLink(path("l")))).contains("names /l, which is no regular"));
-    assert!(refused("l", with(Kind::HardLink(TreePath::root()))).contains("no regular"));
+    assert!(
+        refused("l", with(Kind::HardLink(path("none")))).contains("points to /none, which is not a regular")
+    );
+    assert!(refused("l", with(Kind::HardLink(path("l")))).contains("points to /l, which is not a regular"));
+    assert!(refused("l", with(Kind::HardLink(TreePath::root()))).contains("not a regular"));
     assert!(refused("s", with(Kind::Symlink("".into()))).contains("has 0 bytes"));
     assert!(refused("s", with(Kind::Symlink("x".repeat(4096).into()))).contains("has 4096 bytes"));
     assert!(refused("d", with(Kind::CharDevice { major: 4096, minor: 0 })).contains("4096:0 of /d"));
@@ -266,16 +268,16 @@ fn what_erofs_cannot_hold_is_refused() {
         node.xattrs.insert(name.into(), vec![0; len].into());
         refused("f", node)
     };
-    assert!(xattr("nonsense", 1).contains("no number"));
-    assert!(xattr("user.", 1).contains("no number"));
-    assert!(xattr("system.posix_acl_access.x", 1).contains("no number"));
+    assert!(xattr("nonsense", 1).contains("cannot encode"));
+    assert!(xattr("user.", 1).contains("cannot encode"));
+    assert!(xattr("system.posix_acl_access.x", 1).contains("cannot encode"));
     assert!(xattr(&format!("user.{}", "x".repeat(256)), 1).contains("255 bytes"));
     assert!(xattr("user.x", 65536).contains("65535 bytes"));
     let mut node = file(1, 1, Packing::Raw);
     for index in 0..5 {
         node.xattrs.insert(format!("user.{index}").into(), vec![0; 60_000].into());
     }
-    assert!(refused("f", node).contains("too long"));
+    assert!(refused("f", node).contains("total size"));
     let mut tree = Tree::new(origin());
     tree.edit(&TreePath::root()).unwrap().kind = Kind::Fifo;
     assert!(matches!(Image::new(&tree, &options(Packing::Raw)), Err(WriteError::Root)));
@@ -286,7 +288,7 @@ fn what_erofs_cannot_hold_is_refused() {
 }
 
 #[test]
-fn a_damaged_file_and_a_full_sink_stop_the_writing() {
+fn a_damaged_file_or_a_full_sink_stops_the_writer() {
     let mut tree = Tree::new(origin());
     let clusters =
         crate::content::Clusters::new(CLUSTER, crate::content::Blob::new(vec![7u8; 10]), [10u32].into());
@@ -300,7 +302,7 @@ fn a_damaged_file_and_a_full_sink_stop_the_writing() {
     assert!(matches!(full, Err(WriteError::Sink(_))));
 }
 
-/// A small tree with everything the reader has to follow.
+/// A small tree with every structure the reader follows.
 fn sample() -> Tree {
     let mut tree = Tree::new(origin());
     tree.insert(path("a/b/c"), file(300, 1, Packing::Raw)).unwrap();
@@ -318,7 +320,7 @@ fn attempt(image: &[u8]) -> Result<Vec<String>, ReadError> {
     Reader::new(image)?.tree(&origin(), 1 << 24).map(|tree| dump(&tree))
 }
 
-/// Corrects the checksum of the superblock, so that what lies behind the check is reached.
+/// Corrects the checksum of the superblock, so that the checks after it are reached.
 fn sign(image: &mut [u8]) {
     let sum = format::checksum(&image[1024..4096]);
     image[1028..1032].copy_from_slice(&sum.to_le_bytes());
@@ -491,12 +493,12 @@ proptest! {
 }
 
 #[test]
-fn the_place_of_a_file_is_all_that_reading_it_takes() {
+fn reading_a_file_needs_only_the_blocks_of_its_place() {
     for packing in PACKINGS {
         let mut tree = Tree::new(origin());
         for (index, &len) in SIZES.iter().enumerate() {
             for seed in 0..4 {
-                // Some are equal, so that they share their blocks.
+                // Some files are equal, so that they share their blocks.
                 let seed = seed.min(2) + 3 * index as u8;
                 tree.insert(path(&format!("{packing:?}/{len}-{index}-{seed}")), file(len, seed, packing))
                     .unwrap_or(());

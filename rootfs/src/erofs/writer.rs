@@ -4,17 +4,17 @@
 //! ```text
 //! Tree ──list──> inodes, directory entries ──place──> address of every inode and block ──emit──> pieces
 //! ```
-//! A piece is a position and where its bytes are: in the arena of structures made here, or in the tree. Between
-//! pieces there are zeros. Writing is copying pieces, in parallel, one batch of chunks after the other.
+//! A piece is a position and a source of bytes: the arena of structures made here, or the tree. Gaps between pieces are
+//! zeros. Writing copies pieces into chunks, a batch of chunks at a time, in parallel.
 //!
 //! Where the bytes of a file go:
 //!
 //! | file | place |
 //! | --- | --- |
-//! | compressed clusters | each in the fewest blocks, right-aligned behind zeros; a stored one as plain blocks |
+//! | compressed clusters | each in the fewest blocks, right-aligned after zeros; a stored one as plain blocks |
 //! | small, when compressing | the packed inode, whole |
-//! | so small that its inode has room | behind the inode |
-//! | any other | whole blocks; the last, partial one behind the inode when it fits into a block with it |
+//! | so small that it fits into the slot of its inode | after the inode |
+//! | any other | whole blocks; the last, partial one after the inode if both fit into one block |
 //!
 //! # Source
 //! Linux `fs/erofs` (6.12): `erofs_fs.h`, `zmap.c`, `inode.c`, `namei.c`.
@@ -42,10 +42,10 @@ use crate::tree::Tree;
 
 use plan::Plan;
 
-/// The block at which inodes begin; their numbers count from there.
+/// The block at which inodes begin; node numbers count from there.
 const META_BLOCK: u32 = 1;
 
-/// Bytes that are filled by one thread at a time, and given to the sink at once.
+/// Bytes that one thread fills at a time and the sink receives at once.
 const CHUNK: usize = 512 * 1024;
 
 /// Bytes of the longest target of a symbolic link (Linux `PATH_MAX`, less the NUL).
@@ -54,22 +54,22 @@ const TARGET_LEN: usize = 4095;
 /// Why a tree cannot become an image.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A hard link that names no regular file.
-    #[error("hard link {path} names {target}, which is no regular file of the tree")]
+    /// A hard link whose target is not a regular file.
+    #[error("hard link {path} points to {target}, which is not a regular file of the tree")]
     HardLink {
         /// The link.
         path: TreePath,
-        /// What it names.
+        /// Its target.
         target: TreePath,
     },
-    /// A path whose parent is no directory of the tree.
-    #[error("{0} does not lie in a directory")]
+    /// A path whose parent is not a directory of the tree.
+    #[error("{0} has no parent directory in the tree")]
     Orphan(TreePath),
-    /// The root is no directory.
-    #[error("the root of the tree is no directory")]
+    /// The root is not a directory.
+    #[error("the root of the tree is not a directory")]
     Root,
-    /// A symbolic link whose target no kernel takes.
-    #[error("the target of {path} has {found} bytes, expected 1 to {TARGET_LEN}")]
+    /// A symbolic link whose target is empty or too long.
+    #[error("the link target of {path} has {found} bytes, expected 1 to {TARGET_LEN}")]
     Target {
         /// The link.
         path: TreePath,
@@ -89,58 +89,58 @@ pub enum Error {
     /// An extended attribute that EROFS cannot name or hold.
     #[error("extended attribute {name:?} of {path} {what}")]
     Xattr {
-        /// Whose it is.
+        /// The path that has it.
         path: TreePath,
         /// Its name.
         name: String,
         /// What is wrong with it.
         what: &'static str,
     },
-    /// More blocks than 32 bits count.
+    /// More blocks than 32 bits can number.
     #[error("the image would have more than {} blocks", u32::MAX)]
     TooLarge,
     /// Compression failed.
     #[error("cannot compress the small files")]
     Compress(#[source] io::Error),
-    /// The bytes of a file cannot be given.
+    /// The content of a file cannot be read.
     #[error("cannot read the content of a file")]
     Content(#[source] content::Error),
-    /// The sink did not take the bytes.
+    /// The sink failed.
     #[error("cannot write the image")]
     Sink(#[source] io::Error),
 }
 
-/// What an image is given besides its tree.
+/// The parameters of an image, apart from its tree.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The volume's UUID.
     pub uuid: [u8; 16],
-    /// The one time of all files, in seconds since 1970.
+    /// The time of all files, in seconds since 1970.
     pub mtime: u64,
     /// The volume's name.
     pub label: Label,
-    /// Whether files are compressed; with [`Packing::Raw`], compressed content is written as it was before.
+    /// Whether files are compressed; with [`Packing::Raw`], compressed content is written decompressed.
     pub packing: Packing,
 }
 
-/// An image whose every byte has its place.
+/// A laid-out image, ready to be written.
 #[derive(Debug)]
 pub struct Image<'a> {
     size: u64,
-    /// In the order of their positions, without overlap.
+    /// Sorted by position, without overlap.
     pieces: Vec<Piece<'a>>,
-    /// The structures that were made here.
+    /// The structures made here.
     arena: Vec<u8>,
-    /// Of every inode, in the order of the tree.
+    /// The place of every inode, in the order of the tree.
     places: Vec<Place>,
 }
 
 /// The blocks of an image that hold one inode and its data.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Place {
-    /// Blocks of the inode, with what lies behind it: attributes, an index, the last part of the data.
+    /// Blocks of the inode and what follows it: attributes, an index, the last part of the data.
     pub inode: Range<u32>,
-    /// Blocks of the data; files that are small or equal share theirs.
+    /// Blocks of the data; small files share blocks, and so do equal files.
     pub data: Range<u32>,
 }
 
@@ -152,25 +152,24 @@ struct Piece<'a> {
     source: Source<'a>,
 }
 
-/// Where bytes come from.
+/// The source of bytes.
 #[derive(Debug)]
 enum Source<'a> {
     /// This offset of the arena.
     Arena(usize),
     /// The tree.
     Slice(&'a [u8]),
-    /// This offset of a file that has to be decompressed.
+    /// This offset of a file to be decompressed.
     Content(&'a Content, u64),
-    /// The packed inode's cluster.
+    /// A cluster of the packed inode.
     Cluster(Vec<u8>),
 }
 
 impl<'a> Image<'a> {
-    /// Gives every byte of the image its place. Small files are compressed here, in parallel; what comes out is held
-    /// until it is written.
+    /// Lays out the image. Compresses the small files, in parallel, and holds the result until it is written.
     ///
     /// # Errors
-    /// [`Error`] when the tree has something that EROFS cannot hold.
+    /// [`Error`] if EROFS cannot hold the tree.
     pub fn new(tree: &'a Tree, options: &Options) -> Result<Self, Error> {
         Plan::list(tree, options)?.lay_out(options)
     }
@@ -180,16 +179,16 @@ impl<'a> Image<'a> {
         self.size
     }
 
-    /// Where every node of the tree that is no hard link lies, in the order of the tree.
+    /// The places of all nodes that are not hard links, in the order of the tree.
     pub fn places(&self) -> &[Place] {
         &self.places
     }
 
-    /// Gives all bytes of the image to `sink`, in order, 512 KiB at once (the last time less). Filling takes all
-    /// threads of the current pool and twice as many chunks of memory.
+    /// Writes all bytes of the image to `sink`, in order, 512 KiB at a time (less the last time). Uses all threads of
+    /// the current rayon pool, and two chunks of memory per thread.
     ///
     /// # Errors
-    /// What `sink` returned, and [`Error::Content`] when a file of the tree is damaged.
+    /// [`Error::Sink`] if `sink` fails, and [`Error::Content`] if a file of the tree is damaged.
     pub fn write_to(&self, mut sink: impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), Error> {
         let batch = (2 * rayon::current_num_threads()).clamp(2, 32);
         let mut chunks = vec![vec![0u8; CHUNK]; batch];

@@ -7,19 +7,20 @@
 //! built-in table      ─┤
 //! recipe              ─┘
 //! ```
-//! A fixed id is never given to another account, even to one that comes first (systemd-sysusers would). Ids that
-//! nothing fixes are pinned by the lock, so that one more package moves no other account's id: [`plan`]
-//! chooses them once, [`apply`] refuses an account without one. Masters come first and in their order, added accounts
-//! follow by id. Every password is locked (`*` for masters, as shadowconfig(8) leaves them, else `!*`). The date of the
-//! last password change is empty: that switches password ageing off, has no clock in it, and unlike the 0 that
-//! systemd-sysusers writes for `SOURCE_DATE_EPOCH=0` does not demand a new password at the next login (shadow(5)).
+//! A fixed id is never given to another account, not even to an earlier one (systemd-sysusers would). The lock pins all
+//! other ids, so that an additional package changes no other account's id: [`plan`] chooses them once, [`apply`]
+//! refuses an account without one. Masters come first, in their order; added accounts follow, sorted by id. Every
+//! password is locked (`*` for masters, as shadowconfig(8) leaves them, else `!*`). The date of the last password
+//! change is empty: this disables password ageing, needs no clock, and unlike the 0 that systemd-sysusers writes for
+//! `SOURCE_DATE_EPOCH=0` does not demand a new password at the next login (shadow(5)).
 //!
 //! # Source
 //! sysusers.d(5) and systemd 257 `src/sysusers/sysusers.c` (order, choice of ids, `u!` expires the account);
 //! passwd(5), group(5), shadow(5), gshadow(5); base-passwd 3.6 of trixie.
 //!
 //! # Not here
-//! Home directories, setgid ssh-agent (its postinst's guard against ptrace), and specifiers in sysusers.d other than `%%`: the machine they speak of does not exist yet.
+//! Home directories, setgid ssh-agent (its postinst's guard against ptrace), and specifiers in sysusers.d other than
+//! `%%`: the machine they describe does not exist yet.
 
 mod placing;
 mod table;
@@ -40,11 +41,11 @@ const NOLOGIN: &str = "/usr/sbin/nologin";
 const PASSWD_MASTER: &str = "usr/share/base-passwd/passwd.master";
 const GROUP_MASTER: &str = "usr/share/base-passwd/group.master";
 
-/// Ids that systemd-sysusers gives out, from the top (systemd `SYSTEM_UID_MAX`, `SYSTEM_ALLOC_UID_MIN` in Debian).
+/// Ids that systemd-sysusers assigns, from the top (systemd `SYSTEM_UID_MAX`, `SYSTEM_ALLOC_UID_MIN` in Debian).
 const SYSTEM_IDS: std::ops::RangeInclusive<u32> = 100..=999;
 
-/// Accounts that maintainer scripts make by adduser(8): a path of the package that needs them, and their lines in the
-/// syntax of sysusers.d. Read in trixie's tpm-udev 0.6 and openssh-client 10.0 postinst.
+/// Accounts that maintainer scripts create with adduser(8): a path of the package that needs them, and their lines in
+/// the syntax of sysusers.d. Source: trixie's tpm-udev 0.6 and openssh-client 10.0 postinst.
 const BUILT_IN: [(&str, &[&str]); 2] = [
     (
         "usr/lib/udev/rules.d/60-tpm-udev.rules",
@@ -53,30 +54,30 @@ const BUILT_IN: [(&str, &[&str]); 2] = [
     ("usr/bin/ssh-agent", &["g _ssh -"]),
 ];
 
-/// Directories that maintainer scripts give to those accounts, or to `_apt`: path, mode, user, group. Read in the postinst
-/// of tpm-udev 0.6 and apt 3.0.
+/// Directories that maintainer scripts give to those accounts, or to `_apt`: path, mode, user, group. Source: the
+/// postinst of tpm-udev 0.6 and apt 3.0.
 const OWNED: [(&str, u16, &str, &str); 3] = [
     ("var/cache/apt/archives/partial", 0o700, "_apt", "root"),
     ("var/lib/apt/lists/partial", 0o700, "_apt", "root"),
     ("var/lib/tpm", 0o755, "tss", "tss"),
 ];
 
-/// Why there is no set of accounts.
+/// Why the accounts cannot be resolved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A line that is not what its format asks for.
+    /// A line that does not follow its format.
     #[error("{source_name}:{line}: {problem}: {text:?}")]
     Line {
-        /// The file, or the table, that has the line.
+        /// The file or table of the line.
         source_name: String,
-        /// Its number, from 1.
+        /// The line, from 1.
         line: u32,
         /// What is wrong.
         problem: &'static str,
         /// The part that is wrong.
         text: String,
     },
-    /// A line that has no words.
+    /// A line that cannot be split into words.
     #[error("{source_name}:{line}: cannot split the line")]
     Words {
         /// The file.
@@ -87,17 +88,17 @@ pub enum Error {
         source: systemd_conf::WordError,
     },
     /// An account without a pinned id.
-    #[error("the lock is stale: {what} {name:?} ({wanted_by}) has no id in it")]
+    #[error("the lock is stale: it has no id for {what} {name:?} ({wanted_by})")]
     Stale {
         /// "user" or "group".
         what: &'static str,
         /// Its name.
         name: String,
-        /// Who wants it.
+        /// Where it is defined.
         wanted_by: String,
     },
-    /// An account whose pinned id is not the one that its definition fixes.
-    #[error("the lock is stale: it gives {what} {name:?} the id {pinned}, {wanted_by} fixes {fixed}")]
+    /// An account whose pinned id differs from the one in its definition.
+    #[error("the lock is stale: it gives {what} {name:?} the id {pinned}, but {wanted_by} sets {fixed}")]
     StaleId {
         /// "user" or "group".
         what: &'static str,
@@ -105,47 +106,47 @@ pub enum Error {
         name: String,
         /// The id in the lock.
         pinned: u32,
-        /// The id that is wanted.
+        /// The id in the definition.
         fixed: u32,
-        /// Who wants it.
+        /// Where it is defined.
         wanted_by: String,
     },
     /// Two accounts want one id.
-    #[error("{what} {name:?} wants the id {id}, which {owner:?} has")]
+    #[error("{what} {name:?} cannot have the id {id}, which belongs to {owner:?}")]
     Taken {
         /// "user" or "group".
         what: &'static str,
-        /// Who wants it.
+        /// Where it is defined.
         name: String,
         /// The id.
         id: u32,
-        /// Who has it.
+        /// The account that has it.
         owner: String,
     },
     /// No id is left.
-    #[error("no free id is left for {what} {name:?}")]
+    #[error("no free id for {what} {name:?}")]
     Exhausted {
         /// "user" or "group".
         what: &'static str,
-        /// Who wants one.
+        /// The account that wants one.
         name: String,
     },
-    /// The recipe declares an account that is there already.
-    #[error("{what} {name:?} is declared by the recipe and by {other}")]
+    /// The recipe declares an account that exists already.
+    #[error("{what} {name:?} is declared by both the recipe and {other}")]
     Declared {
         /// "user" or "group".
         what: &'static str,
         /// Its name.
         name: String,
-        /// Who brings it too.
+        /// The other source.
         other: String,
     },
-    /// A group that nobody defines.
+    /// A group that is not defined.
     #[error("{wanted_by} names group {group:?}, which does not exist")]
     NoGroup {
         /// The group's name or number.
         group: String,
-        /// Who names it.
+        /// Where it is named.
         wanted_by: String,
     },
     /// A file cannot be read or written.
@@ -153,7 +154,7 @@ pub enum Error {
     Tree(#[from] tree::Error),
 }
 
-/// The ids of all accounts that base-passwd does not bring, by name.
+/// The ids of all accounts that are not from base-passwd, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ids {
     /// Users.
@@ -169,15 +170,15 @@ pub struct User {
     pub name: String,
     /// Its id; `None` leaves the choice to [`plan`].
     pub uid: Option<u32>,
-    /// Its primary group; `None` makes one of its own name.
+    /// Its primary group; `None` creates one with its own name.
     pub group: Option<String>,
     /// Further groups, which must exist.
     pub groups: Vec<String>,
     /// What it is for.
     pub description: String,
-    /// Its home directory; `None` is `/`.
+    /// Its home directory; `None` means `/`.
     pub home: Option<String>,
-    /// Its shell; `None` is nologin(8).
+    /// Its shell; `None` means nologin(8).
     pub shell: Option<String>,
 }
 
@@ -199,18 +200,18 @@ pub struct Declared {
     pub groups: Vec<Group>,
 }
 
-/// Chooses the id of every account, keeping the `pinned` ones; pinned names that nobody wants any more are left out.
+/// Chooses the id of every account and keeps the `pinned` ones; drops pinned names that are no longer defined.
 ///
 /// # Errors
-/// [`Error`], save [`Error::Stale`] and [`Error::StaleId`].
+/// [`Error`], except [`Error::Stale`] and [`Error::StaleId`].
 pub fn plan(tree: &Tree, declared: &Declared, pinned: &Ids) -> Result<Ids, Error> {
     Ok(resolve(tree, declared, pinned, Unpinned::Choose)?.ids())
 }
 
-/// Writes the six files, every id from `pinned` or fixed by a definition.
+/// Writes the six files, with ids from `pinned` or fixed by a definition.
 ///
 /// # Errors
-/// [`Error::Stale`] when an account that base-passwd does not bring has no pinned id; else as [`plan`].
+/// [`Error::Stale`] if an account that is not from base-passwd has no pinned id; else as [`plan`].
 pub fn apply(tree: &mut Tree, declared: &Declared, pinned: &Ids) -> Result<(), Error> {
     let accounts = resolve(tree, declared, pinned, Unpinned::Refuse)?;
     let shadow = accounts.groups.iter().find(|group| group.name == "shadow").map_or(0, |group| group.gid);
@@ -239,7 +240,7 @@ pub fn apply(tree: &mut Tree, declared: &Declared, pinned: &Ids) -> Result<(), E
 /// The ids of the accounts in the tree's /etc/passwd and /etc/group, by name.
 ///
 /// # Errors
-/// [`Error::Line`] for a line that has no number where it must; [`Error::Tree`] when a file is missing.
+/// [`Error::Line`] for a line without a valid id; [`Error::Tree`] if a file is missing.
 pub fn read(tree: &Tree) -> Result<Ids, Error> {
     let mut ids = Ids::default();
     for (path, fields, table) in [("etc/passwd", 7, &mut ids.users), ("etc/group", 4, &mut ids.groups)] {

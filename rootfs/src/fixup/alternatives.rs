@@ -1,5 +1,5 @@
-//! Yields the commands that several packages offer, as plain relative links, from what a recipe and Debian's packages
-//! declare.
+//! Yields the commands that several packages provide, as plain relative links, from the recipe's declarations and
+//! Debian's.
 //!
 //! # Shape
 //! ```text
@@ -10,7 +10,7 @@
 //! `update-alternatives(1)`; the built-in table: the postinst scripts of trixie's packages.
 //!
 //! # Not here
-//! `/etc/alternatives` and the state of dpkg: nobody changes an alternative of a read-only image.
+//! `/etc/alternatives` and the state of dpkg: an alternative of a read-only image never changes.
 
 use crate::path::{self, TreePath};
 use crate::tree::{self, Kind, Node, Origin, Tree};
@@ -18,24 +18,24 @@ use crate::tree::{self, Kind, Node, Origin, Tree};
 /// Why an alternative cannot be set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// What a declared link shall lead to is not there.
+    /// The target of a declared link does not exist.
     #[error("alternative {name}: {target} is not in the image")]
     NoTarget {
         /// The alternative.
         name: String,
-        /// What it shall lead to.
+        /// Its target.
         target: TreePath,
     },
-    /// Something else is where a declared link shall be.
-    #[error("alternative {name}: {link} is there already, a {kind} of {owner}")]
+    /// The path of a declared link is taken.
+    #[error("alternative {name}: {link} already exists as a {kind} of {owner}")]
     Taken {
         /// The alternative.
         name: String,
-        /// Where the link shall be.
+        /// The path of the link.
         link: TreePath,
-        /// What is there.
+        /// What is at that path.
         kind: &'static str,
-        /// Who brought it.
+        /// Where it comes from.
         owner: Origin,
     },
     /// The recipe declares one twice.
@@ -44,39 +44,40 @@ pub enum Error {
     /// The tree cannot be read or changed.
     #[error(transparent)]
     Tree(#[from] tree::Error),
-    /// A text is no path.
+    /// A string is not a path.
     #[error(transparent)]
     Path(#[from] path::Error),
 }
 
-/// A link that belongs to an alternative, such as its manual page.
+/// An additional link of an alternative, such as its manual page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slave {
-    /// Where the link is.
+    /// The path of the link.
     pub link: TreePath,
-    /// What it leads to; without it the link is left out.
+    /// Its target; if it does not exist, the link is left out.
     pub target: TreePath,
 }
 
 /// What a recipe declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alternative {
-    /// Its name, as `awk`.
+    /// Its name, such as `awk`.
     pub name: String,
-    /// Where the link is, as `/usr/bin/awk`.
+    /// The path of the link, such as `/usr/bin/awk`.
     pub link: TreePath,
-    /// What it leads to, as `/usr/bin/mawk`.
+    /// Its target, such as `/usr/bin/mawk`.
     pub target: TreePath,
     /// Links that go with it.
     pub slaves: Vec<Slave>,
-    /// Who declares it.
+    /// Where it is declared.
     pub origin: Origin,
 }
 
-/// Name, link, target, and slaves (link and target), those that win first. The manual page of a command is a slave too.
+/// Name, link, target, and slaves (link and target), highest priority first. The manual page of a command is a slave
+/// too.
 type Known = (&'static str, &'static str, &'static str, &'static [(&'static str, &'static str)]);
 
-/// What trixie's packages register, by falling priority.
+/// What trixie's packages register, by descending priority.
 const KNOWN: [Known; 16] = [
     ("awk", "usr/bin/awk", "usr/bin/gawk", &[("usr/bin/nawk", "usr/bin/gawk")]),
     ("awk", "usr/bin/awk", "usr/bin/mawk", &[("usr/bin/nawk", "usr/bin/mawk")]),
@@ -96,11 +97,11 @@ const KNOWN: [Known; 16] = [
     ("which", "usr/bin/which", "usr/bin/which.debianutils", &[]),
 ];
 
-/// Sets what the recipe declares, then what Debian's packages would register where nothing is declared; gives the
-/// links that were made.
+/// Makes the links that the recipe declares, then those that Debian's packages would register for other names; returns
+/// the new links.
 ///
 /// # Errors
-/// [`Error`] when a declared target is missing, or its link's place is taken.
+/// [`Error`] if a declared target is missing, or the path of its link is taken.
 pub fn apply(tree: &mut Tree, declared: &[Alternative]) -> Result<Vec<TreePath>, Error> {
     let mut made = Vec::new();
     for (index, alternative) in declared.iter().enumerate() {
@@ -114,7 +115,7 @@ pub fn apply(tree: &mut Tree, declared: &[Alternative]) -> Result<Vec<TreePath>,
         let links =
             std::iter::once((link, target)).chain(slaves.iter().map(|slave| (&slave.link, &slave.target)));
         for (link, target) in links.filter(|(_, target)| tree_has(tree, target)).collect::<Vec<_>>() {
-            // A package's own link gives way; anything else does not.
+            // A package's own link is replaced; anything else is not.
             if let Some(there) = tree.get(&place(tree, link)?)
                 && !matches!(there.kind, Kind::Symlink(_))
             {
@@ -153,7 +154,7 @@ fn tree_has(tree: &Tree, target: &TreePath) -> bool {
     tree.resolve(target).is_ok()
 }
 
-/// Where a path really lies: links of the directories above it are followed (`/bin` is `/usr/bin`).
+/// Resolves the links in the parent directories of a path (`/bin` is `/usr/bin`).
 fn place(tree: &Tree, path: &TreePath) -> Result<TreePath, Error> {
     let above = path.parent().unwrap_or_else(TreePath::root);
     match tree.resolve(&above) {
@@ -169,7 +170,7 @@ fn set(tree: &mut Tree, link: &TreePath, target: &TreePath, origin: Origin) -> R
     Ok(link)
 }
 
-/// What a link at `link` must say to lead to `target`.
+/// The text of a relative link at `link` that points to `target`.
 fn relative(link: &TreePath, target: &TreePath) -> String {
     let from: Vec<&str> = link.components().collect();
     let to: Vec<&str> = target.components().collect();
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_that_is_there_is_taken_with_its_manual_page() {
+    fn the_best_one_present_is_taken_with_its_manual_page() {
         let mut tree = tree();
         apply(&mut tree, &[]).unwrap();
         assert_eq!(target(&tree, "usr/bin/awk").as_deref(), Some("mawk"));
@@ -236,21 +237,21 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_set_is_refused() {
+    fn an_alternative_without_target_or_with_a_taken_path_is_refused() {
         let refused = |list: &[Alternative]| apply(&mut tree(), list).unwrap_err();
         let error = refused(&[declared("vi", "/usr/bin/vi", "/usr/bin/vim")]);
         assert_eq!(error.to_string(), "alternative vi: /usr/bin/vim is not in the image");
         let error = refused(&[declared("sh", "/bin/less", "/bin/bash")]);
         assert_eq!(
             error.to_string(),
-            "alternative sh: /bin/less is there already, a regular file of deb:p=1"
+            "alternative sh: /bin/less already exists as a regular file of deb:p=1"
         );
         let twice = declared("sh", "/bin/sh", "/bin/bash");
         assert_eq!(refused(&[twice.clone(), twice]), Error::Twice("sh".into()));
     }
 
     #[test]
-    fn a_link_to_what_lies_in_the_same_directory_is_a_name() {
+    fn a_link_within_one_directory_is_a_bare_name() {
         assert_eq!(relative(&path("a/b"), &path("a/c")), "c");
         assert_eq!(relative(&path("a"), &path("b/c")), "b/c");
         assert_eq!(relative(&path("a/b/c"), &path("a/d")), "../d");

@@ -1,5 +1,5 @@
-//! Yields the directories, links and small files that `base-files`, `netbase`, `dash` and their like make when
-//! their scripts run, for a root that is read-only.
+//! Yields the directories, links and small files that the scripts of `base-files`, `netbase`, `dash` and similar
+//! packages make, for a read-only root.
 //!
 //! # Shape
 //! ```text
@@ -8,17 +8,18 @@
 //! tmpfs       /tmp  (tmp.mount)     systemd's own unit, pulled in by local-fs.target
 //! tmpfs       /run, /dev, /proc, /sys   mounted by systemd before anything else
 //! ```
-//! /etc/fstab is the plainest of the ways to an empty /var: systemd.volatile=state does the same, but from a kernel
-//! command line, and an overlay would keep package files at the price of one more module and of a /var that looks
-//! persistent. /etc/machine-id is an empty file: systemd then mounts a fresh id over it, and does not take the boot for
-//! the first one, which would run `preset-all` (machine-id(5), "First Boot Semantics").
+//! /etc/fstab is the simplest way to an empty /var: systemd.volatile=state does the same from the kernel command line,
+//! and an overlay would keep package files, but needs one more module and makes /var look persistent. /etc/machine-id
+//! is an empty file: systemd mounts a fresh id over it, and does not treat the boot as the first one, which would run
+//! `preset-all` (machine-id(5), "First Boot Semantics").
 //!
 //! # Source
 //! base-files 13.8 postinst, base-passwd, dash, debianutils (`/usr/share/debianutils/shells.d`), netbase, openssh-server
-//! and mount of trixie: what they left in a tree whose scripts ran, path by path.
+//! and mount of trixie: what their scripts left in a tree, path by path.
 //!
 //! # Not here
-//! Accounts, PAM, name services, os-release: modules of their own. SSH host keys: a machine's, not an image's.
+//! Accounts, PAM, name services, os-release: they have their own modules. SSH host keys: they belong to a machine, not
+//! to an image.
 
 use std::collections::BTreeSet;
 
@@ -36,7 +37,7 @@ const MAIL: u32 = 8;
 const DIRECTORIES: [(&str, u16, u32); 37] = [
     ("boot", 0o755, 0),
     ("dev", 0o755, 0),
-    // gpt-auto makes an automount of the ESP, which fails without the directory.
+    // gpt-auto automounts the ESP, which fails without the directory.
     ("efi", 0o755, 0),
     ("etc", 0o755, 0),
     ("etc/opt", 0o755, 0),
@@ -84,7 +85,7 @@ const LINKS: [(&str, &str); 6] = [
     ("var/spool/mail", "../mail"),
 ];
 
-/// Files that scripts copy: from, to, mode. A package that is not in the image brings none.
+/// Files that scripts copy: from, to, mode; skipped if the package is not in the image.
 const COPIES: [(&str, &str, u16); 5] = [
     ("usr/share/base-files/dot.bashrc", "root/.bashrc", 0o644),
     ("usr/share/base-files/dot.profile", "root/.profile", 0o644),
@@ -93,7 +94,7 @@ const COPIES: [(&str, &str, u16); 5] = [
     ("usr/share/openssh/sshd_config", "etc/ssh/sshd_config", 0o644),
 ];
 
-/// Files with a text that scripts or the installer write: path, mode, text.
+/// Files that scripts or the installer write: path, mode, text.
 const FILES: [(&str, u16, &str); 4] = [
     ("etc/environment", 0o644, ""),
     ("etc/fstab", 0o644, FSTAB),
@@ -106,18 +107,18 @@ const FSTAB: &str = "\
 tmpfs /var tmpfs mode=0755,nosuid,nodev 0 0
 ";
 
-/// Why the base of an image cannot be made.
+/// Why the base of an image cannot be created.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A name that no machine can have.
-    #[error("{0:?} is no host name: letters, digits, \"-\" and \".\", at most 64 of them")]
+    /// An invalid host name.
+    #[error("invalid host name {0:?}: use at most 64 letters, digits, \"-\" and \".\"")]
     Hostname(String),
-    /// A link of the table meets a directory that is not empty.
-    #[error("{path} must be a link, and is a directory of {origin} with something in it")]
+    /// A non-empty directory is at the path of a link of the table.
+    #[error("{path} must be a link, but is a non-empty directory of {origin}")]
     Occupied {
         /// The path.
         path: TreePath,
-        /// Who brought the directory.
+        /// Where the directory comes from.
         origin: Origin,
     },
     /// A file cannot be read or written.
@@ -125,10 +126,10 @@ pub enum Error {
     Tree(#[from] tree::Error),
 }
 
-/// Fills the gaps that scripts would fill; what a package or the recipe brings stays.
+/// Adds what scripts would make; anything from a package or the recipe stays.
 ///
 /// # Errors
-/// [`Error::Hostname`]; [`Error::Occupied`] where a link must be; [`Error::Tree`].
+/// [`Error::Hostname`]; [`Error::Occupied`] for a directory in place of a link; [`Error::Tree`].
 pub fn apply(tree: &mut Tree, hostname: &str) -> Result<(), Error> {
     let label = |label: &str| {
         let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
@@ -168,7 +169,7 @@ pub fn apply(tree: &mut Tree, hostname: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// A link where nothing or an empty directory is; `base-files` turns /var/run into a link likewise.
+/// Makes a link where nothing or an empty directory is, as `base-files` does for /var/run.
 fn link(tree: &mut Tree, path: &str, target: &str) -> Result<(), Error> {
     let place = TreePath::new(path).map_err(tree::Error::from)?;
     match tree.get(&place) {
@@ -199,7 +200,7 @@ fn shells(tree: &Tree) -> Result<String, tree::Error> {
         for shell in String::from_utf8_lossy(&tree.read(path)?).lines().map(str::trim) {
             if shell.starts_with('/') {
                 let real = TreePath::new(shell)?;
-                // Both names of the merged /usr, as update-shells writes them.
+                // Both names in the merged /usr, as update-shells writes them.
                 if shell.starts_with("/bin/") {
                     names.insert(format!("/usr{shell}"));
                 }
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn every_directory_has_the_mode_of_the_table_and_links_lead_where_it_says() {
+    fn directories_and_links_are_those_of_the_table() {
         let mut tree = empty();
         apply(&mut tree, "claw").unwrap();
         for (at, mode, gid) in DIRECTORIES {
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_stays() {
+    fn existing_paths_stay() {
         let mut tree = empty();
         put(&mut tree, "etc/hosts", "mine\n");
         put(&mut tree, "etc/fstab", "mine\n");
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_packages_are_copied_when_the_package_is_there() {
+    fn files_of_packages_are_copied_if_the_package_is_present() {
         let mut tree = empty();
         put(&mut tree, "usr/share/base-files/profile", "profile\n");
         put(&mut tree, "usr/share/openssh/sshd_config", "sshd\n");
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_no_host_can_have_is_refused() {
+    fn an_invalid_host_name_is_refused() {
         for name in ["", "a b", "-a", "a-", "a..b", ".a", "a_b", "a\n", &"a".repeat(65)] {
             assert_eq!(apply(&mut empty(), name), Err(Error::Hostname(name.into())));
         }

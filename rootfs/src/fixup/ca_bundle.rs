@@ -1,21 +1,21 @@
-//! Yields the trusted certificates as programs look for them, from the certificates that packages and recipe bring.
+//! Yields the trusted certificates in the layout that programs expect, from the certificates of packages and recipe.
 //!
 //! # Shape
 //! ```text
 //! usr/share/ca-certificates/**/*.crt        -> etc/ca-certificates.conf
 //! those, then usr/local/share/ca-certificates/**/*.crt
-//!     -> etc/ssl/certs/ca-certificates.crt   all, one after the other
+//!     -> etc/ssl/certs/ca-certificates.crt   all, concatenated
 //!     -> etc/ssl/certs/NAME.pem              link to the file
 //!     -> etc/ssl/certs/HHHHHHHH.N            link to NAME.pem; H: subject hash, N: counts subjects that share it
 //! ```
 //!
 //! # Source
-//! Debian's `update-ca-certificates` 20250419 and its postinst; `openssl rehash`. The hash: the first four bytes, little
-//! endian, of SHA-1 over the canonical subject (OpenSSL `crypto/x509/x_name.c`: values as UTF-8, lower case, white
-//! space trimmed and collapsed). DER: X.690.
+//! Debian's `update-ca-certificates` 20250419 and its postinst; `openssl rehash`. The hash: the first four bytes,
+//! little-endian, of SHA-1 over the canonical subject (OpenSSL `crypto/x509/x_name.c`: values as UTF-8, lower case,
+//! white space trimmed and collapsed). DER: X.690.
 //!
 //! # Not here
-//! Whether a certificate is valid: what the packages bring is trusted as it is.
+//! Whether a certificate is valid: the certificates of packages are trusted as they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,7 +33,7 @@ const CERTS: &str = "etc/ssl/certs";
 const BUNDLE: &str = "ca-certificates.crt";
 const CONF: &str = "etc/ca-certificates.conf";
 
-/// What the postinst of ca-certificates writes above the list.
+/// The header of the list, as the postinst of ca-certificates writes it.
 const CONF_HEADER: &str = "\
 # This file lists certificates that you wish to use or to ignore to be
 # installed in /etc/ssl/certs.
@@ -48,7 +48,7 @@ const CONF_HEADER: &str = "\
 #
 ";
 
-/// Why the certificates cannot be laid out.
+/// Why the certificates cannot be installed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A certificate is damaged.
@@ -59,48 +59,48 @@ pub enum Error {
         /// Why.
         source: CertificateError,
     },
-    /// A local certificate whose name is no name of a file.
-    #[error("local certificate {0:?} is not named as a file can be")]
+    /// A local certificate whose name is not a valid file name.
+    #[error("local certificate name {0:?} is not a valid file name")]
     Name(String),
     /// The tree cannot be read or changed.
     #[error(transparent)]
     Tree(#[from] tree::Error),
-    /// A text is no path.
+    /// A string is not a path.
     #[error(transparent)]
     Path(#[from] path::Error),
 }
 
-/// Why bytes are no certificate.
+/// Why bytes are not a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
-    /// Not one certificate in PEM form.
+    /// Not exactly one certificate in PEM form.
     #[error("expected one PEM certificate, found {0}")]
     Count(usize),
-    /// Text between the lines that is not base64.
+    /// Text between the PEM lines that is not base64.
     #[error("the text between the PEM lines is not base64")]
     Base64,
-    /// A DER element that is not what stands there in a certificate.
+    /// A DER element with another tag than a certificate has there.
     #[error("{what} at offset {offset} has tag {found:#04x}, expected {expected:#04x}")]
     Tag {
-        /// Which element.
+        /// The element.
         what: &'static str,
-        /// Where it is, in its parent.
+        /// Its offset in its parent.
         offset: usize,
-        /// Tag it must have.
+        /// The expected tag.
         expected: u8,
-        /// Tag it has.
+        /// The tag found.
         found: u8,
     },
-    /// A DER element that does not fit into the one around it, or whose length has no canonical form.
-    #[error("{what} at offset {offset} does not fit into what is around it")]
+    /// A DER element that exceeds its parent, or has a non-canonical length.
+    #[error("{what} at offset {offset} exceeds its parent or has a non-canonical length")]
     Length {
-        /// Which element.
+        /// The element.
         what: &'static str,
-        /// Where it is, in its parent.
+        /// Its offset in its parent.
         offset: usize,
     },
-    /// A name that is not text.
-    #[error("a value of the subject is no text of its type (tag {0:#04x})")]
+    /// A name that is not valid text.
+    #[error("a value of the subject is not valid text of its type (tag {0:#04x})")]
     Text(u8),
 }
 
@@ -122,10 +122,10 @@ pub struct Report {
     pub hashes: usize,
 }
 
-/// Adds the `local` certificates, and writes bundle, links and configuration.
+/// Adds the `local` certificates, and writes the bundle, the links and the configuration.
 ///
 /// # Errors
-/// [`Error`] when a certificate is damaged.
+/// [`Error`] if a certificate is damaged.
 pub fn apply(tree: &mut Tree, local: &[LocalCertificate]) -> Result<Report, Error> {
     let origin = || Origin::fix_up("ca_bundle");
     for certificate in local {
@@ -139,7 +139,7 @@ pub fn apply(tree: &mut Tree, local: &[LocalCertificate]) -> Result<Report, Erro
     let shared = TreePath::new(SHARED)?;
     let mut conf = CONF_HEADER.to_owned();
     let mut bundle = Vec::new();
-    // The name of the .pem link, and the certificate that it leads to; a later one of the same name wins.
+    // The name of each .pem link and its certificate; a later one of the same name wins.
     let mut links: BTreeMap<String, TreePath> = BTreeMap::new();
     let mut certificates = 0;
     for path in
@@ -185,7 +185,7 @@ fn link_name(path: &TreePath) -> String {
     format!("{}.pem", stem.replace([' ', ','], "_").replace(['(', ')'], "="))
 }
 
-/// The links by subject hash, in the order of names; a certificate that is there twice gets one.
+/// The links by subject hash, in the order of names; a duplicate certificate gets only one.
 fn hash_links(tree: &Tree, links: &BTreeMap<String, TreePath>) -> Result<BTreeMap<String, String>, Error> {
     let mut seen = BTreeSet::new();
     let mut counts: BTreeMap<u32, u32> = BTreeMap::new();
@@ -222,7 +222,7 @@ const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const VERSION: u8 = 0xa0;
 
-/// A place in DER bytes.
+/// A position in DER bytes.
 struct Reader<'d> {
     bytes: &'d [u8],
     at: usize,
@@ -245,7 +245,7 @@ impl<'d> Reader<'d> {
         let (tag, first) = (rest.first().ok_or(wrong.clone())?, *rest.get(1).ok_or(wrong.clone())?);
         let (header, len) = match first {
             0..=0x7f => (2, usize::from(first)),
-            // At most 4 bytes: no certificate has more than 4 GiB.
+            // At most 4 bytes: a certificate is shorter than 4 GiB.
             0x81..=0x84 => {
                 let count = usize::from(first & 0x7f);
                 let digits = rest.get(2..2 + count).ok_or(wrong.clone())?;
@@ -270,10 +270,10 @@ impl<'d> Reader<'d> {
     }
 }
 
-/// The hash under which OpenSSL looks for a certificate: of its subject.
+/// The subject hash under which OpenSSL looks for a certificate.
 ///
 /// # Errors
-/// [`CertificateError`] when `der` is no certificate.
+/// [`CertificateError`] if `der` is not a certificate.
 pub fn subject_hash(der: &[u8]) -> Result<u32, CertificateError> {
     let certificate = Reader::new(der).expect(SEQUENCE, "certificate")?;
     let mut body = Reader::new(Reader::new(certificate).expect(SEQUENCE, "body of the certificate")?);
@@ -302,7 +302,7 @@ pub fn subject_hash(der: &[u8]) -> Result<u32, CertificateError> {
             wrap(SEQUENCE, &part, &mut element);
             parts.push(element);
         }
-        // DER: the elements of a set are in the order of their bytes.
+        // DER sorts the elements of a set by their bytes.
         parts.sort();
         wrap(SET, &parts.concat(), &mut canonical);
     }
@@ -312,14 +312,14 @@ pub fn subject_hash(der: &[u8]) -> Result<u32, CertificateError> {
 
 const UTF8: u8 = 0x0c;
 
-/// The text of a value as it is compared; `None` for what is no text.
+/// The text of a value in the form that is compared; `None` if it is not text.
 fn canonical_text(tag: u8, value: &[u8]) -> Result<Option<String>, CertificateError> {
     let wrong = || CertificateError::Text(tag);
     let text = match tag {
         UTF8 => std::str::from_utf8(value).map_err(|_| wrong())?.to_owned(),
-        // Printable, T.61 (taken for Latin-1, as OpenSSL does), IA5 and visible strings.
+        // Printable, T.61 (read as Latin-1, as OpenSSL does), IA5 and visible strings.
         0x13 | 0x14 | 0x16 | 0x1a => value.iter().map(|&byte| char::from(byte)).collect(),
-        // UTF-32 and UTF-16, big endian.
+        // UTF-32 and UTF-16, big-endian.
         0x1c | 0x1e => {
             let width = if tag == 0x1c { 4 } else { 2 };
             let units = value.chunks_exact(width);
@@ -364,7 +364,7 @@ mod tests {
         out
     }
 
-    /// The skeleton of a certificate with this common name, of this type of text.
+    /// A minimal certificate with this common name, as this type of string.
     fn der(tag: u8, name: &[u8]) -> Vec<u8> {
         let pair = [element(6, &[0x55, 4, 3]), element(tag, name)].concat();
         let subject = element(SEQUENCE, &element(SET, &element(SEQUENCE, &pair)));
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_is_refused() {
+    fn bytes_that_are_not_a_certificate_are_refused() {
         assert_eq!(certificate(b"nothing"), Err(CertificateError::Count(0)));
         let two = [pem(&[1]), pem(&[2])].concat();
         assert_eq!(certificate(&two), Err(CertificateError::Count(2)));

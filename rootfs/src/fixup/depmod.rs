@@ -1,12 +1,12 @@
-//! Yields the index of kernel modules that modprobe and udev read, and the modules that a recipe asks for, from the
-//! modules of the tree.
+//! Yields the index of kernel modules for modprobe and udev, and the modules that a recipe asks for, from the modules
+//! of the tree.
 //!
 //! # Shape
 //! ```text
 //! usr/lib/modules/VERSION/**/*.ko{,.xz,.zst} -> modules.{dep,alias,symbols}{,.bin}, .softdep, .weakdep, .devname
 //! modules.builtin, modules.builtin.modinfo   -> modules.builtin.bin, modules.builtin.alias.bin
 //! ```
-//! A `.bin` is a trie: magic B007F457, version 00020001, offset of the root, then the nodes in pre-order, big endian.
+//! A `.bin` is a trie: magic B007F457, version 00020001, offset of the root, then the nodes in pre-order, big-endian.
 //! A node: its prefix NUL, first and last byte and an offset u32 for each child between, values (count u32; each:
 //! priority u32, text NUL). The three high bits of an offset tell which of these a node has.
 //!
@@ -16,7 +16,7 @@
 //! (`tests/tests/fixup_b_reference.rs`).
 //!
 //! # Not here
-//! `depmod.d`: it chooses between modules of one name, and those are refused.
+//! `depmod.d`: it chooses between modules with one name, which are refused here.
 
 mod alias;
 mod index;
@@ -42,7 +42,7 @@ pub enum Error {
     /// There are no modules of this kernel.
     #[error("{0} holds no kernel modules")]
     NoModules(TreePath),
-    /// Two files are one module.
+    /// Two files have the same module name.
     #[error("module {name} is both {first} and {second}")]
     Duplicate {
         /// The module.
@@ -60,38 +60,38 @@ pub enum Error {
         /// Why.
         source: module::Error,
     },
-    /// Nothing has this name.
+    /// There is no such module.
     #[error("the kernel has no module {name}{}", near_misses(near))]
     Unknown {
         /// What was asked for.
         name: String,
-        /// Names like it.
+        /// Similar names.
         near: Vec<String>,
     },
-    /// A module is part of the kernel, so that there is no file to load.
-    #[error("{0} is built into the kernel: it needs no module")]
+    /// A module is built into the kernel and has no file to load.
+    #[error("{0} is built into the kernel, so there is no module to load")]
     BuiltIn(String),
-    /// A module needs another that has no file and is not built in.
-    #[error("module {name} depends on {missing}, which is not there")]
+    /// A module depends on one that has no file and is not built in.
+    #[error("module {name} depends on {missing}, which does not exist")]
     MissingDependency {
         /// The module.
         name: String,
-        /// What it needs.
+        /// Its dependency.
         missing: String,
     },
-    /// Modules that need each other.
-    #[error("modules need each other in a circle: {}", .0.join(", "))]
+    /// Modules that depend on each other.
+    #[error("modules depend on each other in a cycle: {}", .0.join(", "))]
     Cycle(Vec<String>),
-    /// A pattern that is none.
-    #[error("pattern {0:?} of a module is not valid")]
+    /// An invalid pattern.
+    #[error("invalid module pattern {0:?}")]
     Pattern(String),
-    /// A text that the index cannot hold.
+    /// A string that the index cannot hold.
     #[error("module index: {0:?} is not ASCII")]
     NotAscii(String),
     /// The tree cannot be read or changed.
     #[error(transparent)]
     Tree(#[from] tree::Error),
-    /// A text is no path.
+    /// A string is not a path.
     #[error(transparent)]
     Path(#[from] path::Error),
 }
@@ -100,7 +100,7 @@ fn near_misses(near: &[String]) -> String {
     if near.is_empty() { String::new() } else { format!(" (there is {})", near.join(", ")) }
 }
 
-/// The modules of one kernel; their files are read when they are first needed.
+/// The modules of one kernel; each file is read when first needed.
 #[derive(Debug)]
 pub struct Modules {
     directory: TreePath,
@@ -189,8 +189,8 @@ impl Modules {
         self.need(tree, names.iter().map(String::as_str))
     }
 
-    /// Takes the modules that are not in `keep` out of the tree, and the directories that held nothing else; gives
-    /// how many modules went.
+    /// Removes the modules that are not in `keep` from the tree, with the directories that become empty; returns how
+    /// many modules it removed.
     pub fn retain(&mut self, tree: &mut Tree, keep: &BTreeSet<String>) -> usize {
         let gone: Vec<String> = self.files.keys().filter(|name| !keep.contains(*name)).cloned().collect();
         for name in &gone {

@@ -1,11 +1,10 @@
-//! Yields dpkg's database of installed packages, as scanners of vulnerabilities read it, from the packages' control
-//! stanzas.
+//! Yields dpkg's database of installed packages, for vulnerability scanners, from the packages' control stanzas.
 //!
 //! # Shape
 //! ```text
 //! var/lib/dpkg/status                 a stanza for each package, by name, with Status: install ok installed
-//! var/lib/dpkg/info/NAME.list         its paths in the image, one a line; NAME:ARCH where it is Multi-Arch: same
-//! var/lib/dpkg/info/NAME.md5sums      as the package brought it
+//! var/lib/dpkg/info/NAME.list         its paths in the image, one per line; NAME:ARCH where it is Multi-Arch: same
+//! var/lib/dpkg/info/NAME.md5sums      as in the package
 //! ```
 //!
 //! # Source
@@ -23,7 +22,7 @@ use crate::tree::{self, Node, Origin, Tree};
 
 const DIRECTORY: &str = "var/lib/dpkg";
 
-/// Fields of an archive's index that a database has not.
+/// Fields of an archive's index that the database does not have.
 const INDEX_FIELDS: [&str; 6] = ["Filename", "Size", "MD5sum", "SHA1", "SHA256", "Description-md5"];
 
 /// Why a database cannot be written.
@@ -32,31 +31,31 @@ pub enum Error {
     /// A stanza lacks a field.
     #[error("control stanza {name:?} has no field {field}")]
     Field {
-        /// The package, as far as known.
+        /// The package, if known.
         name: String,
         /// The field.
         field: &'static str,
     },
-    /// A line that is neither a field nor its continuation.
-    #[error("control stanza {name:?}: line {line} is no field: {text:?}")]
+    /// A line that is neither a field nor a continuation.
+    #[error("control stanza {name:?}: line {line} is not a field: {text:?}")]
     Line {
-        /// The package, as far as known.
+        /// The package, if known.
         name: String,
         /// The line, from 1.
         line: usize,
-        /// What stands there.
+        /// The text of the line.
         text: String,
     },
-    /// A package is there twice.
-    #[error("package {0} is given twice")]
+    /// A package is listed twice.
+    #[error("package {0} is listed twice")]
     Twice(String),
-    /// A name that cannot name a file.
+    /// A name that is not a valid file name.
     #[error("package name {0:?} is not valid")]
     Name(String),
     /// The tree cannot be changed.
     #[error(transparent)]
     Tree(#[from] tree::Error),
-    /// A text is no path.
+    /// A string is not a path.
     #[error(transparent)]
     Path(#[from] path::Error),
 }
@@ -110,7 +109,7 @@ impl<'p> Stanza<'p> {
         self.value(field).filter(|value| !value.is_empty()).ok_or(Error::Field { name, field })
     }
 
-    /// The stanza as the database has it.
+    /// The stanza in the form of the database.
     fn installed(&self) -> String {
         let mut text = String::new();
         for (name, value) in &self.fields {
@@ -132,7 +131,7 @@ impl<'p> Stanza<'p> {
 /// Writes the database for `packages`; the lists hold the paths whose origin is the package.
 ///
 /// # Errors
-/// [`Error`] when a stanza is damaged or a package is there twice.
+/// [`Error`] if a stanza is damaged or a package is listed twice.
 pub fn apply(tree: &mut Tree, packages: &[Package<'_>]) -> Result<(), Error> {
     let mut paths: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (path, node) in tree.iter() {
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn packages_stand_by_name_and_as_installed() {
+    fn packages_are_sorted_by_name_and_marked_installed() {
         let mut tree = tree();
         let libb = Package { control: LIBB, md5sums: Some("00  usr/lib/libb.so.1\n") };
         apply(&mut tree, &[libb, package(A)]).unwrap();

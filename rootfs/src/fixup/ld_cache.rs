@@ -2,9 +2,9 @@
 //!
 //! # Shape
 //! ```text
-//! header 48 B | entries 24 B each, by falling soname | strings, tails shared | extensions (4 B aligned)
+//! header 48 B | entries 24 B each, by descending soname | strings, tails shared | extensions (4 B aligned)
 //! ```
-//! Numbers are little endian. An entry: flags u32, soname u32, path u32 (offsets from the start of the file),
+//! Numbers are little-endian. An entry: flags u32, soname u32, path u32 (offsets from the start of the file),
 //! 0 u32, hwcap u64. Extensions: the generator's name, and the names of used `glibc-hwcaps` folders.
 //!
 //! # Source
@@ -12,7 +12,7 @@
 //! Equal to the bytes that ldconfig of trixie writes (`tests/tests/fixup_b_reference.rs`).
 //!
 //! # Not here
-//! Removing stale links, which ldconfig does too; its private `aux-cache`.
+//! Removing stale links, as ldconfig also does; its private `aux-cache`.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +28,7 @@ use crate::tree::{self, Kind, Node, Origin, Tree};
 const CACHE: &str = "etc/ld.so.cache";
 const CONF: &str = "etc/ld.so.conf";
 
-/// Directories that are searched without being configured, in order (Debian's `trusted-dirs.h` for amd64).
+/// Directories that are always searched, in order (Debian's `trusted-dirs.h` for amd64).
 pub const SYSTEM_DIRECTORIES: [&str; 4] =
     ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib", "/usr/lib"];
 
@@ -44,10 +44,10 @@ const TAG_HWCAPS: u32 = 1;
 const HWCAP_EXTENSION: u64 = 1 << 62;
 const MAX_ISA_LEVEL: u32 = 0x3ff;
 
-/// Depth of `include` lines that is followed.
+/// The greatest depth of `include` lines.
 const MAX_INCLUDES: usize = 16;
 
-/// Why the cache cannot be made.
+/// Why the cache cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A library is damaged.
@@ -58,18 +58,18 @@ pub enum Error {
         /// Why.
         source: elf::Error,
     },
-    /// A configuration file includes itself, perhaps by others.
+    /// A configuration file includes itself, directly or through others.
     #[error("{0} is included more than {MAX_INCLUDES} levels deep")]
     IncludeDepth(TreePath),
-    /// An `include` pattern that is none.
-    #[error("{path}: pattern {pattern:?} of an include line is not valid")]
+    /// An invalid `include` pattern.
+    #[error("{path}: invalid include pattern {pattern:?}")]
     Pattern {
         /// The configuration file.
         path: TreePath,
         /// The pattern.
         pattern: String,
     },
-    /// More than fits into an offset of 32 bits.
+    /// More bytes than a 32-bit offset can address.
     #[error("the cache would have {0} bytes, expected less than 4 GiB")]
     TooLarge(usize),
     /// An ISA level that the format cannot hold.
@@ -83,7 +83,7 @@ pub enum Error {
     /// The tree cannot be read or changed.
     #[error(transparent)]
     Tree(#[from] tree::Error),
-    /// A text is no path.
+    /// A string is not a path.
     #[error(transparent)]
     Path(#[from] path::Error),
 }
@@ -93,22 +93,22 @@ pub enum Error {
 pub struct Report {
     /// Number of libraries in the cache.
     pub libraries: usize,
-    /// Links that were made or changed.
+    /// Links that were added or changed.
     pub links: Vec<TreePath>,
 }
 
 /// A directory that the dynamic linker searches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SearchDirectory {
-    /// As it was configured, as `/lib/x86_64-linux-gnu`: what stands in the cache.
+    /// As configured, such as `/lib/x86_64-linux-gnu`: the spelling in the cache.
     pub spelled: String,
-    /// The directory itself.
+    /// The directory, with links resolved.
     pub path: TreePath,
-    /// The folder of `glibc-hwcaps`, as `x86-64-v3`.
+    /// The folder of `glibc-hwcaps`, such as `x86-64-v3`.
     pub hwcaps: Option<String>,
 }
 
-/// The name that ldconfig of this tree's glibc leaves in the cache; `None` when `libc.so.6` is not Debian's.
+/// The generator name that ldconfig of this tree's glibc writes; `None` if `libc.so.6` is not Debian's.
 pub fn generator(tree: &Tree) -> Option<String> {
     let libc = TreePath::new("usr/lib/x86_64-linux-gnu/libc.so.6").ok()?;
     let place = tree.resolve(&libc).ok()?;
@@ -195,7 +195,7 @@ fn included(tree: &Tree, conf: &TreePath, pattern: &str) -> Result<Vec<TreePath>
     };
     let glob = GlobBuilder::new(full.as_str()).literal_separator(true).build().map_err(|_| wrong())?;
     let matcher = glob.compile_matcher();
-    // The part before the first wildcard is a directory that must be there.
+    // The part before the first wildcard is a directory that must exist.
     let fixed = full.as_str().split(['*', '?', '[']).next().unwrap_or("");
     let above = TreePath::new(fixed.rsplit_once('/').map_or("", |(above, _)| above))?;
     let mut files: Vec<TreePath> = Vec::new();
@@ -212,7 +212,7 @@ fn included(tree: &Tree, conf: &TreePath, pattern: &str) -> Result<Vec<TreePath>
     Ok(files)
 }
 
-/// Compares names of libraries as the dynamic linker does: digits as numbers (`_dl_cache_libcmp`).
+/// Compares library names as the dynamic linker does, with digits as numbers (`_dl_cache_libcmp`).
 fn library_order(left: &str, right: &str) -> Ordering {
     let (mut left, mut right) = (left.as_bytes(), right.as_bytes());
     let number = |text: &mut &[u8]| {
@@ -242,7 +242,7 @@ fn library_order(left: &str, right: &str) -> Ordering {
     if right.is_empty() { Ordering::Equal } else { Ordering::Less }
 }
 
-/// Whether a file of this name can be a library (`_dl_is_dso`), and no package manager's temporary file.
+/// Whether a file of this name can be a library (`_dl_is_dso`) and is not a temporary file of a package manager.
 fn is_library_name(name: &str) -> bool {
     ((name.starts_with("lib") || name.starts_with("ld-")) && name.contains(".so"))
         || name.starts_with("ld.so.")
@@ -285,7 +285,7 @@ fn scan(tree: &Tree, directory: &SearchDirectory) -> Result<BTreeMap<String, Lib
             return Err(Error::IsaLevel { path: path.clone(), found: isa_level });
         }
         let own = own.unwrap_or_else(|| name.to_owned());
-        // A link counts as one only as `SONAME -> file` or `name.so -> SONAME`; else it is taken for a file.
+        // A link counts as a link only as `SONAME -> file` or `name.so -> SONAME`; any other is treated as a file.
         let by_link = is_link && (name == own || (name.ends_with(".so") && own.starts_with(name)));
         let soname = if by_link { name.to_owned() } else { own };
         let new = Library { name: name.to_owned(), by_link, isa_level };
@@ -304,10 +304,10 @@ fn scan(tree: &Tree, directory: &SearchDirectory) -> Result<BTreeMap<String, Lib
     Ok(found)
 }
 
-/// The soname and the ISA level of a library; `None` when it is none that the dynamic linker could load.
+/// The soname and the ISA level of a library; `None` if the dynamic linker cannot load it.
 fn library(content: &Content) -> Result<Option<(Option<String>, u32)>, elf::Error> {
     let head = content.read_range(0..6)?;
-    // Linker scripts and files of 32 bits are no libraries of this machine.
+    // Linker scripts and 32-bit files are not libraries for this machine.
     if !elf::is_elf(&head) || head.get(4..6) != Some(&[2, 1]) {
         return Ok(None);
     }
@@ -319,7 +319,7 @@ fn library(content: &Content) -> Result<Option<(Option<String>, u32)>, elf::Erro
     Ok(Some((dynamic.soname, elf.isa_level()?)))
 }
 
-/// One line of the cache.
+/// One entry of the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
     soname: String,
@@ -328,7 +328,7 @@ struct Entry {
     isa_level: u32,
 }
 
-/// The order in the cache: falling names; the more special before the general.
+/// The order in the cache: descending names; the more specific first.
 fn entry_order(left: &Entry, right: &Entry) -> Ordering {
     library_order(&right.soname, &left.soname).then_with(|| match (&left.hwcaps, &right.hwcaps) {
         (Some(left), Some(right)) => left.cmp(right),
@@ -338,11 +338,11 @@ fn entry_order(left: &Entry, right: &Entry) -> Ordering {
     })
 }
 
-/// Makes the soname links that are missing, and writes the cache; `generator` is the name that the cache carries
-/// (see [`generator()`]).
+/// Adds missing soname links, and writes the cache; `generator` is the generator name in the cache (see
+/// [`generator()`]).
 ///
 /// # Errors
-/// [`Error`] when a library or a configuration file is damaged.
+/// [`Error`] if a library or a configuration file is damaged.
 pub fn apply(tree: &mut Tree, generator: &str) -> Result<Report, Error> {
     let mut entries = Vec::new();
     let mut hwcaps = BTreeSet::new();
@@ -371,7 +371,7 @@ pub fn apply(tree: &mut Tree, generator: &str) -> Result<Report, Error> {
     Ok(Report { libraries: entries.len(), links })
 }
 
-/// Lets `soname` name the library `file` of the same directory; gives the link when it was made or changed.
+/// Points `soname` to the library `file` in the same directory; returns the link if it was added or changed.
 fn link(tree: &mut Tree, directory: &TreePath, file: &str, soname: &str) -> Result<Option<TreePath>, Error> {
     let (place, library) = (directory.join(soname)?, directory.join(file)?);
     if let Ok(there) = tree.resolve(&place) {
@@ -386,10 +386,10 @@ fn link(tree: &mut Tree, directory: &TreePath, file: &str, soname: &str) -> Resu
     Ok(Some(place))
 }
 
-/// The strings of the cache, each tail of another kept once, and where they are.
+/// The strings of the cache and their offsets; a string that is the tail of another is not repeated.
 fn strings<'e>(texts: impl Iterator<Item = &'e str>) -> (Vec<u8>, BTreeMap<&'e str, usize>) {
     let mut sorted: Vec<&str> = texts.collect::<BTreeSet<_>>().into_iter().collect();
-    // Falling order of the reversed texts puts each text right after those that end with it.
+    // Descending order of the reversed strings puts each string right after those that end with it.
     sorted.sort_by(|left, right| right.bytes().rev().cmp(left.bytes().rev()));
     let mut bytes = Vec::new();
     let mut places = BTreeMap::new();
@@ -412,7 +412,7 @@ fn strings<'e>(texts: impl Iterator<Item = &'e str>) -> (Vec<u8>, BTreeMap<&'e s
 fn write(entries: &[Entry], hwcaps: &BTreeSet<String>, generator: &str) -> Result<Vec<u8>, Error> {
     let used: BTreeSet<&str> = entries.iter().filter_map(|entry| entry.hwcaps.as_deref()).collect();
     let texts = entries.iter().flat_map(|entry| [entry.soname.as_str(), entry.path.as_str()]);
-    // Names of folders that hold no library stand among the strings too.
+    // The strings also include the names of folders without libraries.
     let (table, places) = strings(texts.chain(hwcaps.iter().map(String::as_str)));
     let start = 48 + entries.len() * 24;
     let extensions = (start + table.len()).next_multiple_of(4);
@@ -514,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_is_none_is_refused() {
+    fn an_invalid_pattern_is_refused() {
         let mut tree = tree();
         add(&mut tree, "etc/ld.so.conf.d/a.conf", "include /etc/[.conf\n");
         assert!(matches!(directories(&tree), Err(Error::Pattern { .. })));
@@ -531,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_compared_with_their_numbers() {
+    fn digits_in_names_compare_as_numbers() {
         assert_eq!(library_order("libz.so.1.10", "libz.so.1.9"), Ordering::Greater);
         assert_eq!(library_order("liba.so", "liba1.so"), Ordering::Less);
         assert_eq!(library_order("liba.so.1", "liba.so"), Ordering::Greater);

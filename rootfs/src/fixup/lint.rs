@@ -1,20 +1,20 @@
-//! Yields what programs of the image need and the image lacks, from the headers of its ELF files and scripts.
+//! Yields what programs need and the image lacks, from the headers of its ELF files and scripts.
 //!
 //! # Shape
 //! ```text
 //! DT_NEEDED without a file                 error
 //! PT_INTERP without a file                 error
-//! .note.dlopen, none of its sonames there  warning; the note's priority tells how bad
+//! .note.dlopen, none of its sonames there  warning; the note's priority gives the severity
 //! #! without a file                        info
 //! ```
 //!
 //! # Source
-//! ld.so(8): RPATH where there is no RUNPATH, RUNPATH, the configured directories, the system's; `$ORIGIN`.
+//! ld.so(8): RPATH if there is no RUNPATH, RUNPATH, the configured directories, the system's; `$ORIGIN`.
 //! <https://systemd.io/ELF_DLOPEN_METADATA/>.
 //!
 //! # Not here
-//! An RPATH that is inherited from the program that loads a library, and `LD_LIBRARY_PATH`: what relies on those is
-//! acknowledged by the recipe. Files for other machines are passed over.
+//! An RPATH inherited from the program that loads a library, and `LD_LIBRARY_PATH`: the recipe acknowledges programs
+//! that rely on those. Files for other machines are skipped.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -31,21 +31,21 @@ use crate::tree::{Kind, Node, Origin, Tree};
 /// Where `env` looks for an interpreter.
 const PATH: [&str; 6] = ["usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"];
 
-/// Longest `#!` line that the kernel reads (`BINPRM_BUF_SIZE`).
+/// The longest `#!` line that the kernel reads (`BINPRM_BUF_SIZE`).
 const SCRIPT_LINE: u64 = 256;
 
-/// Why the image cannot be looked through.
+/// Why the image cannot be checked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A pattern that is none.
-    #[error("acknowledged pattern {0:?} is not valid")]
+    /// An invalid pattern.
+    #[error("invalid acknowledgement pattern {0:?}")]
     Pattern(String),
-    /// The search directories cannot be told.
-    #[error("cannot tell where libraries are looked for")]
+    /// The search directories cannot be determined.
+    #[error("cannot determine the library search directories")]
     Directories(#[from] ld_cache::Error),
 }
 
-/// How bad a finding is, worst first.
+/// The severity of a finding, worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// The program cannot start.
@@ -56,36 +56,36 @@ pub enum Level {
     Info,
 }
 
-/// What is wrong with a file.
+/// What a file lacks.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Problem {
-    /// A library that it must be loaded with is not there.
+    /// A required library is missing.
     Library {
         /// The library.
         soname: String,
     },
-    /// The loader that it asks for is not there.
+    /// Its program interpreter is missing.
     Loader {
         /// The loader.
         path: String,
     },
-    /// A library that it opens when it needs it is not there.
+    /// A library that it opens at run time is missing.
     Dlopen {
-        /// How badly it is wanted.
+        /// How important it is.
         priority: Priority,
-        /// What for, as `tpm`.
+        /// The feature that it is for, such as `tpm`.
         feature: String,
-        /// The same for people.
+        /// A description of that feature.
         description: String,
-        /// Names of the library, of which one is enough.
+        /// Names of the library; one is enough.
         sonames: Vec<String>,
     },
-    /// The interpreter of a script is not there.
+    /// The interpreter of a script is missing.
     Interpreter {
         /// The interpreter.
         path: String,
     },
-    /// The file begins as an ELF file does, and is none.
+    /// The file begins like an ELF file, but is not one.
     Damaged {
         /// Why.
         reason: String,
@@ -97,14 +97,14 @@ pub enum Problem {
 pub struct Finding {
     /// The file.
     pub path: TreePath,
-    /// Who brought it.
+    /// Where it comes from.
     pub origin: Origin,
     /// What it lacks.
     pub problem: Problem,
 }
 
 impl Finding {
-    /// How bad it is.
+    /// Its severity.
     pub fn level(&self) -> Level {
         match &self.problem {
             Problem::Library { .. } | Problem::Loader { .. } => Level::Error,
@@ -113,7 +113,7 @@ impl Finding {
         }
     }
 
-    /// What is lacking, by name: what an acknowledgement names.
+    /// The name of what is missing, as acknowledgements use it.
     pub fn lacking(&self) -> Vec<&str> {
         match &self.problem {
             Problem::Library { soname } => vec![soname],
@@ -128,45 +128,49 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({}): ", self.path, self.origin)?;
         match &self.problem {
-            Problem::Library { soname } => write!(f, "needs the library {soname}, which is missing"),
-            Problem::Loader { path } => write!(f, "asks for the loader {path}, which is missing"),
+            Problem::Library { soname } => write!(f, "requires the missing library {soname}"),
+            Problem::Loader { path } => write!(f, "requires the missing loader {path}"),
             Problem::Dlopen { priority, feature, description, sonames } => {
                 let word = match priority {
                     Priority::Required => "required",
                     Priority::Recommended => "recommended",
                     Priority::Suggested => "suggested",
                 };
-                write!(f, "opens {} ({word} for {feature}: {description}), missing", sonames.join(" or "))
+                write!(
+                    f,
+                    "opens the missing library {} ({word} for {feature}: {description})",
+                    sonames.join(" or ")
+                )
             }
-            Problem::Interpreter { path } => write!(f, "is a script for {path}, which is missing"),
+            Problem::Interpreter { path } => write!(f, "is a script for the missing interpreter {path}"),
             Problem::Damaged { reason } => write!(f, "is a damaged ELF file: {reason}"),
         }
     }
 }
 
-/// What a recipe knows and accepts.
+/// A finding that a recipe accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acknowledgement {
     /// Glob over the paths of files, without their leading slash; `*` stays in a directory, `**` does not.
     pub paths: String,
-    /// Name of what is lacking; `None` for anything.
+    /// The name of what is missing; `None` for anything.
     pub lacking: Option<String>,
-    /// Why that is right.
+    /// The reason why it is acceptable.
     pub reason: String,
 }
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// What is not acknowledged: worst first, then by path.
+    /// Findings that are not acknowledged: worst first, then by path.
     pub findings: Vec<Finding>,
-    /// What is, with the number of the acknowledgement.
+    /// Acknowledged findings, with the number of the acknowledgement.
     pub acknowledged: Vec<(Finding, usize)>,
-    /// Numbers of the acknowledgements that fit nothing.
+    /// Numbers of the acknowledgements that match nothing.
     pub unused: Vec<usize>,
 }
 
-/// Looks through all files of the tree.
+/// Checks all files of the tree.
 ///
 /// # Errors
 /// [`Error::Pattern`], [`Error::Directories`]; a damaged file is a finding.
@@ -211,7 +215,7 @@ pub fn lint(tree: &Tree, acknowledgements: &[Acknowledgement]) -> Result<Report,
     Ok(report)
 }
 
-/// What one file lacks.
+/// Finds what one file lacks.
 fn examine(
     tree: &Tree,
     common: &[TreePath],
@@ -220,7 +224,7 @@ fn examine(
     content: &Content,
 ) -> Result<BTreeSet<Problem>, elf::Error> {
     let executable = node.mode & 0o111 != 0;
-    // Nothing but libraries and programs is looked at; large data files stay compressed.
+    // Only libraries and programs are examined; large data files stay compressed.
     if !executable && !path.name().contains(".so") && !path.name().ends_with(".node") {
         return Ok(BTreeSet::new());
     }
@@ -250,7 +254,7 @@ fn examine(
         .filter_map(|directory| anchor(tree, &directory))
         .collect();
     search.extend(common.iter().cloned());
-    // A private library is loaded by a program that has loaded its neighbours already: libsystemd-core has no RUNPATH.
+    // A private library may rely on libraries that its program has already loaded: libsystemd-core has no RUNPATH.
     search.extend(path.parent().filter(|_| is_library));
     let is_there = |name: &str| {
         if name.contains('/') {
@@ -272,7 +276,7 @@ fn examine(
     Ok(problems)
 }
 
-/// A directory by a text that may climb (`$ORIGIN/..`), links followed.
+/// Resolves a directory whose text may have `..` (`$ORIGIN/..`), following links.
 fn anchor(tree: &Tree, text: &str) -> Option<TreePath> {
     let mut here = TreePath::root();
     for part in text.split('/') {
@@ -294,7 +298,7 @@ fn is_file(tree: &Tree, path: &TreePath) -> bool {
     node.is_some_and(|node| matches!(node.kind, Kind::File(_) | Kind::HardLink(_)))
 }
 
-/// Which interpreter a script lacks.
+/// Finds the missing interpreter of a script.
 fn script(tree: &Tree, head: &[u8]) -> Option<Problem> {
     let line = head.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
     let line = std::str::from_utf8(line).ok()?;
@@ -354,25 +358,25 @@ mod tests {
     }
 
     #[test]
-    fn each_thing_that_is_lacking_is_found_once_and_the_worst_first() {
+    fn each_missing_thing_is_found_once_and_the_worst_first() {
         let report = lint(&tree(), &[]).unwrap();
         let lines: Vec<String> = report.findings.iter().map(Finding::to_string).collect();
         assert_eq!(
             lines,
             [
-                "/opt/bin/musl (deb:p=1): asks for the loader /lib/ld-musl-x86_64.so.1, which is missing",
-                "/opt/bin/program (deb:p=1): needs the library libnone.so.1, which is missing",
+                "/opt/bin/musl (deb:p=1): requires the missing loader /lib/ld-musl-x86_64.so.1",
+                "/opt/bin/program (deb:p=1): requires the missing library libnone.so.1",
                 "/opt/bin/broken (deb:p=1): is a damaged ELF file: program headers at offset 64 needs 280 bytes, \
                  the file has 36 there",
-                "/usr/lib/liba.so.1 (deb:p=1): opens libgone.so.1 (required for f: d), missing",
-                "/opt/bin/script (deb:p=1): is a script for python3, which is missing",
-                "/opt/bin/shell (deb:p=1): is a script for /bin/sh, which is missing",
+                "/usr/lib/liba.so.1 (deb:p=1): opens the missing library libgone.so.1 (required for f: d)",
+                "/opt/bin/script (deb:p=1): is a script for the missing interpreter python3",
+                "/opt/bin/shell (deb:p=1): is a script for the missing interpreter /bin/sh",
             ]
         );
     }
 
     #[test]
-    fn an_acknowledgement_takes_what_it_names_and_an_idle_one_is_told() {
+    fn an_acknowledgement_covers_what_it_names_and_an_unused_one_is_reported() {
         let known = |paths: &str, lacking: Option<&str>| Acknowledgement {
             paths: paths.into(),
             lacking: lacking.map(str::to_owned),

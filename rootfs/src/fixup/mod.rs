@@ -1,13 +1,13 @@
-//! Yields what maintainer scripts would have left behind: one small, pure module for each such deed.
+//! Yields what maintainer scripts would have made: one small, pure module for each task.
 //!
 //! # Shape
 //! Every module has one `apply(&mut Tree, …) -> Result<…, Error>`; what it writes has the origin `fix-up:<module>`,
-//! or the recipe's line that asked for it. The order that works: [`base`], [`os_release`], [`accounts`], [`pam`],
+//! or the recipe's line that asks for it. They run in this order: [`base`], [`os_release`], [`accounts`], [`pam`],
 //! [`nsswitch`], [`units`], and [`tmpfiles`], which needs the ids of the accounts; then what reads the whole tree:
 //! [`depmod`], [`ca_bundle`], [`alternatives`], [`dpkg_status`], [`ld_cache`] and [`lint`].
 //!
 //! # Not here
-//! Running scripts: none is run, ever.
+//! Running scripts, which never happens.
 
 pub mod accounts;
 pub mod alternatives;

@@ -1,4 +1,4 @@
-//! Yields what one kernel module says of itself, from the bytes of its file.
+//! Yields what one kernel module declares about itself, from the bytes of its file.
 //!
 //! # Shape
 //! ```text
@@ -9,38 +9,38 @@
 //! ```
 //!
 //! # Source
-//! Linux `include/linux/module.h`, `scripts/mod/modpost.c`; which of them count, and in which order: kmod 34.
+//! Linux `include/linux/module.h`, `scripts/mod/modpost.c`; which of them count, and in what order: kmod 34.
 //!
 //! # Not here
-//! Which module has which other: [`crate::fixup::depmod`].
+//! Dependencies between modules: [`crate::fixup::depmod`].
 
 use std::io::Read;
 
 use crate::elf::{self, Sections};
 
-/// A module's longest unpacked form that is read, in bytes; the largest of Debian's cloud kernel has 3 MB.
+/// The most bytes that a module may unpack to; the largest of Debian's cloud kernel has 3 MB.
 pub const MAX_MODULE: u64 = 128 << 20;
 
-/// Memory that unpacking one module may take, in bytes.
+/// The most memory for unpacking one module, in bytes.
 const MAX_MEMORY: u64 = 256 << 20;
 
 const SYMBOL: usize = 24;
 const VERSION: usize = 64;
 const UNDEFINED: u16 = 0;
 
-/// Why a file is no kernel module.
+/// Why a file is not a kernel module.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// It does not decompress.
     #[error("the {0} stream is damaged")]
     Compressed(&'static str),
-    /// It is larger than any module.
+    /// It is too large.
     #[error("the module unpacks to more than {MAX_MODULE} bytes")]
     TooLarge,
     /// Its ELF headers are damaged.
-    #[error("the module is no ELF file")]
+    #[error("the module is not an ELF file")]
     Elf(#[from] elf::Error),
-    /// A table that is no whole number of entries.
+    /// A table that is not a whole number of entries.
     #[error("section {section} has {found} bytes, expected a multiple of {expected}")]
     Table {
         /// Its name.
@@ -50,8 +50,8 @@ pub enum Error {
         /// Its length.
         found: usize,
     },
-    /// A text that does not end, or is not UTF-8.
-    #[error("text at offset {offset} of section {section} is none")]
+    /// A string without an end, or that is not UTF-8.
+    #[error("invalid string at offset {offset} of section {section}")]
     Text {
         /// The section.
         section: &'static str,
@@ -72,8 +72,8 @@ pub enum Packing {
 }
 
 impl Packing {
-    /// Splits the name of a module's file into the module's name, as the kernel spells it, and the packing; `None`
-    /// when it is no module.
+    /// Splits the name of a module's file into the module's name, as the kernel spells it, and the packing; `None` if
+    /// it is not a module.
     pub fn of(file: &str) -> Option<(String, Packing)> {
         let (stem, packing) = [(".ko", Packing::Plain), (".ko.xz", Packing::Xz), (".ko.zst", Packing::Zstd)]
             .into_iter()
@@ -87,7 +87,7 @@ pub fn normal_name(name: &str) -> String {
     name.split('.').next().unwrap_or("").replace('-', "_")
 }
 
-/// What a module says of itself.
+/// What a module declares about itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Module {
     /// Its `key=value` pairs, in order.
@@ -102,7 +102,7 @@ impl Module {
     /// Decompresses and reads a module.
     ///
     /// # Errors
-    /// [`Error`] when any of it is damaged.
+    /// [`Error`] if any part is damaged.
     pub fn read(file: &[u8], packing: Packing) -> Result<Self, Error> {
         match packing {
             Packing::Plain => Module::parse(file),
@@ -143,7 +143,7 @@ impl Module {
             let strings = sections.named("__ksymtab_strings").unwrap_or(&[]);
             module.exports = texts(strings, "__ksymtab_strings")?.into_iter().map(str::to_owned).collect();
         }
-        // Names with a checksum that no symbol asks for, as module_layout, are needed too.
+        // Names with a checksum but no undefined symbol, such as module_layout, are needed too.
         let versions = sections.named("__versions").unwrap_or(&[]);
         let section = "__versions";
         if versions.len() % VERSION != 0 {
@@ -179,7 +179,7 @@ fn text(bytes: &[u8], at: usize) -> Option<&str> {
     std::str::from_utf8(rest.get(..end)?).ok()
 }
 
-/// The texts between NULs, without the empty ones.
+/// The non-empty strings between NULs.
 fn texts<'b>(bytes: &'b [u8], section: &'static str) -> Result<Vec<&'b str>, Error> {
     let mut offset = 0;
     let mut list = Vec::new();
@@ -192,7 +192,7 @@ fn texts<'b>(bytes: &'b [u8], section: &'static str) -> Result<Vec<&'b str>, Err
     Ok(list)
 }
 
-/// Name and section of each symbol but the first, which is none.
+/// Name and section of each symbol except the first, which is a null entry.
 fn symbols<'b>(sections: &Sections<'b>) -> Result<Vec<(&'b str, u16)>, Error> {
     let (Some(table), Some(strings)) = (sections.named(".symtab"), sections.named(".strtab")) else {
         return Ok(Vec::new());
@@ -216,7 +216,7 @@ fn symbols<'b>(sections: &Sections<'b>) -> Result<Vec<(&'b str, u16)>, Error> {
 pub(crate) mod tests {
     use super::*;
 
-    /// A module with these texts, as small as can be.
+    /// A minimal module with these strings.
     pub(crate) fn module(info: &[&str], exports: &[&str], needs: &[&str]) -> Vec<u8> {
         let modinfo: Vec<u8> = info.iter().flat_map(|text| text.bytes().chain([0])).collect();
         let mut strings = vec![0u8];
@@ -259,7 +259,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn texts_exports_and_needs_are_read() {
+    fn strings_exports_and_needs_are_read() {
         let module = Module::parse(&sample()).unwrap();
         assert_eq!(module.values("alias").collect::<Vec<_>>(), ["pci:*", "c"]);
         assert_eq!(module.exports, ["out"]);

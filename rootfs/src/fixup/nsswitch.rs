@@ -1,12 +1,12 @@
-//! Yields /etc/nsswitch.conf from libc-bin's template, with the name services that the image really has.
+//! Yields /etc/nsswitch.conf from libc-bin's template, with the name services that the image has.
 //!
 //! # Shape
 //! ```text
 //! passwd group shadow gshadow   files [systemd]
 //! hosts                         files [myhostname] [resolve [!UNAVAIL=return]] dns
-//! others                        as the template has them, without services that no libnss_*.so.2 provides
+//! others                        as in the template, without services that no libnss_*.so.2 provides
 //! ```
-//! A line that is left without any service goes away: glibc's own default then holds.
+//! A line without any service left is dropped: glibc's own default then applies.
 //!
 //! # Source
 //! nsswitch.conf(5); libc-bin 2.41 `usr/share/libc-bin/nsswitch.conf`; what the postinst scripts of libnss-systemd,
@@ -25,14 +25,14 @@ use crate::tree::{self, Tree};
 const NAME: &str = "nsswitch";
 const TEMPLATE: &str = "usr/share/libc-bin/nsswitch.conf";
 
-/// Services inside of glibc itself since 2.34.
+/// Services that glibc itself contains since 2.34.
 const BUILT_IN: [&str; 2] = ["files", "dns"];
 
-/// Why there is no nsswitch.conf.
+/// Why nsswitch.conf cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The template has a line that is no database.
-    #[error("/{TEMPLATE}:{line}: no \"database: services\": {text:?}")]
+    /// The template has an invalid line.
+    #[error("/{TEMPLATE}:{line}: expected \"database: services\", found {text:?}")]
     Line {
         /// The line, from 1.
         line: u32,
@@ -47,7 +47,7 @@ pub enum Error {
 /// Writes the file.
 ///
 /// # Errors
-/// [`Error`] when the template is missing or has a line that is not understood.
+/// [`Error`] if the template is missing or has an invalid line.
 pub fn apply(tree: &mut Tree) -> Result<(), Error> {
     let template = TreePath::new(TEMPLATE).map_err(tree::Error::from)?;
     let text = String::from_utf8_lossy(&tree.read(&template)?).into_owned();
@@ -71,12 +71,12 @@ pub fn apply(tree: &mut Tree) -> Result<(), Error> {
             out.push_str(&format!("{:<15} {}\n", format!("{database}:"), services.join(" ")));
         }
     }
-    // Nothing but a blank line may be left of a paragraph.
+    // A paragraph may be reduced to a blank line.
     let out = format!("{}\n", out.trim_end());
     Ok(write::file(tree, "etc/nsswitch.conf", 0o644, out, NAME)?)
 }
 
-/// The services of one database: the template's with ours, then those that the image has, with their actions.
+/// The services of one database: the template's and ours, reduced to those that the image has, with their actions.
 fn services_of(database: &str, template: &str, have: &BTreeSet<String>) -> Vec<String> {
     let mut wanted: Vec<&str> = template.split_whitespace().collect();
     match database {
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn only_services_that_the_image_has_stand() {
+    fn only_services_that_the_image_has_remain() {
         assert_eq!(
             made(&[]),
             "# c\n\npasswd:         files\ngroup:          files\nhosts:          files dns\nprotocols:      files\n"
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn systemd_s_services_stand_where_debian_puts_them() {
+    fn systemds_services_are_where_debian_puts_them() {
         let text = made(&["systemd", "resolve", "myhostname"]);
         assert!(text.contains("passwd:         files systemd\ngroup:          files systemd\n"), "{text}");
         assert!(text.contains("hosts:          files myhostname resolve [!UNAVAIL=return] dns\n"), "{text}");

@@ -1,7 +1,7 @@
-//! Yields /usr/lib/os-release, which says what image this is, from the distribution's own.
+//! Yields /usr/lib/os-release, which identifies the image, from the distribution's file.
 //!
 //! # Shape
-//! The distribution's lines in their order without the keys below, then `VARIANT_ID`, `IMAGE_ID`, `IMAGE_VERSION` and
+//! The distribution's lines in their order, without the keys below, then `VARIANT_ID`, `IMAGE_ID`, `IMAGE_VERSION` and
 //! `PROOFMARK_PROFILE`. The same bytes belong in the UKI's `.osrel` section, so that the profile is measured twice.
 //!
 //! # Source
@@ -17,19 +17,19 @@ use crate::tree::{self, Tree};
 const NAME: &str = "os_release";
 const PATH: &str = "usr/lib/os-release";
 
-/// Why there is no os-release.
+/// Why os-release cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A value that the format does not let stand.
-    #[error("{key}={value:?} is not a value of lower-case letters, digits, \".\", \"_\" and \"-\"")]
+    /// A value that the format does not allow.
+    #[error("invalid value {key}={value:?}: use lower-case letters, digits, \".\", \"_\" and \"-\"")]
     Value {
         /// Its key.
         key: &'static str,
         /// The value.
         value: String,
     },
-    /// The distribution's file has a line that is no assignment.
-    #[error("{path}:{line}: no KEY=value: {text:?}")]
+    /// The distribution's file has a line that is not an assignment.
+    #[error("{path}:{line}: expected KEY=value, found {text:?}")]
     Line {
         /// The file.
         path: TreePath,
@@ -43,18 +43,18 @@ pub enum Error {
     Tree(#[from] tree::Error),
 }
 
-/// What the image is.
+/// The platform of the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image<'a> {
     /// The recipe's name.
     pub id: &'a str,
     /// The recipe's version.
     pub version: &'a str,
-    /// The profile, as `release` or `debug`.
+    /// The profile, such as `release` or `debug`.
     pub profile: &'a str,
 }
 
-/// Replaces the file, and gives its bytes.
+/// Replaces the file, and returns its bytes.
 ///
 /// # Errors
 /// [`Error::Value`] for a name, version or profile that os-release cannot hold.
@@ -77,7 +77,7 @@ pub fn apply(tree: &mut Tree, image: &Image<'_>) -> Result<Vec<u8>, Error> {
     for (line, assignment) in (1..).zip(before.lines()) {
         let kept = match assignment.split_once('=') {
             _ if assignment.trim().is_empty() || assignment.starts_with('#') => false,
-            // VARIANT is the readable form of VARIANT_ID; one without the other would mislead.
+            // VARIANT is the readable form of VARIANT_ID; a stale one would mislead.
             Some((key, _)) => key != "VARIANT" && fields.iter().all(|(ours, _)| *ours != key),
             None => return Err(Error::Line { path, line, text: assignment.to_owned() }),
         };
@@ -112,7 +112,7 @@ mod tests {
     const IMAGE: Image<'static> = Image { id: "openclaw", version: "1.0", profile: "debug" };
 
     #[test]
-    fn our_fields_replace_the_distribution_s_and_come_last() {
+    fn our_fields_replace_the_distributions_and_come_last() {
         let mut tree = tree("# c\nID=debian\nIMAGE_ID=other\nVARIANT=\"Server\"\nVERSION_ID=\"13\"\n");
         let bytes = apply(&mut tree, &IMAGE).unwrap();
         let want = "ID=debian\nVERSION_ID=\"13\"\nVARIANT_ID=debug\nIMAGE_ID=openclaw\nIMAGE_VERSION=1.0\n\
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_would_break_out_of_the_file_are_refused() {
+    fn values_that_could_inject_lines_are_refused() {
         for id in ["", "a b", "a\nROOT=1", "\"", "Upper", "$x"] {
             let image = Image { id, ..IMAGE };
             assert!(matches!(

@@ -3,16 +3,16 @@
 //! # Shape
 //! ```text
 //! profiles with "Default: yes", highest priority first
-//!   -> "Primary" block: jumps "end" become the number of lines that are left
+//!   -> "Primary" block: a jump to "end" becomes the number of remaining lines
 //!   -> "Additional" block: the same, one less
 //! ```
-//! into the templates of /usr/share/pam, in the place of their `$<type>_primary` and `$<type>_additional` lines.
+//! in the templates of /usr/share/pam, in place of their `$<type>_primary` and `$<type>_additional` lines.
 //!
 //! # Source
 //! libpam-runtime 1.7.0 `usr/sbin/pam-auth-update` (`parse_pam_profile`, `create_from_template`, `merge_one_line`).
 //!
 //! # Not here
-//! Local changes to the generated files, and answers to debconf: there is nothing to merge with in a fresh image.
+//! Local changes to the generated files, and answers to debconf: a fresh image has neither.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,10 +23,10 @@ use crate::tree::{self, Tree};
 const NAME: &str = "pam";
 const TYPES: [&str; 5] = ["auth", "account", "password", "session", "session-noninteractive"];
 
-/// Why there are no common PAM files.
+/// Why the common PAM files cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A profile that is not written as profiles are.
+    /// An invalid profile.
     #[error("{path}: {problem}: {text:?}")]
     Profile {
         /// The profile.
@@ -39,7 +39,7 @@ pub enum Error {
     /// Two enabled profiles that exclude each other.
     #[error("PAM profile {first:?} conflicts with {second:?}")]
     Conflict {
-        /// The profile that says so.
+        /// The profile that declares the conflict.
         first: String,
         /// The other one.
         second: String,
@@ -52,7 +52,7 @@ pub enum Error {
         /// The module.
         module: String,
     },
-    /// A template without one of the marks between which lines go.
+    /// A template without one of the marks that enclose the generated lines.
     #[error("{path} has no line {mark:?}")]
     Template {
         /// The template.
@@ -78,14 +78,14 @@ impl Profile {
 
     fn priority(&self) -> Result<i64, Error> {
         let text = self.field("Priority").unwrap_or("0");
-        text.parse().map_err(|_| self.wrong("priority is no number", text))
+        text.parse().map_err(|_| self.wrong("priority is not a number", text))
     }
 
     fn wrong(&self, problem: &'static str, text: &str) -> Error {
         Error::Profile { path: self.path.clone(), problem, text: text.to_owned() }
     }
 
-    /// The lines for a type and block; the first profile of a block gives its `-Initial` ones.
+    /// The lines for a type and block; the first profile of a block uses its `-Initial` ones.
     fn lines(&self, kind: &str, block: &str, position: usize) -> Option<&[String]> {
         let name = match kind.strip_suffix("-noninteractive") {
             Some(_) if self.field("Session-Interactive-Only") == Some("yes") => return None,
@@ -100,10 +100,10 @@ impl Profile {
     }
 }
 
-/// Writes the five files, when libpam-runtime is in the image; gives the names of the enabled profiles in their order.
+/// Writes the five files if libpam-runtime is in the image; returns the names of the enabled profiles in their order.
 ///
 /// # Errors
-/// [`Error`]: a profile or template that is not understood, a module that is missing.
+/// [`Error`]: an invalid profile or template, or a missing module.
 pub fn apply(tree: &mut Tree) -> Result<Vec<String>, Error> {
     if !write::exists(tree, "usr/share/pam")? {
         return Ok(Vec::new());
@@ -115,7 +115,7 @@ pub fn apply(tree: &mut Tree) -> Result<Vec<String>, Error> {
         let text = fill(&template, &path, kind, &enabled)?;
         write::file(tree, &format!("etc/pam.d/common-{kind}"), 0o644, text, NAME)?;
     }
-    // What passwd(1) remembers of old passwords: libpam-modules makes it, empty.
+    // The old passwords that passwd(1) remembers: libpam-modules makes the file, empty.
     write::file(tree, "etc/security/opasswd", 0o600, "", NAME)?;
     Ok(enabled.iter().map(|profile| profile.path.name().to_owned()).collect())
 }
@@ -132,7 +132,7 @@ fn enabled(tree: &Tree) -> Result<Vec<Profile>, Error> {
             profiles.push((profile.priority()?, profile));
         }
     }
-    // As pam-auth-update: both the priority and the name descend.
+    // As in pam-auth-update, both priority and name descend.
     profiles.sort_by(|(a, first), (b, second)| b.cmp(a).then_with(|| second.path.cmp(&first.path)));
     let profiles: Vec<Profile> = profiles.into_iter().map(|(_, profile)| profile).collect();
     for profile in &profiles {
@@ -174,7 +174,7 @@ fn parse(path: &TreePath, text: &str) -> Result<Profile, Error> {
         }
         match current.as_ref().and_then(|key| profile.fields.get_mut(key)) {
             Some(lines) => lines.push(line.trim().to_owned()),
-            None => return Err(profile.wrong("line outside of a field", line)),
+            None => return Err(profile.wrong("line outside a field", line)),
         }
     }
     for kind in ["Auth", "Account", "Password", "Session"] {
@@ -192,7 +192,7 @@ fn capital(text: &str) -> String {
 }
 
 fn fill(template: &str, path: &TreePath, kind: &str, enabled: &[Profile]) -> Result<String, Error> {
-    /// Where lines of profiles begin, where the template goes on, and which block it is.
+    /// Where the lines of profiles begin, where the template continues, and the block.
     const MARKS: [(&str, &str, &str); 2] = [
         (
             "# here are the per-package modules (the \"Primary\" block)",
@@ -245,7 +245,8 @@ fn block_of(kind: &str, block: &str, enabled: &[Profile]) -> Result<String, Erro
     if lines.is_empty() && block == "Primary" {
         return Ok(format!("{stack}\t[default=1]\t\t\tpam_permit.so\n"));
     }
-    // A jump counts the modules that it skips: past the block's end for Primary, onto its last line for Additional.
+    // A jump counts the modules that it skips: past the end of a Primary block, or to the last line of an Additional
+    // block.
     let total = if block == "Additional" { lines.len().saturating_sub(1) } else { lines.len() };
     let mut out = String::new();
     for (index, (profile, line)) in lines.into_iter().enumerate() {
@@ -319,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn jumps_count_the_lines_that_are_left_and_only_the_first_profile_is_initial() {
+    fn jumps_count_the_remaining_lines_and_only_the_first_profile_is_initial() {
         let all = [("unix", UNIX), ("ldap", LDAP), ("systemd", SYSTEMD)];
         assert_eq!(
             made(&all, "auth"),
@@ -358,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn profiles_that_are_not_understood_are_refused() {
+    fn invalid_profiles_are_refused() {
         let refused = |text: &str| apply(&mut tree(&[("p", text)])).unwrap_err();
         for text in [
             "  stray\n",

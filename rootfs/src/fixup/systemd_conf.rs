@@ -1,9 +1,9 @@
-//! Yields the configuration files that systemd's tools would read, in their order, and the words of their lines.
+//! Yields the configuration files that systemd's tools read, in their order, and the words of their lines.
 //!
 //! # Shape
-//! `<root>/<kind>/*.conf` of four roots; of files with one name the first root's counts, a link to `/dev/null` masks
-//! the name, and the files are read in the order of their names. Words are split at white space; quotes hold words
-//! together; a backslash takes the next of `\ " '` or a space as it is.
+//! `<root>/<kind>/*.conf` of four roots; for one name the first root wins, a link to `/dev/null` masks the name, and
+//! the files are read in the order of their names. Words are split at white space; quotes group words; a backslash
+//! escapes one of `\ " '` or a space.
 //!
 //! # Source
 //! sysusers.d(5) and tmpfiles.d(5), "Configuration directories and precedence"; systemd 257 `src/basic/extract-word.c`.
@@ -16,16 +16,16 @@ use std::collections::BTreeMap;
 use crate::path::TreePath;
 use crate::tree::{self, Kind, Tree};
 
-/// Where configuration lies, strongest first (systemd `CONF_PATHS`).
+/// The directories of configuration, strongest first (systemd `CONF_PATHS`).
 const ROOTS: [&str; 4] = ["etc", "run", "usr/local/lib", "usr/lib"];
 
-/// Why a line has no words.
+/// Why a line cannot be split into words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WordError {
-    /// A quote that nothing closes.
+    /// A quote that is not closed.
     #[error("quote {0} is not closed")]
     Quote(char),
-    /// A backslash before something that needs none, whose meaning differs between readers.
+    /// A backslash before a character that needs no escape; its meaning differs between readers.
     #[error("unsupported escape \"\\{0}\"")]
     Escape(char),
     /// A backslash at the end of the line.
@@ -33,7 +33,7 @@ pub enum WordError {
     Dangling,
 }
 
-/// The files of `kind` (as `sysusers.d`) with their text, in the order in which they are read.
+/// The files of `kind` (such as `sysusers.d`) with their text, in reading order.
 ///
 /// # Errors
 /// [`tree::Error`] when a file cannot be read.
@@ -56,15 +56,15 @@ pub fn files(tree: &Tree, kind: &str) -> Result<Vec<(TreePath, String)>, tree::E
         .collect()
 }
 
-/// The lines of `text` that say something, with their number from 1.
+/// The lines of `text` that are neither blank nor comments, numbered from 1.
 pub fn lines(text: &str) -> impl Iterator<Item = (u32, &str)> {
     (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// Splits `line` in at most `limit` words; what follows the last one is given as it is, trimmed.
+/// Splits `line` into at most `limit` words; returns the rest as it is, trimmed.
 ///
 /// # Errors
-/// [`WordError`] for an open quote or an escape that is not understood.
+/// [`WordError`] for an open quote or an unsupported escape.
 pub fn words(line: &str, limit: usize) -> Result<(Vec<String>, &str), WordError> {
     let mut words = Vec::new();
     let mut rest = line.trim();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_split_at_white_space_outside_of_quotes() {
+    fn words_are_split_at_white_space_outside_quotes() {
         let split = |line| words(line, 9).unwrap().0;
         assert_eq!(split("u  a\t- \"two words\" 'x \"y\"'"), ["u", "a", "-", "two words", "x \"y\""]);
         assert_eq!(split("a\\ b \\\"c ''"), ["a b", "\"c", ""]);

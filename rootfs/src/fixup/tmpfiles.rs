@@ -1,27 +1,28 @@
-//! Yields what tmpfiles.d asks for on paths that never change after the build, and the skeleton of /var for the boot.
+//! Yields the paths that tmpfiles.d asks for and that never change after the build, and the skeleton of /var for the
+//! boot.
 //!
 //! # Shape
 //! The root is read-only and verified; /dev, /proc, /run, /sys, /tmp and /var are mounted over at boot, where
-//! systemd-tmpfiles does its own work. So lines on those six are left to it, and the lines on everything else are
-//! done here, once:
+//! systemd-tmpfiles applies its lines itself. So lines for those six are left to it, and lines for all other paths are
+//! applied here, once:
 //! ```text
-//! d D q Q v   make a directory; on one that is there, set the mode and owner that the line gives
-//! f           make a file with the text, where none is
-//! L L+ L?     make a link, where nothing is (+: in any case; ?: when its target is there)
-//! C           copy files and directories, where nothing is (or the directory is empty)
-//! z Z m       set mode and owner, Z also of all below
-//! r R x X e   nothing: what they clean is not there
+//! d D q Q v   make a directory, or set the mode and owner of an existing one
+//! f           make a file with the text, if none exists
+//! L L+ L?     make a link, if nothing exists (+: in any case; ?: if its target exists)
+//! C           copy files and directories, if nothing exists (or an empty directory)
+//! z Z m       set mode and owner, Z recursively
+//! r R x X e   nothing: there is nothing to clean
 //! ```
-//! /var is a tmpfs, so what packages ship there would be hidden. Their directories and links become
-//! /usr/lib/tmpfiles.d/00-proofmark-var.conf, and systemd-tmpfiles makes them again at every boot; files of packages
-//! in /var (which none needs to run) are reported, not copied.
+//! /var is a tmpfs, which hides what packages ship there. Their directories and links become lines of
+//! /usr/lib/tmpfiles.d/00-proofmark-var.conf, and systemd-tmpfiles recreates them at every boot; files of packages in
+//! /var (which none needs to run) are reported, not copied.
 //!
 //! # Source
 //! tmpfiles.d(5) of systemd 257 and its `src/tmpfiles/tmpfiles.c`.
 //!
 //! # Not here
-//! ACLs, attributes, device nodes and globs on paths that never change: refused. Credentials (`^`): a host's word has
-//! no place in a verified root, so their lines are passed over.
+//! ACLs, attributes, device nodes and globs on paths that never change: refused. Credentials (`^`): they come from the
+//! host and have no place in a verified root, so their lines are skipped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,13 +34,13 @@ use crate::tree::{self, Kind, Node, Origin, Tree};
 const NAME: &str = "tmpfiles";
 const VAR: &str = "usr/lib/tmpfiles.d/00-proofmark-var.conf";
 
-/// Where something else is mounted before systemd-tmpfiles runs.
+/// The directories that are mounted over before systemd-tmpfiles runs.
 const MOUNTED: [&str; 6] = ["dev", "proc", "run", "sys", "tmp", "var"];
 
-/// Why a line cannot be done.
+/// Why a line cannot be applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A line that is not understood, or asks for what a read-only image cannot have.
+    /// A line that is not valid, or asks for something that a read-only image cannot have.
     #[error("{path}:{line}: {problem}: {text:?}")]
     Line {
         /// The file.
@@ -51,7 +52,7 @@ pub enum Error {
         /// The part that is wrong.
         text: String,
     },
-    /// A line that has no words.
+    /// A line that cannot be split into words.
     #[error("{path}:{line}: cannot split the line")]
     Words {
         /// The file.
@@ -61,7 +62,7 @@ pub enum Error {
         /// Why.
         source: systemd_conf::WordError,
     },
-    /// A path of /var that a line of tmpfiles.d cannot hold.
+    /// A path of /var that cannot be written as a line of tmpfiles.d.
     #[error("{0:?} cannot be written in tmpfiles.d")]
     Name(String),
     /// The accounts cannot be read.
@@ -79,12 +80,12 @@ pub struct Report {
     pub hidden: Vec<TreePath>,
 }
 
-/// Does the lines of tmpfiles.d that concern the image itself, and writes the skeleton of /var; [`accounts`] first.
+/// Applies the lines of tmpfiles.d for the image itself, and writes the skeleton of /var. Run [`accounts`] first.
 ///
 /// # Errors
-/// [`Error`] for the first line on a path of the image that cannot be done.
+/// [`Error`] for the first line on a path of the image that cannot be applied.
 pub fn apply(tree: &mut Tree) -> Result<Report, Error> {
-    // Our own lines of an earlier run are not a package's.
+    // Our own lines of an earlier run do not count.
     write::file(tree, VAR, 0o644, "", NAME)?;
     let ids = accounts::read(tree).map_err(Error::Accounts)?;
     let mut at_boot = BTreeSet::new();
@@ -106,7 +107,7 @@ pub fn apply(tree: &mut Tree) -> Result<Report, Error> {
     Ok(Report { hidden })
 }
 
-/// Where a line stands.
+/// The place of a line.
 struct Place<'a> {
     path: &'a TreePath,
     line: u32,
@@ -118,19 +119,19 @@ impl Place<'_> {
     }
 }
 
-/// Mode and owner that a line gives, each only where it does.
+/// The mode and owner that a line sets; `None` if it does not.
 struct Rights {
     mode: Option<Mode>,
     uid: Option<u32>,
     gid: Option<u32>,
-    /// `:` before a value: only for what the line itself makes.
+    /// `:` before a value: only for paths that the line itself makes.
     new_only: bool,
 }
 
 #[derive(Clone, Copy)]
 struct Mode {
     bits: u16,
-    /// `~`: keep no bit that the node lacks.
+    /// `~`: mask the mode with the bits of the node.
     masked: bool,
 }
 
@@ -177,7 +178,7 @@ impl Line {
         let argument = argument.to_owned();
         let mut line = Line { kind, force, if_target, path, rights, argument };
         if mounted {
-            // Its specifiers, globs and owners are the boot's affair.
+            // Its specifiers, globs and owners are resolved at boot.
             return Ok(Some(line));
         }
         if target.replace("%%", "").contains('%') || line.argument.replace("%%", "").contains('%') {
@@ -226,9 +227,7 @@ impl Line {
         match self.kind {
             'd' | 'D' | 'q' | 'Q' | 'v' => match there {
                 Some(node) if !node.is_directory() => {
-                    return Err(
-                        place.wrong("something that is no directory is there", &self.path.to_string())
-                    );
+                    return Err(place.wrong("path exists and is not a directory", &self.path.to_string()));
                 }
                 Some(_) => self.set(tree, &self.path, false),
                 None => {
@@ -315,7 +314,7 @@ impl Line {
 
     fn set(&self, tree: &mut Tree, path: &TreePath, made: bool) {
         let Some(node) = tree.edit(path) else { return };
-        // As systemd, a link is neither followed nor changed.
+        // As in systemd, a link is neither followed nor changed.
         if (self.rights.new_only && !made) || matches!(node.kind, Kind::Symlink(_)) {
             return;
         }
@@ -327,7 +326,8 @@ impl Line {
     }
 }
 
-/// A mode after `~`: no read, write or execute bit that nobody had, and no set-id bit on a file (tmpfiles.d(5), "Mode").
+/// A mode after `~`: drops read, write and execute bits that the node has for no one, and set-id bits on a file
+/// (tmpfiles.d(5), "Mode").
 fn masked(mode: Mode, node: &Node) -> u16 {
     if !mode.masked {
         return mode.bits;
@@ -341,7 +341,8 @@ fn masked(mode: Mode, node: &Node) -> u16 {
     if node.is_directory() { bits } else { bits & 0o777 }
 }
 
-/// The lines that make /var's directories and links again, without those in `at_boot`, and the files that have no line.
+/// The lines that recreate the directories and links of /var, except those in `at_boot`, and the files that are left
+/// out.
 fn skeleton(tree: &Tree, at_boot: &BTreeSet<TreePath>) -> Result<(String, Vec<TreePath>), Error> {
     let mut text = String::from("# What packages ship in /var, which is empty at every boot.\n");
     let mut hidden = Vec::new();
@@ -417,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_colon_spares_what_is_there() {
+    fn a_colon_leaves_existing_paths_alone() {
         assert_eq!(rights(&applied("d /etc/dir :0700 :tss -\n"), "etc/dir"), (0o755, 0, 0));
     }
 
@@ -460,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_on_mounted_paths_and_credentials_wait_for_the_boot() {
+    fn lines_on_mounted_paths_and_credentials_are_left_for_the_boot() {
         let before = tree("").len();
         let tree = applied(
             "d /run/x 0755 nobody-knows - -\na+ /var/log/journal/%m - - - - d:x\nf^ /etc/hosts - - - - network.hosts\n\
@@ -470,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn the_skeleton_of_var_leaves_out_what_a_package_s_own_line_makes() {
+    fn the_skeleton_of_var_leaves_out_paths_of_packages_own_lines() {
         let mut tree = tree("d /var/lib 0755 - - -\n");
         tree.insert(path("var/mail"), Node::directory(0o2775, Origin::fix_up("t")).owned_by(0, 8)).unwrap();
         tree.insert(path("var/run"), Node::symlink("/run", Origin::fix_up("t"))).unwrap();
@@ -493,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_on_the_image_that_are_not_understood_are_refused() {
+    fn invalid_lines_on_the_image_are_refused() {
         for line in [
             "a /etc/dir - - - - u:x:rw",
             "c /etc/null 0666 - - - 1:3",

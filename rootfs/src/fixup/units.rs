@@ -1,4 +1,4 @@
-//! Yields the links that enable, alias and mask systemd units, from an explicit list: whatever is not named is off.
+//! Yields the links that enable, alias and mask systemd units, from an explicit list: unlisted units are off.
 //!
 //! # Shape
 //! ```text
@@ -9,15 +9,15 @@
 //! x@i.service                      link name x@i.service, target …/x@.service
 //! mask                             /etc/systemd/system/NAME                   -> /dev/null
 //! ```
-//! `00-proofmark.preset` says the same to systemctl(1): the enabled units, then `disable *`. Links that a package
-//! brings in /etc/systemd are taken away; links in /usr/lib/systemd are the package's own wiring and stay.
+//! `00-proofmark.preset` tells systemctl(1) the same: the enabled units, then `disable *`. Links of packages in
+//! /etc/systemd are removed; links in /usr/lib/systemd are the package's own wiring and stay.
 //!
 //! # Source
 //! systemd.unit(5), "[Install] section options"; systemd.preset(5); systemd 257 `src/shared/install.c`
 //! (`install_info_symlink_alias`, `install_info_symlink_wants`). As there, `[Install]` of drop-ins counts too.
 //!
 //! # Not here
-//! What a unit does; units made by generators at boot.
+//! The effect of a unit; units that generators make at boot.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -52,10 +52,10 @@ pub enum Error {
         name: String,
         /// Who wants it.
         origin: Origin,
-        /// Units with a name like it.
+        /// Units with a similar name.
         near: Vec<String>,
     },
-    /// The unit has nothing to enable.
+    /// The unit has no `[Install]` section.
     #[error("unit {name:?} of {origin} is static: {path} has no [Install] section to enable{}", pulled(.wanted_by))]
     Static {
         /// The unit.
@@ -67,14 +67,14 @@ pub enum Error {
         /// Units that pull it in already.
         wanted_by: Vec<String>,
     },
-    /// The name is another name of a unit.
+    /// The name is an alias of another unit.
     #[error("unit {name:?} of {origin} is an alias: name {real:?} instead")]
     Alias {
         /// The alias.
         name: String,
         /// Who wants it.
         origin: Origin,
-        /// The unit that it leads to.
+        /// The unit that it stands for.
         real: String,
     },
     /// The unit is masked by a package or by the recipe itself.
@@ -87,7 +87,7 @@ pub enum Error {
         /// The mask.
         path: TreePath,
     },
-    /// A template without the instance that it needs.
+    /// A template without an instance.
     #[error("unit {name:?} of {origin} is a template without DefaultInstance: name an instance of it")]
     Template {
         /// The template.
@@ -95,15 +95,15 @@ pub enum Error {
         /// Who wants it.
         origin: Origin,
     },
-    /// A text that is no unit name.
-    #[error("{name:?} of {origin} is no unit name")]
+    /// A string that is not a unit name.
+    #[error("{name:?} of {origin} is not a valid unit name")]
     Name {
         /// The text.
         name: String,
         /// Who wants it.
         origin: Origin,
     },
-    /// A line of an `[Install]` section that is not understood.
+    /// An invalid line of an `[Install]` section.
     #[error("{path}: {problem} in [Install]: {text:?}")]
     Install {
         /// The unit's file.
@@ -114,13 +114,13 @@ pub enum Error {
         text: String,
     },
     /// Two units want one link.
-    #[error("{path} would lead to {first} and to {second}")]
+    #[error("{path} would point to both {first} and {second}")]
     Conflict {
         /// The link.
         path: TreePath,
-        /// Where it leads.
+        /// Where it points.
         first: String,
-        /// Where it should lead too.
+        /// Where it should also point.
         second: String,
     },
     /// A file cannot be read or written.
@@ -136,40 +136,40 @@ fn pulled(units: &[String]) -> String {
     if units.is_empty() { String::new() } else { format!("; {} pulls it in already", units.join(", ")) }
 }
 
-/// A unit and who names it.
+/// A unit and where it is named.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
-    /// Its name with its ending, a template's with its instance.
+    /// Its name with its suffix; for a template with an instance.
     pub name: String,
     /// The recipe's line.
     pub origin: Origin,
 }
 
-/// What the recipe says of units.
+/// The recipe's choice of units.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Declared {
     /// System units to enable.
     pub enable: Vec<Unit>,
     /// System units to mask.
     pub mask: Vec<Unit>,
-    /// Units of users' managers to enable.
+    /// User units to enable.
     pub enable_user: Vec<Unit>,
-    /// Units of users' managers to mask.
+    /// User units to mask.
     pub mask_user: Vec<Unit>,
-    /// What the machine boots to; `None` leaves what the packages say.
+    /// The default target; `None` keeps that of the packages.
     pub default_target: Option<Unit>,
 }
 
-/// What was made.
+/// The links that were made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Every link and where it leads.
+    /// Every link and its target.
     pub links: BTreeMap<TreePath, String>,
-    /// Units that pull an enabled one in but do not exist in the image, with that one.
+    /// Units that should pull in an enabled one but do not exist in the image, with the enabled one.
     pub dangling: BTreeSet<(String, String)>,
 }
 
-/// Makes the links, and takes away those that packages bring.
+/// Makes the links, and removes those of packages.
 ///
 /// # Errors
 /// [`Error`] for the first unit that cannot be enabled or masked.
@@ -186,7 +186,7 @@ pub fn apply(tree: &mut Tree, declared: &Declared) -> Result<Report, Error> {
         if scope.etc == SYSTEM.etc {
             links.boot_to(declared.default_target.as_ref())?;
         }
-        // A name that only an alias brings exists too.
+        // A name that exists only as an alias counts too.
         let made: BTreeSet<&str> = links.links.keys().map(TreePath::name).collect();
         links.dangling.retain(|(by, _)| !made.contains(by.as_str()));
         report.dangling.append(&mut links.dangling);
@@ -205,7 +205,7 @@ pub fn apply(tree: &mut Tree, declared: &Declared) -> Result<Report, Error> {
     Ok(report)
 }
 
-/// One of systemd's two managers: where links go, and where units are looked for.
+/// One of systemd's two managers: where links go, and where units are searched.
 struct Scope {
     etc: &'static str,
     search: &'static [&'static str],
@@ -242,7 +242,7 @@ fn remove_package_links(tree: &mut Tree) {
     }
 }
 
-/// A unit's name in its parts: `prefix[@instance].suffix`.
+/// The parts of a unit name: `prefix[@instance].suffix`.
 struct Parts<'a> {
     prefix: &'a str,
     /// `Some("")` for a template.
@@ -250,7 +250,7 @@ struct Parts<'a> {
     suffix: &'a str,
 }
 
-/// Splits a unit name; `None` when it is none (systemd `unit_name_is_valid`).
+/// Splits a unit name; `None` if it is not valid (systemd `unit_name_is_valid`).
 fn parts(name: &str) -> Option<Parts<'_>> {
     let (stem, suffix) = name.rsplit_once('.')?;
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
@@ -263,7 +263,7 @@ fn parts(name: &str) -> Option<Parts<'_>> {
     good.then_some(Parts { prefix, instance, suffix })
 }
 
-/// What lies at a unit's name.
+/// What a unit name refers to.
 enum Found {
     File(TreePath),
     Alias(String),
@@ -327,7 +327,7 @@ impl Links<'_> {
             }
             let path = match (self.find(&name)?, asked) {
                 (Found::File(path), _) => path,
-                // systemctl leaves a unit of Also= out that is not there.
+                // systemctl skips a unit of Also= that does not exist.
                 (_, Asked::Also) => continue,
                 (Found::Alias(real), _) => return Err(Error::Alias { name, origin, real }),
                 (Found::Masked(path), _) => return Err(Error::Masked { name, origin, path }),
@@ -355,11 +355,11 @@ impl Links<'_> {
         let Some(own) = parts(name) else { return Ok(()) };
         let target = path.to_string();
         for alias in &install.alias {
-            let Some(other) = parts(alias) else { return Err(wrong("no unit name", alias)) };
+            let Some(other) = parts(alias) else { return Err(wrong("not a unit name", alias)) };
             if other.suffix != own.suffix {
                 return Err(wrong("alias of another type", alias));
             }
-            // A template's alias takes the instance that is enabled.
+            // A template's alias takes the enabled instance.
             let alias = match (own.instance, other.instance) {
                 (Some(instance), Some("")) => format!("{}@{instance}.{}", other.prefix, other.suffix),
                 (own, other) if own == other => alias.clone(),
@@ -376,7 +376,7 @@ impl Links<'_> {
         ];
         for (kind, units) in groups {
             for by in units {
-                let Some(other) = parts(by) else { return Err(wrong("no unit name", by)) };
+                let Some(other) = parts(by) else { return Err(wrong("not a unit name", by)) };
                 let link = match (own.instance, &install.default_instance) {
                     (Some(""), Some(instance)) => format!("{}@{instance}.{}", own.prefix, own.suffix),
                     (Some(""), None) if other.instance == Some("") => name.clone(),
@@ -397,7 +397,7 @@ impl Links<'_> {
     fn link(&mut self, name: &str, target: &str, origin: &Origin) -> Result<(), Error> {
         let path = TreePath::new(self.scope.etc).and_then(|etc| etc.join(name)).map_err(tree::Error::from)?;
         let there = self.links.get(&path).map(|(target, _)| target.clone());
-        // A file of the recipe or of a package at this very name is not to be lost.
+        // Never replace a file of the recipe or of a package at this path.
         let there = there.or_else(|| match self.tree.get(&path).map(|node| &node.kind) {
             Some(Kind::Symlink(there)) => Some(there.to_string()),
             Some(kind) => Some(format!("a {}", kind.name())),
@@ -490,8 +490,8 @@ impl Links<'_> {
         Ok(units.into_iter().collect())
     }
 
-    /// The drop-ins of a unit: of its type, its prefixes at a dash, its template and itself; the more special folder and
-    /// the stronger root win a file name, and the names order the files (systemd.unit(5), "Description").
+    /// The drop-ins of a unit: of its type, its prefixes at a dash, its template and itself; for one file name the more
+    /// specific folder and the stronger root win, and the files are sorted by name (systemd.unit(5), "Description").
     fn drop_ins(&self, name: &str) -> Result<Vec<TreePath>, Error> {
         let Some(Parts { prefix, instance, suffix }) = parts(name) else { return Ok(Vec::new()) };
         let mut folders = vec![format!("{suffix}.d")];
@@ -522,7 +522,7 @@ impl Links<'_> {
         Ok(by_name.into_values().filter(|path| !masked(path)).collect())
     }
 
-    /// The `[Install]` section of a unit and its drop-ins; `None` when it says nothing.
+    /// The `[Install]` section of a unit and its drop-ins; `None` if it is empty.
     fn install(&self, path: &TreePath, name: &str) -> Result<Option<Install>, Error> {
         let mut install = Install::default();
         let mut said = self.read_install(path, name, &mut install)?;
@@ -532,7 +532,7 @@ impl Links<'_> {
         Ok(said.then_some(install))
     }
 
-    /// Adds one file's `[Install]` section; gives whether it says anything.
+    /// Adds one file's `[Install]` section; returns whether it has any entries.
     fn read_install(&self, path: &TreePath, name: &str, install: &mut Install) -> Result<bool, Error> {
         let bytes = self.tree.read(path)?;
         let text = String::from_utf8_lossy(&bytes);
@@ -567,14 +567,14 @@ impl Links<'_> {
     }
 }
 
-/// Who asks for a unit.
+/// Where a unit is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
     ByName,
     Also,
 }
 
-/// Keys and values of one section, continuation lines joined, comments left out.
+/// Keys and values of one section, with continuation lines joined and comments dropped.
 fn section(text: &str, wanted: &str) -> Vec<(String, String)> {
     let mut pairs = Vec::new();
     let mut inside = false;
@@ -602,7 +602,7 @@ fn section(text: &str, wanted: &str) -> Vec<(String, String)> {
     pairs
 }
 
-/// Resolves the specifiers that follow from the unit's name alone (systemd.unit(5), "Specifiers").
+/// Resolves the specifiers that depend only on the unit's name (systemd.unit(5), "Specifiers").
 fn expand(word: &str, name: &str) -> Option<String> {
     let Parts { prefix, instance, .. } = parts(name)?;
     let mut out = String::with_capacity(word.len());
@@ -625,7 +625,7 @@ fn expand(word: &str, name: &str) -> Option<String> {
     Some(out)
 }
 
-/// Levenshtein's distance in bytes.
+/// The Levenshtein distance in bytes.
 fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.bytes().enumerate() {

@@ -1,13 +1,13 @@
-//! Yields nodes of fix-ups: files, links and directories that replace what is there, or fill a gap.
+//! Yields nodes of fix-ups: files, links and directories that replace what exists, or fill a gap.
 //!
 //! # Not here
-//! What is written: the modules beside.
+//! What is written: the other modules of [`crate::fixup`].
 
 use crate::content::Content;
 use crate::path::TreePath;
 use crate::tree::{Error, Node, Origin, Tree};
 
-/// Puts a regular file of root in the place of whatever is there.
+/// Replaces whatever is at the path with a regular file owned by root.
 pub(super) fn file(
     tree: &mut Tree,
     path: &str,
@@ -18,12 +18,12 @@ pub(super) fn file(
     tree.replace(TreePath::new(path)?, Node::file(mode, Content::raw(bytes), Origin::fix_up(fix_up)))
 }
 
-/// Puts a symbolic link in the place of whatever is there.
+/// Replaces whatever is at the path with a symbolic link.
 pub(super) fn link(tree: &mut Tree, path: &str, target: &str, fix_up: &str) -> Result<(), Error> {
     tree.replace(TreePath::new(path)?, Node::symlink(target, Origin::fix_up(fix_up)))
 }
 
-/// Puts a node where nothing is; gives whether it did.
+/// Adds a node if the path is free; returns whether it did.
 pub(super) fn missing(tree: &mut Tree, path: &str, node: Node) -> Result<bool, Error> {
     let path = TreePath::new(path)?;
     if tree.get(&path).is_some() {
@@ -32,12 +32,12 @@ pub(super) fn missing(tree: &mut Tree, path: &str, node: Node) -> Result<bool, E
     tree.insert(path, node).map(|()| true)
 }
 
-/// Whether something is at exactly this path.
+/// Whether exactly this path exists.
 pub(super) fn exists(tree: &Tree, path: &str) -> Result<bool, Error> {
     Ok(tree.get(&TreePath::new(path)?).is_some())
 }
 
-/// The file's text, links followed; `None` when nothing is there.
+/// The text of a file, following links; `None` if it does not exist.
 pub(super) fn text(tree: &Tree, path: &str) -> Result<Option<String>, Error> {
     match tree.read(&TreePath::new(path)?) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),

@@ -1,8 +1,8 @@
 //! Yields whether packages admit a Node.js version, by the `engines.node` range that each declares.
 //!
 //! # Source
-//! `npm-install-checks` (`checkEngine`) and the range grammar of node-semver. npm itself only warns; a build that
-//! measures what it ships refuses.
+//! `npm-install-checks` (`checkEngine`) and the range grammar of node-semver. npm itself only warns; a measured build
+//! refuses.
 //!
 //! # Not here
 //! `engines.npm`: there is no npm in an image.
@@ -11,22 +11,22 @@ use nodejs_semver::{Range, Version};
 
 use super::lock::Entry;
 
-/// Why packages cannot run on a Node.js.
+/// Why packages cannot run on a version of Node.js.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The version of Node.js is none.
-    #[error("{0:?} is not a version of Node.js")]
+    /// The Node.js version is not valid.
+    #[error("invalid Node.js version {0:?}")]
     Node(String),
-    /// A range that cannot be read.
-    #[error("{name}@{version} ({location}) asks for Node.js {range:?}, which is not a version range")]
+    /// A range that is not valid.
+    #[error("{name}@{version} ({location}) has an invalid Node.js version range {range:?}")]
     Range {
         /// Name of the package.
         name: String,
         /// Its version.
         version: String,
-        /// Where it lies in the application.
+        /// Its location in the application.
         location: String,
-        /// What it asks for.
+        /// Its range.
         range: String,
     },
     /// A range that does not admit the version.
@@ -36,19 +36,19 @@ pub enum Error {
         name: String,
         /// Its version.
         version: String,
-        /// Where it lies in the application.
+        /// Its location in the application.
         location: String,
-        /// What it asks for.
+        /// Its range.
         range: String,
         /// The pinned version.
         node: String,
     },
 }
 
-/// Accepts the entries when each of them admits Node.js `node`; an entry without a range admits all.
+/// Checks that every entry admits Node.js `node`; an entry without a range admits every version.
 ///
 /// # Errors
-/// [`Error`] of the first entry that does not.
+/// [`Error`] for the first entry that does not.
 pub fn check<'a>(entries: impl IntoIterator<Item = &'a Entry>, node: &str) -> Result<(), Error> {
     let pinned = Version::parse(node).map_err(|_| Error::Node(node.to_owned()))?;
     for entry in entries {
@@ -80,8 +80,8 @@ mod tests {
     }
 
     #[test]
-    fn the_ranges_that_packages_write_are_understood() {
-        // The left ones admit 22.19.0, the right ones do not; taken from real packages, or from node-semver's README.
+    fn the_ranges_that_packages_use_are_understood() {
+        // The left ones admit 22.19.0, the right ones do not; from real packages, or from node-semver's README.
         let admitted = [
             ">=22.14.0",
             "^20 || ^22",
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_or_a_version_that_is_none_is_refused() {
+    fn an_invalid_range_or_version_is_refused() {
         assert!(matches!(check([&asks("latest and greatest")], "22.19.0"), Err(Error::Range { .. })));
         assert_eq!(check([], "twenty-two"), Err(Error::Node("twenty-two".to_owned())));
     }

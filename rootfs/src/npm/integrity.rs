@@ -1,13 +1,13 @@
-//! Yields the SHA-512 digest that npm's integrity text names, and holds tarballs against it.
+//! Yields the SHA-512 digest of npm's integrity string, and checks tarballs against it.
 //!
 //! # Shape
 //! `sha512-` and 88 characters of base64: 64 bytes.
 //!
 //! # Source
-//! W3C Subresource Integrity §3.5: digests are separated by white space; the strongest that is known decides.
+//! W3C Subresource Integrity §3.5: digests are separated by white space; the strongest known one decides.
 //!
 //! # Not here
-//! Weaker digests: a lock that names none but those is refused.
+//! Weaker digests: a lock that has only those is refused.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,21 +16,21 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha512};
 
-/// Why an integrity text is refused, or bytes are not those that it names.
+/// Why an integrity string or a tarball is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// No SHA-512 in it.
-    #[error("integrity {0:?} names no sha512 digest")]
+    /// It has no SHA-512 digest.
+    #[error("integrity {0:?} has no sha512 digest")]
     NoSha512(String),
-    /// Not the base64 form of 64 bytes.
-    #[error("integrity {0:?} is not the base64 form of 64 bytes")]
+    /// It is not the base64 encoding of 64 bytes.
+    #[error("integrity {0:?} is not the base64 encoding of 64 bytes")]
     Malformed(String),
-    /// Other bytes.
+    /// The tarball has another digest.
     #[error("tarball does not match its integrity: expected {expected}, found {found}")]
     Mismatch {
         /// What the lock says.
         expected: Integrity,
-        /// What the bytes give.
+        /// The digest of the bytes.
         found: Integrity,
     },
 }
@@ -45,7 +45,7 @@ impl Integrity {
         Integrity(Sha512::digest(bytes).into())
     }
 
-    /// Accepts exactly the bytes that this digest names.
+    /// Checks that `bytes` have this digest.
     ///
     /// # Errors
     /// [`Error::Mismatch`].

@@ -1,19 +1,19 @@
-//! Yields which links each package puts into `node_modules/.bin`, from all the packages that are installed.
+//! Yields the links of each package in `node_modules/.bin`, from all installed packages.
 //!
 //! # Shape
 //! ```text
 //! node_modules/openclaw            bin {"openclaw": "openclaw.mjs"}
 //! node_modules/.bin/openclaw    -> ../openclaw/openclaw.mjs
 //! ```
-//! Every `node_modules` folder has a `.bin` of its own. Packages go by depth, then by location in the order of the
-//! English collation; the first that claims a name in a `.bin` gets it, even when it then has no such file.
+//! Every `node_modules` folder has its own `.bin`. Packages are sorted by depth, then by location in English collation
+//! order; the first that claims a name in a `.bin` gets it, even if its file does not exist.
 //!
 //! # Source
 //! `@npmcli/arborist` `lib/arborist/rebuild.js` (`sortNodes`: depth, then `localeCompare(path, 'en')`), and
 //! `bin-links` (`link-bins.js`, and `seen` in `link-gently.js`). Collation: Unicode CLDR root order.
 //!
 //! # Not here
-//! Whether the file is there, which only the tarball knows: `tarball`.
+//! Whether the file exists, which depends on the tarball: `tarball`.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,20 +27,20 @@ pub struct BinLink {
     pub path: String,
     /// What it points to, relative to its folder.
     pub target: String,
-    /// The same file, relative to its package.
+    /// The target, relative to its package.
     pub file: String,
 }
 
-/// A package, and what it puts beside itself.
+/// A package and its links.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Package {
-    /// What the lock says of it.
+    /// Its entry in the lock.
     pub entry: Entry,
     /// Its links, in the order of their names.
     pub links: Vec<BinLink>,
 }
 
-/// Gives each entry the links that it gets, in the order of the entries.
+/// Returns each entry with its links, in the order of the entries.
 pub fn lay_out<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Vec<Package> {
     let entries: Vec<&Entry> = entries.into_iter().collect();
     let mut order: Vec<&Entry> = entries.clone();
@@ -67,15 +67,15 @@ pub fn lay_out<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Vec<Package>
     entries.into_iter().map(package).collect()
 }
 
-/// Compares two locations as the English collation does: punctuation, digits, letters; case only when all else is
-/// equal, lower case first.
+/// Compares two locations as the English collation does: punctuation, digits, letters; case only if all else is equal,
+/// lower case first.
 fn collate(a: &str, b: &str) -> Ordering {
     let weights = |text: &str| -> Vec<(u8, u8)> { text.bytes().map(weight).collect() };
     let case = |text: &str| -> Vec<bool> { text.bytes().map(|byte| byte.is_ascii_uppercase()).collect() };
     weights(a).cmp(&weights(b)).then_with(|| case(a).cmp(&case(b)))
 }
 
-/// Primary weight of a character that a location can have.
+/// The primary weight of a character of a location.
 fn weight(byte: u8) -> (u8, u8) {
     const PUNCTUATION: &[u8] = b"_-,;:!?.'\"()[]{}@*/\\&#%`^+<=>|~$";
     match PUNCTUATION.iter().position(|&one| one == byte) {

@@ -1,19 +1,19 @@
-//! Yields the packages of an application from npm's `package-lock.json`, and those of them that a platform gets.
+//! Yields the packages of an application from npm's `package-lock.json`, and selects those for a platform.
 //!
 //! # Shape
 //! ```text
 //! { "lockfileVersion": 3,
 //!   "packages": { "": { root }, "node_modules/a": { … }, "node_modules/a/node_modules/@s/b": { … } } }
 //! ```
-//! A location is a chain of `node_modules/NAME`; the last name is where the package lies, which differs from its own
-//! name (`name`) when it is an alias. Entries are kept in the order of their locations.
+//! A location is a chain of `node_modules/NAME`; for an alias the last name differs from the package's own name
+//! (`name`). Entries are sorted by location.
 //!
 //! # Source
 //! npm's documentation "package-lock.json", lockfileVersion 3; the fields are those that `@npmcli/arborist`
 //! (`lib/shrinkwrap.js`) writes. Which entries are installed: its `lib/optional-set.js`, and `npm-install-checks`.
 //!
 //! # Not here
-//! `resolved`: a tarball is found by name and version on any registry, and known by its integrity.
+//! `resolved`: a tarball is found by name and version on any registry, and identified by its integrity.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -25,94 +25,94 @@ use serde_json::Value;
 
 use super::integrity::{self, Integrity};
 
-/// The largest document that is read, in bytes; real ones have some hundred kilobytes.
+/// The largest accepted document, in bytes; real ones have some hundred kilobytes.
 const MAX_DOCUMENT: usize = 64 << 20;
 
-/// The deepest chain of `node_modules` that is read.
+/// The deepest accepted chain of `node_modules`.
 const MAX_DEPTH: usize = 64;
 
 /// Why a package-lock is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Larger than any real one.
+    /// The document is too large.
     #[error("package-lock has {found} bytes, more than {MAX_DOCUMENT}")]
     TooLarge {
         /// Its length.
         found: usize,
     },
-    /// Not the JSON that npm writes.
+    /// The document is not the JSON that npm writes.
     #[error("package-lock cannot be read: {0}")]
     Json(String),
-    /// Written by an npm that is too old, or too new.
+    /// The npm that wrote it is too old or too new.
     #[error("package-lock has lockfileVersion {found}, expected 3")]
     Version {
         /// Its version.
         found: u64,
     },
-    /// Without the entry of the application itself.
+    /// The entry of the application itself is missing.
     #[error("package-lock has no entry \"\" for the application itself")]
     NoRoot,
-    /// A location that npm would not write, or that escapes.
-    #[error("{0:?} is not a location of a package")]
+    /// A location that npm would not write, or that escapes its root.
+    #[error("invalid package location {0:?}")]
     Location(String),
-    /// A package below one that the lock does not have.
-    #[error("{location} lies in {parent}, which the package-lock does not have")]
+    /// A package below a package that is missing from the lock.
+    #[error("{location} lies in {parent}, which is missing from the package-lock")]
     Orphan {
         /// Its location.
         location: String,
-        /// The missing one.
+        /// The missing package.
         parent: String,
     },
-    /// A name that npm would not accept.
-    #[error("{location} has the name {name:?}, which npm does not accept")]
+    /// A name that npm does not accept.
+    #[error("{location}: invalid package name {name:?}")]
     Name {
         /// Its location.
         location: String,
         /// The name.
         name: String,
     },
-    /// A package whose version is missing, or none.
-    #[error("{location} has the version {found:?}, which is none")]
+    /// A package whose version is missing or not valid.
+    #[error("{location}: invalid version {found:?}")]
     PackageVersion {
         /// Its location.
         location: String,
         /// What was found.
         found: String,
     },
-    /// A package without digest, as a Git or file dependency is.
-    #[error("{location} has no integrity, so it comes from no registry")]
+    /// A package without a digest, such as a Git or file dependency.
+    #[error("{location} has no integrity, so it does not come from a registry")]
     NoIntegrity {
         /// Its location.
         location: String,
     },
-    /// A digest that is refused.
-    #[error("{location} has an integrity that is refused")]
+    /// A digest that is not accepted.
+    #[error("{location}: invalid integrity")]
     Integrity {
         /// Its location.
         location: String,
         /// Why.
         source: integrity::Error,
     },
-    /// A link to a folder, as workspaces and `file:` dependencies are.
-    #[error("{location} is a link to a folder of its own; only packages of a registry can be installed")]
+    /// A link to a folder, such as a workspace or a `file:` dependency.
+    #[error("{location} is a link to a folder; only packages from a registry can be installed")]
     Link {
         /// Its location.
         location: String,
     },
-    /// A package that another one's tarball brings along.
+    /// A package bundled in the tarball of another one.
     #[error("{location} is bundled in another package's tarball, which is not supported")]
     Bundled {
         /// Its location.
         location: String,
     },
-    /// A package that is needed, but not made for the platform.
-    #[error("{location} is needed, but is made for {wants}, not for {platform}")]
+    /// A required package that does not support the platform.
+    #[error("{location} is required, but supports {wants}, not {platform}")]
     Platform {
         /// Its location.
         location: String,
-        /// What it is made for.
+        /// What it supports.
         wants: String,
-        /// What the image is.
+        /// The platform of the image.
         platform: Platform,
     },
 }
@@ -137,32 +137,32 @@ impl fmt::Display for Platform {
     }
 }
 
-/// Which installations want a package.
+/// Which installations include a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// Every one.
+    /// All of them.
     Always,
-    /// Every one, but it may be missing where it does not fit.
+    /// All of them, except on platforms that it does not support.
     IfItFits,
-    /// Only one for developing the application itself.
+    /// Only those for developing the application itself.
     ForDevelopment,
 }
 
 /// How a package depends on another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// It does not work without.
+    /// It requires it.
     Required,
-    /// It works without.
+    /// It works without it.
     Optional,
 }
 
 /// One package of the lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Where it lies, as `node_modules/a/node_modules/@s/b`.
+    /// Its location, such as `node_modules/a/node_modules/@s/b`.
     pub location: Box<str>,
-    /// Its name in the registry, as `@s/b`.
+    /// Its name in the registry, such as `@s/b`.
     pub name: Box<str>,
     /// Its exact version.
     pub version: Box<str>,
@@ -170,26 +170,26 @@ pub struct Entry {
     pub integrity: Integrity,
     /// Its programs: name of the command, and file in the package.
     pub bin: BTreeMap<Box<str>, Box<str>>,
-    /// Operating systems that it is made for, `!` before those that it is not; empty: all.
+    /// Operating systems that it supports, with `!` those that it does not; empty: all.
     pub os: Vec<Box<str>>,
     /// The same for processors.
     pub cpu: Vec<Box<str>>,
     /// The same for C libraries.
     pub libc: Vec<Box<str>>,
-    /// Who wants it.
+    /// Which installations include it.
     pub wanted: Wanted,
     /// Whether npm would run a script after unpacking; an image never does.
     pub has_install_script: bool,
     /// The range of Node.js versions that it runs on.
     pub engines: Option<Box<str>>,
-    /// Its licence, an SPDX expression where its authors know that.
+    /// Its licence, ideally an SPDX expression.
     pub license: Option<Box<str>>,
-    /// What it depends on, by the name under which it looks for it.
+    /// Its dependencies, by the name under which it requires them.
     pub needs: BTreeMap<Box<str>, Need>,
 }
 
 impl Entry {
-    /// Number of `node_modules` above it: 1 for what the application itself can see.
+    /// The number of `node_modules` in its location: 1 for what the application itself can see.
     pub fn depth(&self) -> usize {
         self.location.split('/').filter(|part| *part == "node_modules").count()
     }
@@ -199,7 +199,7 @@ impl Entry {
         tarball_path(&self.name, &self.version)
     }
 
-    /// Whether the platform is one that it is made for.
+    /// Whether it supports the platform.
     pub fn fits(&self, platform: &Platform) -> bool {
         admits(&self.os, platform.os) && admits(&self.cpu, platform.cpu) && admits(&self.libc, platform.libc)
     }
@@ -211,7 +211,7 @@ pub fn tarball_path(name: &str, version: &str) -> String {
     format!("{name}/-/{file}-{version}.tgz")
 }
 
-/// `npm-install-checks` `checkList`: no negated value is it, and one of the plain ones is, if there are any.
+/// `npm-install-checks` `checkList`: the value is not negated, and is one of the plain values, if there are any.
 fn admits(list: &[Box<str>], value: &str) -> bool {
     if list.is_empty() || matches!(list, [any] if &**any == "any") {
         return true;
@@ -222,10 +222,10 @@ fn admits(list: &[Box<str>], value: &str) -> bool {
     list.iter().all(|one| one.starts_with('!')) || list.iter().any(|one| &**one == value)
 }
 
-/// A package-lock that has been read.
+/// A parsed package-lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackageLock {
-    /// What the application asks for: name and version.
+    /// The dependencies of the application: name and version.
     pub applications: BTreeMap<Box<str>, Box<str>>,
     /// All packages, by location.
     entries: BTreeMap<Box<str>, Entry>,
@@ -235,13 +235,13 @@ impl PackageLock {
     /// Reads the bytes of a `package-lock.json`.
     ///
     /// # Errors
-    /// [`Error`] of the first thing that is refused.
+    /// [`Error`] for the first thing that is refused.
     pub fn parse(json: &[u8]) -> Result<Self, Error> {
         if json.len() > MAX_DOCUMENT {
             return Err(Error::TooLarge { found: json.len() });
         }
         let unreadable = |error: serde_json::Error| Error::Json(error.to_string());
-        // Another version has other fields, so its number is looked at first.
+        // Another version has other fields, so the version is checked first.
         let head: Head = serde_json::from_slice(json).map_err(unreadable)?;
         if head.lockfile_version != 3 {
             return Err(Error::Version { found: head.lockfile_version });
@@ -273,11 +273,11 @@ impl PackageLock {
         self.entries.values()
     }
 
-    /// The packages that are installed on `platform`, in the order of their locations: those for development stay
-    /// away, so do optional ones that do not fit, with what only they need.
+    /// The packages that are installed on `platform`, in the order of their locations: without those for development,
+    /// optional ones that do not support the platform, and dependencies of only those.
     ///
     /// # Errors
-    /// [`Error::Platform`] when a package is needed but does not fit.
+    /// [`Error::Platform`] if a required package does not support the platform.
     pub fn select(&self, platform: &Platform) -> Result<Vec<&Entry>, Error> {
         let mut failed = BTreeSet::new();
         for entry in self.entries.values().filter(|entry| !entry.fits(platform)) {
@@ -306,7 +306,7 @@ impl PackageLock {
         Ok(self.entries.values().filter(installed).collect())
     }
 
-    /// An optional package that cannot work without a failed one fails too.
+    /// An optional package that requires a failed one fails too.
     fn fail_dependents<'a>(&'a self, failed: &mut BTreeSet<&'a str>) {
         loop {
             let before = failed.len();
@@ -327,8 +327,8 @@ impl PackageLock {
         }
     }
 
-    /// Locations to which a chain of dependencies leads from the application, or from a package that is always
-    /// wanted, without passing one that failed.
+    /// Locations reachable by dependencies from the application, or from a package that is always included, without
+    /// passing through a failed one.
     fn reachable<'a>(&'a self, failed: &BTreeSet<&str>) -> BTreeSet<&'a str> {
         let asked = self.applications.keys().filter_map(|name| self.find("", name));
         let always = self.entries.values().filter(|entry| entry.wanted == Wanted::Always);
@@ -342,7 +342,7 @@ impl PackageLock {
         reached
     }
 
-    /// The package that `from` gets when it asks for `name`: Node.js looks in every `node_modules` on the way up.
+    /// The package that `from` gets for `name`: Node.js looks in every `node_modules` on the way up.
     fn find(&self, from: &str, name: &str) -> Option<&Entry> {
         let mut place = from;
         loop {
@@ -411,7 +411,7 @@ fn entry(location: &str, raw: Raw) -> Result<Entry, Error> {
     })
 }
 
-/// The name under which a package lies: what follows the last `node_modules/` of its location.
+/// The name in a location: what follows its last `node_modules/`.
 fn place(location: &str) -> Result<&str, Error> {
     let wrong = || Error::Location(location.to_owned());
     let mut rest = location;
@@ -436,7 +436,7 @@ fn is_name(name: &str) -> bool {
         let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!'()*".contains(&byte);
         !part.is_empty() && !part.starts_with('.') && part != "node_modules" && part.bytes().all(safe)
     };
-    // A scope may begin with a full stop no more than a name may.
+    // Neither a scope nor a name may begin with a full stop.
     name.len() <= 214
         && match name.strip_prefix('@') {
             Some(scoped) => scoped.split_once('/').is_some_and(|(scope, name)| plain(scope) && plain(name)),
@@ -444,7 +444,7 @@ fn is_name(name: &str) -> bool {
         }
 }
 
-/// A text; old packages have lists and objects where npm now has texts, and npm makes nothing of those either.
+/// A string; old packages have lists and objects in its place, which npm ignores too.
 fn text(value: &Value) -> Option<Box<str>> {
     value.as_str().map(Box::from)
 }
@@ -454,7 +454,7 @@ fn base_name(path: &str) -> &str {
     path.trim_end_matches('/').rsplit('/').next().unwrap_or("")
 }
 
-/// A path that stays below its root, as `path.join("/", path)` gives.
+/// A path that stays below its root, as by `path.join("/", path)`.
 fn rooted(path: &str) -> String {
     let mut parts = Vec::new();
     for part in path.split('/') {
@@ -473,7 +473,7 @@ struct Head {
     lockfile_version: u64,
 }
 
-/// The document, without the fields that say nothing about the tree; an unknown field might.
+/// The document, without the fields that do not affect the tree; unknown fields are refused, since they might.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[allow(dead_code)]
@@ -521,7 +521,7 @@ struct Raw {
     libc: List,
     engines: Option<Value>,
     license: Option<Value>,
-    // What follows says nothing about the files of a production tree.
+    // The following fields do not affect the files of a production tree.
     resolved: Option<IgnoredAny>,
     peer: Option<IgnoredAny>,
     extraneous: Option<IgnoredAny>,
@@ -595,7 +595,7 @@ impl List {
     }
 }
 
-/// A JSON object in which every key comes once.
+/// A JSON object without duplicate keys.
 struct Unique<V>(BTreeMap<String, V>);
 
 impl<V> Default for Unique<V> {
@@ -619,7 +619,7 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Unique<V> {
                 let mut entries = BTreeMap::new();
                 while let Some((key, value)) = map.next_entry::<String, V>()? {
                     if entries.contains_key(&key) {
-                        return Err(serde::de::Error::custom(format_args!("{key:?} comes twice")));
+                        return Err(serde::de::Error::custom(format_args!("duplicate key {key:?}")));
                     }
                     entries.insert(key, value);
                 }

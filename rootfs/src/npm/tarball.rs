@@ -1,16 +1,16 @@
-//! Yields the files of one npm tarball as a layer, with what the omit rules kept out.
+//! Yields the files of one npm tarball as a layer, and a tally of the omit rules.
 //!
 //! # Shape
 //! ```text
-//! gzip( tar: package/package.json, package/lib/a.js, … )   the first component may have any name and goes away
+//! gzip( tar: package/package.json, package/lib/a.js, … )   the first component may have any name and is dropped
 //!   ──> node_modules/NAME/package.json, …                  root:root, directories 0755
 //!       mode ((tar mode | 0666 | 0600) & ~022), | 0111 for files named in `bin`, 0755 for those linked in `.bin`
 //! ```
 //! As npm does: links and devices are dropped; `.gitignore` becomes `.npmignore` unless the package has that one;
-//! a linked program loses the carriage return at the end of its `#!` line; of a path that comes twice, the last one stays.
+//! a linked program loses the carriage return at the end of its `#!` line; if a path occurs twice, the last one counts.
 //! Unlike npm, which gives files to the user who runs it: set-user-id, set-group-id and sticky bits are dropped.
 //!
-//! The whole archive is unpacked in memory, and a file is a part of it; what is omitted is neither hashed nor
+//! The whole archive is unpacked in memory, and its files are slices of it; omitted files are neither hashed nor
 //! compressed.
 //!
 //! # Source
@@ -18,7 +18,7 @@
 //! POSIX.1-2017 pax interchange format; RFC 1952.
 //!
 //! # Not here
-//! Whether the bytes are those that the lock names: `integrity`.
+//! Whether the bytes match the lock: `integrity`.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,13 +36,13 @@ use crate::omit::{Omit, Tally};
 use crate::path::{self, TreePath};
 use crate::tree::{Node, Origin};
 
-/// The most bytes that a tarball may unpack to, whatever its own size.
+/// The most bytes that a tarball may unpack to, regardless of its size.
 const MAX_UNPACKED: u64 = 2 << 30;
 
-/// The most bytes that a byte of a tarball may unpack to; those of OpenClaw reach 17.
+/// The most bytes that a tarball may unpack to, per byte of its own; the tarballs of OpenClaw reach 17.
 const MAX_RATIO: u64 = 256;
 
-/// Bytes that any tarball may unpack to, for small ones compress best.
+/// Bytes that any tarball may unpack to, since small ones compress best.
 const SLACK: u64 = 1 << 20;
 
 /// How far `fix-bin.js` looks for the end of the `#!` line, in bytes.
@@ -51,7 +51,7 @@ const SHEBANG: usize = 2048;
 /// Why a tarball is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Not a gzipped tar archive, or a damaged one.
+    /// It is not a gzipped tar archive, or is damaged.
     #[error("tarball of {package} cannot be read")]
     Read {
         /// Name and version of the package.
@@ -59,7 +59,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// More bytes than its size justifies.
+    /// It unpacks to more bytes than its size justifies.
     #[error("tarball of {package} unpacks to more than {limit} bytes")]
     TooLarge {
         /// Name and version of the package.
@@ -79,7 +79,7 @@ pub enum Error {
         /// Bytes that are there.
         found: u64,
     },
-    /// A path that is no UTF-8, is absolute, or escapes.
+    /// A path that is not UTF-8, is absolute, or escapes.
     #[error("tarball of {package} has the path {path:?}, which is {what}")]
     Path {
         /// Name and version of the package.
@@ -89,15 +89,15 @@ pub enum Error {
         /// What is wrong with it.
         what: &'static str,
     },
-    /// A path that is a file and a folder, or lies below a file.
-    #[error("tarball of {package} has {path:?}, where it has something of another kind too")]
+    /// A path that is both a file and a folder, or lies below a file.
+    #[error("tarball of {package} has {path:?} as a file and as a folder")]
     Clash {
         /// Name and version of the package.
         package: String,
         /// The path.
         path: String,
     },
-    /// A kind of entry that npm does not write and whose meaning is not known here.
+    /// A kind of entry that npm does not write and whose meaning is unknown.
     #[error("tarball of {package} has {path:?}, which is {what}")]
     Kind {
         /// Name and version of the package.
@@ -107,7 +107,7 @@ pub enum Error {
         /// What it is.
         what: String,
     },
-    /// A wanted file that is not there.
+    /// A wanted file that is missing.
     #[error("tarball of {package} has no file {path:?}")]
     Missing {
         /// Name and version of the package.
@@ -115,8 +115,8 @@ pub enum Error {
         /// The path.
         path: String,
     },
-    /// A place in the image that is none.
-    #[error("a file of {package} cannot lie in the image")]
+    /// A path that is not valid in the image.
+    #[error("a file of {package} has no valid path in the image")]
     Place {
         /// Name and version of the package.
         package: String,
@@ -125,30 +125,30 @@ pub enum Error {
     },
 }
 
-/// Where the files of an application go, and how.
+/// Where and how the files of an application are stored.
 #[derive(Debug, Clone, Copy)]
 pub struct Destination<'a> {
     /// The application's root, which holds `node_modules`.
     pub root: &'a TreePath,
     /// What stays out.
     pub omit: &'a Omit,
-    /// How contents are kept.
+    /// How contents are stored.
     pub packing: Packing,
 }
 
-/// What a tarball gives.
+/// The unpacked files of a tarball.
 #[derive(Debug, Clone)]
 pub struct Unpacked {
-    /// Its folders, its files in the order of their paths, then its links in `.bin`.
+    /// Its folders, then its files in the order of their paths, then its links in `.bin`.
     pub layer: Layer,
     /// What each rule kept out.
     pub omitted: Tally,
 }
 
-/// Unpacks the tarball of a package to the place where the lock wants it.
+/// Unpacks the tarball of a package to its location in the lock.
 ///
 /// # Errors
-/// [`Error`] of the first entry that is refused.
+/// [`Error`] for the first entry that is refused.
 pub fn unpack(tarball: &[u8], package: &Package, destination: &Destination) -> Result<Unpacked, Error> {
     let entry = &package.entry;
     let origin = Origin::Npm {
@@ -173,7 +173,7 @@ pub fn unpack(tarball: &[u8], package: &Package, destination: &Destination) -> R
         if ancestors(path).any(|above| contents.files.contains_key(above)) {
             return Err(Error::Clash { package: contents.subject, path: path.clone() });
         }
-        // What was emptied by the rules goes away; what the package ships empty stays, as in npm.
+        // Folders that the rules emptied are dropped; folders that the package ships empty stay, as in npm.
         if !emptied.contains(path.as_str()) || kept.contains(path.as_str()) {
             layer.entries.push(folder(&format!("{}/{path}", entry.location))?);
         }
@@ -197,13 +197,13 @@ pub fn unpack(tarball: &[u8], package: &Package, destination: &Destination) -> R
     Ok(Unpacked { layer, omitted })
 }
 
-/// What a tarball holds, by the paths in the package.
+/// The content of a tarball, by the paths in the package.
 struct Contents {
     /// Name and version, for errors.
     subject: String,
-    /// What becomes of each file; packages do name one twice, and then the last one stays.
+    /// What becomes of each file; a package may have a path twice, and then the last one counts.
     files: BTreeMap<String, Fate>,
-    /// The folders that the tarball names.
+    /// The folders that have an entry.
     folders: BTreeSet<String>,
 }
 
@@ -220,7 +220,7 @@ impl Contents {
         let linked: BTreeSet<&str> = package.links.iter().map(|link| link.file.as_str()).collect();
         let mut files: BTreeMap<String, Fate> = BTreeMap::new();
         let mut folders: BTreeSet<String> = BTreeSet::new();
-        // The paths to which a .gitignore was renamed, while a real .npmignore may still come.
+        // The paths to which a .gitignore was renamed; a real .npmignore may still follow.
         let mut renamed: BTreeSet<String> = BTreeSet::new();
 
         read(tarball, &subject, |item| {
@@ -259,12 +259,12 @@ impl Contents {
         Ok(Contents { subject, files, folders })
     }
 
-    /// The paths that are kept, with the folders above them, and the folders from which a rule took a file.
+    /// The kept paths with their parent folders, and the folders from which a rule omitted a file.
     fn sort(&self, omitted: &mut Tally) -> Result<(BTreeSet<&str>, BTreeSet<&str>), Error> {
         let mut kept: BTreeSet<&str> = BTreeSet::new();
         let mut emptied: BTreeSet<&str> = BTreeSet::new();
         for (path, fate) in &self.files {
-            // A folder that was named, or that a file before this one needs.
+            // The path has a folder entry, or lies below another file.
             if self.folders.contains(path) || ancestors(path).any(|folder| self.files.contains_key(folder)) {
                 return Err(Error::Clash { package: self.subject.clone(), path: path.clone() });
             }
@@ -283,11 +283,11 @@ impl Contents {
     }
 }
 
-/// Takes single files out of a tarball: from their path in the package to their place in the image. Their modes are
-/// those of the archive, made readable as npm does.
+/// Extracts single files of a tarball, from their path in the package to their path in the image. Their modes are those
+/// of the archive, made readable as npm does.
 ///
 /// # Errors
-/// [`Error`] of the first entry that is refused, or [`Error::Missing`] when a wanted file is not there.
+/// [`Error`] for the first entry that is refused, or [`Error::Missing`] if a wanted file is missing.
 pub fn pick(
     tarball: &[u8],
     wanted: &BTreeMap<&str, TreePath>,
@@ -312,10 +312,10 @@ pub fn pick(
     Ok(Layer { entries: found.into_values().collect(), ..Layer::default() })
 }
 
-/// Takes all files out of a tarball, to their paths in the package.
+/// Extracts all files of a tarball, to their paths in the package.
 ///
 /// # Errors
-/// [`Error`] of the first entry that is refused.
+/// [`Error`] for the first entry that is refused.
 pub fn all(tarball: &[u8], origin: &Origin, packing: Packing) -> Result<Layer, Error> {
     let subject = origin.to_string();
     let mut files = BTreeMap::new();
@@ -342,8 +342,8 @@ fn file_mode(mode: u32) -> u16 {
     (((mode | 0o666) & 0o777) & !0o022) as u16
 }
 
-/// `fix-bin.js`: the file without the carriage return at the end of its `#!` line; `None` when there is none.
-/// It reads and writes the file as text, so bytes that are no UTF-8 are replaced, as there.
+/// `fix-bin.js`: the file without the carriage return at the end of its `#!` line; `None` if there is none. npm
+/// rewrites the file as text, so bytes that are not UTF-8 are replaced, here as there.
 fn without_carriage_return(bytes: &[u8]) -> Option<Vec<u8>> {
     let end = bytes.iter().take(SHEBANG).position(|&byte| byte == b'\n')?;
     let line = bytes.get(..end)?;
@@ -356,7 +356,7 @@ fn without_carriage_return(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(text.concat().into_bytes())
 }
 
-/// The folders above `path`, the outermost last; `path` itself and the root excluded.
+/// The folders above `path`, the outermost last, without `path` itself and the root.
 fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(path.rsplit_once('/'), |(folder, _)| folder.rsplit_once('/'))
         .map(|(folder, _)| folder)
@@ -377,7 +377,7 @@ struct Item<'a> {
     content: &'a [u8],
 }
 
-/// A tarball's content, in memory that the next one of this thread takes over: fresh pages cost more than unpacking.
+/// The content of a tarball, in a buffer that this thread reuses: fresh pages cost more than unpacking.
 struct Plain {
     buffer: Vec<u8>,
     len: usize,
@@ -391,8 +391,8 @@ thread_local! {
 }
 
 impl Plain {
-    /// Unpacks gzip: a tarball of one member, as npm packs them, by libdeflate, which takes a third of the time that a
-    /// stream does; all others as a stream, which names what is wrong.
+    /// Unpacks gzip: a file of one member, as npm writes them, with libdeflate, in a third of the time of a stream; any
+    /// other as a stream, which also names the error.
     fn of(tarball: &[u8], package: &str) -> Result<Self, Error> {
         let limit = MAX_UNPACKED.min(SLACK + MAX_RATIO * tarball.len() as u64);
         if let Some(plain) = Plain::of_one_member(tarball, limit) {
@@ -407,17 +407,18 @@ impl Plain {
         Ok(Plain { len: buffer.len(), buffer })
     }
 
-    /// The content of a gzip file of one member, of at most `limit` bytes; `None` for any other file, a damaged one too.
+    /// The content of a gzip file of one member and at most `limit` bytes; `None` for any other file, also a damaged
+    /// one.
     fn of_one_member(file: &[u8], limit: u64) -> Option<Self> {
-        // RFC 1952, 2.3.1: the last member ends with the CRC and the length of its content. Only if both are those of
-        // what was unpacked is the first member the last one.
+        // RFC 1952, 2.3.1: the last member ends with the CRC and the length of its content. The first member is the
+        // only one exactly if both match what was unpacked.
         let (_, &trailer) = file.split_last_chunk::<8>()?;
         let [sum, len] = [u64::from_le_bytes(trailer) as u32, (u64::from_le_bytes(trailer) >> 32) as u32];
         if u64::from(len) > limit {
             return None;
         }
         let len = len as usize;
-        // A tarball that is unpacked while this one is at work finds no buffer, and makes its own.
+        // A tarball that is unpacked meanwhile finds no buffer, and makes its own.
         let mut plain = Plain { buffer: BUFFER.take(), len };
         if plain.buffer.len() < len {
             plain.buffer = vec![0; len];
@@ -447,7 +448,7 @@ impl Drop for Plain {
     }
 }
 
-/// Gives `each` the files and folders of a tarball.
+/// Calls `each` with the files and folders of a tarball.
 fn read(
     tarball: &[u8],
     package: &str,
@@ -455,7 +456,7 @@ fn read(
 ) -> Result<(), Error> {
     let wrong = |source: io::Error| Error::Read { package: package.to_owned(), source };
     let plain = Plain::of(tarball, package)?;
-    // A cursor is moved over what is passed over; a slice would be read.
+    // A cursor seeks over skipped entries; a slice would be read.
     let mut archive = Archive::new(Cursor::new(&*plain));
     for entry in archive.entries_with_seek().map_err(wrong)? {
         let mut entry = entry.map_err(wrong)?;
@@ -463,7 +464,7 @@ fn read(
         let size = entry.size();
         let kind = entry.header().entry_type();
         let kind = match kind {
-            // Archives from before POSIX mark a folder by its last character.
+            // Pre-POSIX archives mark a folder by a trailing slash.
             EntryType::Regular | EntryType::Continuous if raw.ends_with('/') => ItemKind::Folder,
             EntryType::Regular | EntryType::Continuous => ItemKind::File,
             EntryType::Directory => ItemKind::Folder,
@@ -509,18 +510,18 @@ fn bad(package: &str, path: String, what: &'static str) -> Error {
     Error::Path { package: package.to_owned(), path, what }
 }
 
-/// A path without its first component, normalised; `None` when nothing remains.
+/// A path without its first component, normalised; `None` if nothing remains.
 fn strip(raw: &str, package: &str) -> Result<Option<String>, Error> {
     if raw.starts_with('/') {
         return Err(bad(package, raw.to_owned(), "absolute"));
     }
     if raw.split(['/', '\\']).any(|part| part == "..") {
-        return Err(bad(package, raw.to_owned(), "outside of the package"));
+        return Err(bad(package, raw.to_owned(), "outside the package"));
     }
     let Some((_, rest)) = raw.split_once('/') else { return Ok(None) };
     let path = TreePath::new(rest).map_err(|error| {
         let what = match error {
-            path::Error::Escapes(_) => "outside of the package",
+            path::Error::Escapes(_) => "outside the package",
             path::Error::Nul(_) => "one with a NUL byte",
             path::Error::TooLong(_) => "one with a component of more than 255 bytes",
         };
@@ -529,7 +530,7 @@ fn strip(raw: &str, package: &str) -> Result<Option<String>, Error> {
     Ok((!path.is_root()).then(|| path.as_str().to_owned()))
 }
 
-/// A global header may only comment, as Git writes it: anything else would change the entries after it.
+/// A global header may only be a comment, as Git writes it: anything else would change the entries after it.
 fn global_header(header: &[u8], package: &str, path: &str) -> Result<(), Error> {
     for extension in tar::PaxExtensions::new(header) {
         let extension = extension.map_err(|source| Error::Read { package: package.to_owned(), source })?;

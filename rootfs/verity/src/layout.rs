@@ -7,7 +7,7 @@
 //! level 0 = ceil(data blocks / fan-out) blocks, level n + 1 = ceil(level n / fan-out), ... until 1 block
 //! ```
 //!
-//! One data block has no level at all. The levels lie in the file from the top one (1 block) down to level 0.
+//! One data block has no levels. The levels are stored from the top one (1 block) down to level 0.
 //!
 //! # Source
 //!
@@ -15,7 +15,7 @@
 //!
 //! # Not here
 //!
-//! The bytes: see [`crate::tree`].
+//! Their content: see [`crate::tree`].
 
 use std::num::NonZeroU64;
 
@@ -28,9 +28,9 @@ pub(crate) const DIGEST: u32 = 32;
 /// One level of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Level {
-    /// The digests that the level holds: one for each block below it.
+    /// The number of digests in the level: one for each block below it.
     pub digests: u64,
-    /// The hash blocks that these take up.
+    /// The number of hash blocks for these digests.
     pub blocks: u64,
 }
 
@@ -42,7 +42,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Lays out the tree over so many data blocks.
+    /// Lays out the tree over this many data blocks.
     pub fn new(data_blocks: NonZeroU64, hash_block_size: BlockSize) -> Self {
         let fan_out = fan_out(hash_block_size);
         let mut levels = Vec::new();
@@ -56,14 +56,14 @@ impl Layout {
         Self { levels, hash_block_size }
     }
 
-    /// Gives the levels, top first: none over one data block.
+    /// Returns the levels, top first; a single data block has none.
     pub fn levels(&self) -> &[Level] {
         &self.levels
     }
 
     /// Counts the hash blocks of all levels, without the superblock.
     pub fn hash_blocks(&self) -> u64 {
-        // At most 2^64 / 16 + 2^64 / 256 + ... and one for each of 16 levels: below 2^61.
+        // At most 2^64 / 16 + 2^64 / 256 + ..., and one for each of 16 levels: below 2^61.
         self.levels.iter().map(|level| level.blocks).sum()
     }
 }
@@ -73,7 +73,7 @@ pub(crate) fn fan_out(hash_block_size: BlockSize) -> u64 {
     u64::from(hash_block_size.bytes() / DIGEST)
 }
 
-/// Gives the number of the first hash block of the tree, counted from the start of the file or device: the
+/// Returns the number of the first hash block of the tree, counted from the start of the file or device: the
 /// first whole block after the superblock. This is `hash_start_block` of the kernel's table line.
 pub(crate) fn hash_start_block(offset: HashOffset, hash_block_size: BlockSize) -> u64 {
     // The offset is below 2^63: no overflow.
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_more_begins_where_the_fan_out_is_passed() {
+    fn another_level_begins_past_each_power_of_the_fan_out() {
         assert_eq!(blocks(1, 4096), []);
         assert_eq!(blocks(2, 4096), [1]);
         assert_eq!(blocks(127, 4096), [1]);

@@ -32,30 +32,31 @@
 //! root  = SHA-256(salt || the top level's block)   of the data block itself if there is only one
 //! ```
 //!
-//! A level's last block is filled up with zeros. The bytes are those of `veritysetup format`: superblock
-//! version 1, hash type 1, SHA-256. Two things that it leaves to chance are settled: the padding is always
-//! zeros (it keeps what a file held before), and over a single data block the padding is whole even if a hash
-//! block is longer than 4096 bytes (its file ends after 4096, and the kernel refuses a device that short).
+//! The last block of a level is padded with zeros. The bytes are those of `veritysetup format`: superblock
+//! version 1, hash type 1, SHA-256. Two details differ from it, so that the bytes are always determined: the
+//! padding is always zeros (it keeps the old bytes of a file), and over a single data block the padding is
+//! complete even if a hash block is longer than 4096 bytes (its file ends after 4096, and the kernel refuses
+//! a device that short).
 //!
 //! | module | yields |
 //! | --- | --- |
 //! | [`parameters`] | what the caller chooses: salt, block sizes, UUID, offset |
 //! | [`layout`] | how many blocks each level has, and where they lie |
-//! | [`superblock`] | the 512 bytes in front of the tree, both ways |
+//! | [`superblock`] | the 512 bytes before the tree, read and written |
 //! | [`tree`] | the hash tree and the root hash |
-//! | [`verdict`] | which blocks of an image do not fit its root hash |
+//! | [`verdict`] | which blocks of an image do not match its root hash |
 //!
 //! # Source
 //!
 //! Linux, `Documentation/admin-guide/device-mapper/verity.rst`; cryptsetup 2.6.1, `lib/verity/verity.c`
-//! (superblock) and `lib/verity/verity_hash.c` (order of the levels). The workspace's tests hold it against
+//! (superblock) and `lib/verity/verity_hash.c` (order of the levels). The workspace's tests compare it with
 //! `veritysetup` byte for byte.
 //!
 //! # Not here
 //!
 //! Forward error correction, signatures of the root hash, trees without a superblock as a file format (but
-//! [`HashTree::levels`] gives the levels alone), Chrome OS's hash type 0, other digests than SHA-256.
-//! The library opens no file and asks neither clock, environment nor network.
+//! [`HashTree::levels`] returns the levels alone), Chrome OS's hash type 0, other digests than SHA-256. The
+//! library opens no files and uses neither the clock, the environment nor the network.
 
 pub mod layout;
 pub mod parameters;

@@ -1,9 +1,9 @@
-//! What the caller chooses about a hash tree, as values that cannot be out of range.
+//! The parameters of a hash tree, as values that cannot be out of range.
 //!
 //! # Shape
 //!
 //! Salt: 0 to 256 bytes. Block sizes: powers of two from 512 to 524288 bytes. Hash offset: a multiple of 512
-//! bytes. UUID: 16 bytes in the order in which they are written as text.
+//! bytes. UUID: 16 bytes in text order.
 //!
 //! # Source
 //!
@@ -12,12 +12,12 @@
 //!
 //! # Not here
 //!
-//! Anything drawn at random: see [`Parameters`] for what stands in its place.
+//! Anything random: see [`Parameters`] for what takes its place.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A parameter out of its range.
+/// A parameter that is out of range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParameterError {
     /// The salt does not fit the superblock.
@@ -55,12 +55,12 @@ pub enum ParameterError {
     },
 }
 
-/// The bytes hashed in front of every block, 0 to 256 of them.
+/// The bytes hashed before every block, 0 to 256 of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Salt(Vec<u8>);
 
 impl Salt {
-    /// The greatest length in bytes; the superblock has room for no more.
+    /// The greatest length in bytes, limited by the superblock.
     pub const MAX: usize = 256;
 
     /// Takes a salt of at most [`Salt::MAX`] bytes.
@@ -76,13 +76,13 @@ impl Salt {
         }
     }
 
-    /// Gives the salt's bytes.
+    /// Returns the salt's bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// Writes the salt in hexadecimal, and no salt as `-`, as the kernel's table line wants it.
+/// Writes the salt in hexadecimal, or `-` for no salt, as in the kernel's table line.
 impl fmt::Display for Salt {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.as_slice() {
@@ -126,12 +126,12 @@ impl BlockSize {
         }
     }
 
-    /// Gives the size in bytes.
+    /// Returns the size in bytes.
     pub const fn bytes(self) -> u32 {
         self.0
     }
 
-    /// Gives the size in bytes, to count memory with; a `usize` has at least 32 bits wherever this runs.
+    /// Returns the size in bytes as a `usize`, which has at least 32 bits on supported platforms.
     pub(crate) const fn length(self) -> usize {
         self.0 as usize
     }
@@ -179,7 +179,7 @@ impl HashOffset {
         }
     }
 
-    /// Gives the offset in bytes.
+    /// Returns the offset in bytes.
     pub const fn bytes(self) -> u64 {
         self.0
     }
@@ -204,17 +204,17 @@ impl FromStr for HashOffset {
 pub struct Uuid([u8; 16]);
 
 impl Uuid {
-    /// Takes the 16 bytes as they stand; every value is a UUID to dm-verity.
+    /// Takes the 16 bytes as they are; dm-verity accepts any value.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// Gives the 16 bytes.
+    /// Returns the 16 bytes.
     pub const fn to_bytes(self) -> [u8; 16] {
         self.0
     }
 
-    /// Makes a UUID of 16 bytes of a digest, marked as RFC 9562 version 8 (made by the application's own rule).
+    /// Makes a UUID of 16 bytes of a digest, marked as RFC 9562 version 8 (defined by the application).
     pub(crate) fn derived(mut bytes: [u8; 16]) -> Self {
         let [_, _, _, _, _, _, version, _, variant, ..] = &mut bytes;
         *version = (*version & 0x0f) | 0x80; // RFC 9562 section 5.8
@@ -249,27 +249,26 @@ impl FromStr for Uuid {
     }
 }
 
-/// What shapes a hash tree, besides the data.
+/// The parameters of a hash tree, apart from the data.
 ///
-/// Equal data and equal parameters give equal bytes: nothing is ever drawn at random, as `veritysetup` does
-/// with salt and UUID. What is left out is filled in so:
+/// Equal data and equal parameters give equal bytes: nothing is random, unlike salt and UUID in
+/// `veritysetup`. The defaults are:
 ///
-/// * **No salt.** A salt makes tables of precomputed digests worthless against many images at once. It is no
-///   secret (it stands in the superblock and in the kernel's table), and SHA-256 resists collisions without
-///   one, so an empty salt costs no strength that a build could rely on, while a random salt gives every
-///   build another root hash. Who wants a salt passes one, best derived from what the image is made of.
-/// * **UUID from the root hash.** The last 16 bytes of the root hash, marked as version 8. The UUID is no part
-///   of what is hashed, so there is no circle; unlike a constant one, it differs between different images
-///   on one machine.
+/// * **No salt.** A salt makes tables of precomputed digests worthless against many images at once. It is not a
+///   secret (it is in the superblock and in the kernel's table), and SHA-256 resists collisions without one, so
+///   an empty salt costs no strength that a build could rely on, while a random salt would change the root hash
+///   of every build. To use a salt, pass one, ideally derived from the inputs of the image.
+/// * **UUID from the root hash.** The last 16 bytes of the root hash, marked as version 8. The UUID is not hashed,
+///   so this is not circular; unlike a constant one, it differs between the images on one machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Parameters {
-    /// The bytes hashed in front of every block.
+    /// The bytes hashed before every block.
     pub salt: Salt,
     /// The size of the blocks that the data is cut into.
     pub data_block_size: BlockSize,
     /// The size of the blocks that the tree is cut into.
     pub hash_block_size: BlockSize,
-    /// The superblock's UUID; without one it is derived from the root hash.
+    /// The superblock's UUID; `None` derives it from the root hash.
     pub uuid: Option<Uuid>,
 }
 

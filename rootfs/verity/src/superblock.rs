@@ -1,4 +1,4 @@
-//! The superblock in front of a hash tree, from its 512 bytes and back.
+//! The superblock before a hash tree, read from and written as its 512 bytes.
 //!
 //! # Shape
 //!
@@ -8,13 +8,13 @@
 //!      8       4  version, 1
 //!     12       4  hash type, 1
 //!     16      16  uuid
-//!     32      32  algorithm "sha256", filled up with zeros
+//!     32      32  algorithm "sha256", padded with zeros
 //!     64       4  data block size in bytes
 //!     68       4  hash block size in bytes
 //!     72       8  data blocks
 //!     80       2  salt length in bytes
 //!     82       6  zeros
-//!     88     256  salt, filled up with zeros
+//!     88     256  salt, padded with zeros
 //!    344     168  zeros
 //! ```
 //!
@@ -24,9 +24,9 @@
 //!
 //! # Not here
 //!
-//! Trust: the root hash does not cover these bytes, so a reader that must not believe them takes the geometry
-//! from a measured place instead. The zeros are checked, which `veritysetup` does not do: what is read is
-//! exactly what would be written.
+//! Trust: the root hash does not cover these bytes, so a reader that must not trust them takes the geometry
+//! from a measured place instead. The zeros are checked, unlike in `veritysetup`: the reader accepts exactly
+//! what the writer writes.
 
 use std::io::{self, Read};
 use std::num::NonZeroU64;
@@ -39,7 +39,7 @@ const VERSION: u32 = 1;
 const HASH_TYPE: u32 = 1;
 const SALT_TAIL: usize = 168;
 
-/// A superblock that is none, or one that this crate does not know.
+/// Why bytes are not a superblock that this crate supports.
 #[derive(Debug, thiserror::Error)]
 pub enum SuperblockError {
     /// The stream failed.
@@ -48,38 +48,38 @@ pub enum SuperblockError {
     /// The bytes end too early.
     #[error("superblock of {found} bytes, expected {}", Superblock::LENGTH)]
     Truncated {
-        /// The bytes there are.
+        /// The bytes found.
         found: usize,
     },
-    /// The signature is another.
-    #[error("no verity superblock: the signature is `{}`, expected `verity\\0\\0`", .found.escape_ascii())]
+    /// The signature is wrong.
+    #[error("not a verity superblock: the signature is `{}`, expected `verity\\0\\0`", .found.escape_ascii())]
     Signature {
         /// The first eight bytes.
         found: [u8; 8],
     },
-    /// The version is another.
+    /// The version is not supported.
     #[error("superblock version {found}, expected 1")]
     Version {
         /// The version.
         found: u32,
     },
-    /// The hash type is another; 0 is Chrome OS's, with the salt behind the block.
+    /// The hash type is not supported; 0 is Chrome OS's, with the salt after the block.
     #[error("hash type {found}, expected 1")]
     HashType {
         /// The hash type.
         found: u32,
     },
-    /// The algorithm is another.
+    /// The hash algorithm is not supported.
     #[error("hash algorithm `{}`, expected `sha256`", .found.trim_ascii_end().escape_ascii())]
     Algorithm {
-        /// The field's 32 bytes, with the zeros at its end made blanks.
+        /// The field's 32 bytes, with trailing zeros replaced by blanks.
         found: [u8; 32],
     },
     /// The data block size is out of range.
-    #[error("wrong data block size")]
+    #[error("invalid data block size")]
     DataBlockSize(#[source] ParameterError),
     /// The hash block size is out of range.
-    #[error("wrong hash block size")]
+    #[error("invalid hash block size")]
     HashBlockSize(#[source] ParameterError),
     /// The superblock covers nothing.
     #[error("0 data blocks, expected at least 1")]
@@ -108,7 +108,7 @@ pub enum SuperblockError {
     },
 }
 
-/// The description of a tree: what it was made with, and over how many blocks.
+/// The description of a tree: its parameters and the number of data blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Superblock {
     uuid: Uuid,
@@ -125,7 +125,7 @@ impl Superblock {
     /// The digest's name, as the kernel and the superblock spell it.
     pub const ALGORITHM: &str = "sha256";
 
-    /// Describes a tree over so many data blocks.
+    /// Describes a tree over this many data blocks.
     ///
     /// # Errors
     ///
@@ -225,37 +225,37 @@ impl Superblock {
         bytes
     }
 
-    /// Gives the UUID.
+    /// Returns the UUID.
     pub const fn uuid(&self) -> Uuid {
         self.uuid
     }
 
-    /// Gives the size of a data block.
+    /// Returns the size of a data block.
     pub const fn data_block_size(&self) -> BlockSize {
         self.data_block_size
     }
 
-    /// Gives the size of a hash block.
+    /// Returns the size of a hash block.
     pub const fn hash_block_size(&self) -> BlockSize {
         self.hash_block_size
     }
 
-    /// Gives the number of data blocks that the tree covers.
+    /// Returns the number of data blocks that the tree covers.
     pub const fn data_blocks(&self) -> u64 {
         self.data_blocks.get()
     }
 
-    /// Gives the length of the data that the tree covers, in bytes, below 2^63.
+    /// Returns the length of the data that the tree covers, in bytes, below 2^63.
     pub fn data_length(&self) -> u64 {
         self.data_blocks.get() * u64::from(self.data_block_size.bytes())
     }
 
-    /// Gives the salt.
+    /// Returns the salt.
     pub const fn salt(&self) -> &Salt {
         &self.salt
     }
 
-    /// Gives the number of the tree's first hash block when the superblock lies at this offset, counted from
+    /// Returns the number of the tree's first hash block when the superblock lies at this offset, counted from
     /// the start of the file or device: `hash_start_block` of the kernel's table line.
     pub fn hash_start_block(&self, offset: HashOffset) -> u64 {
         layout::hash_start_block(offset, self.hash_block_size)
@@ -275,7 +275,7 @@ fn algorithm_field() -> [u8; 32] {
     field
 }
 
-/// The fields not yet read.
+/// The fields that are not yet read.
 struct Fields<'bytes> {
     rest: &'bytes [u8],
     offset: usize,
@@ -316,7 +316,7 @@ mod tests {
         Superblock::new(uuid, BlockSize::default(), BlockSize::default(), 130, salt).unwrap()
     }
 
-    /// Reads the example with these bytes put in at an offset.
+    /// Reads the example with these bytes written at an offset.
     fn with(offset: usize, patch: &[u8]) -> Result<Superblock, SuperblockError> {
         let mut bytes = example().to_bytes();
         bytes[offset..offset + patch.len()].copy_from_slice(patch);
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_lie_where_the_kernel_tools_expect_them() {
+    fn fields_are_where_the_kernel_tools_expect_them() {
         let bytes = example().to_bytes();
         assert_eq!(&bytes[0..16], b"verity\0\0\x01\0\0\0\x01\0\0\0");
         assert_eq!(bytes[16..18], [0x00, 0x11]);

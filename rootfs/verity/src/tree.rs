@@ -2,9 +2,9 @@
 //!
 //! # Shape
 //!
-//! A [`Hasher`] takes the data in chunks of any length and keeps one digest of 32 bytes for each block: memory
-//! is the tree and at most one block. Long chunks are hashed by all threads of rayon's current pool; a caller
-//! that fills chunks on threads of its own hashes them there with a [`LeafHasher`] and appends the
+//! A [`Hasher`] takes the data in chunks of any length and keeps one digest of 32 bytes for each block:
+//! memory use is the tree and at most one block. All threads of rayon's current pool hash long chunks; a
+//! caller that fills chunks on its own threads hashes them there with a [`LeafHasher`] and appends the
 //! [`Leaves`] in order. Either way the bytes are the same.
 //!
 //! # Source
@@ -150,7 +150,7 @@ pub struct Hasher {
 }
 
 impl Hasher {
-    /// Starts with no data.
+    /// Makes a hasher without data.
     pub fn new(parameters: &Parameters) -> Self {
         Self {
             leaf: LeafHasher::new(parameters, parameters.data_block_size),
@@ -192,11 +192,11 @@ impl Hasher {
         self.leaf.clone()
     }
 
-    /// Takes the next blocks of the data as leaves, which this hasher's [`Hasher::leaf_hasher`] made.
+    /// Takes the next blocks of the data as leaves from this hasher's [`Hasher::leaf_hasher`].
     ///
     /// # Errors
     ///
-    /// [`TreeError::UnfinishedBlock`] when [`Hasher::update`] has left off within a block.
+    /// [`TreeError::UnfinishedBlock`] if [`Hasher::update`] stopped within a block.
     pub fn append(&mut self, leaves: Leaves) -> Result<(), TreeError> {
         match self.pending.len() {
             0 => {
@@ -211,7 +211,7 @@ impl Hasher {
     ///
     /// # Errors
     ///
-    /// [`TreeError::PartialBlock`] when the data does not end with a block, [`TreeError::Count`] when there
+    /// [`TreeError::PartialBlock`] if the data does not end with a whole block, [`TreeError::Count`] if there
     /// was no data.
     pub fn finish(self) -> Result<HashTree, TreeError> {
         let Self { parameters, leaves, pending, .. } = self;
@@ -248,7 +248,7 @@ impl Hasher {
     }
 }
 
-/// The UUID of a tree whose maker named none: see [`Parameters`].
+/// The default UUID of a tree: see [`Parameters`].
 fn derived_uuid(RootHash(digest): RootHash) -> Uuid {
     let mut bytes = [0; 16];
     for (to, from) in bytes.iter_mut().zip(digest.into_iter().skip(16)) {
@@ -262,37 +262,37 @@ fn derived_uuid(RootHash(digest): RootHash) -> Uuid {
 pub struct HashTree {
     superblock: Superblock,
     root_hash: RootHash,
-    /// Top first, each filled up to whole hash blocks.
+    /// Top first, each padded to whole hash blocks.
     levels: Vec<Vec<Digest>>,
 }
 
 impl HashTree {
-    /// Gives the root hash.
+    /// Returns the root hash.
     pub const fn root_hash(&self) -> RootHash {
         self.root_hash
     }
 
-    /// Gives the superblock.
+    /// Returns the superblock.
     pub const fn superblock(&self) -> &Superblock {
         &self.superblock
     }
 
-    /// Gives the number of data blocks.
+    /// Returns the number of data blocks.
     pub const fn data_blocks(&self) -> u64 {
         self.superblock.data_blocks()
     }
 
-    /// Gives the layout of the levels.
+    /// Returns the layout of the levels.
     pub fn layout(&self) -> Layout {
         self.superblock.layout()
     }
 
-    /// Gives the bytes of the levels, top first, in whole hash blocks: none over one data block.
+    /// Returns the bytes of the levels, top first, in whole hash blocks; a single data block has none.
     pub fn levels(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.levels.iter().map(|level| level.as_flattened())
     }
 
-    /// Gives the digests of the data blocks.
+    /// Returns the digests of the data blocks.
     pub(crate) fn leaves(&self) -> &[Digest] {
         match self.levels.last() {
             None => std::slice::from_ref(&self.root_hash.0),
@@ -301,7 +301,7 @@ impl HashTree {
         }
     }
 
-    /// Gives the length of the hash area at this offset, in bytes: superblock, padding, levels.
+    /// Returns the length of the hash area at this offset, in bytes: superblock, padding, levels.
     pub fn length(&self, offset: HashOffset) -> u64 {
         let levels: usize = self.levels().map(<[u8]>::len).sum();
         Superblock::LENGTH as u64 + self.padding(offset) + levels as u64
@@ -311,11 +311,11 @@ impl HashTree {
         layout::padding(offset, self.superblock.hash_block_size())
     }
 
-    /// Writes superblock, padding and levels to a stream that stands at the hash offset.
+    /// Writes superblock, padding and levels to a stream positioned at the hash offset.
     ///
     /// # Errors
     ///
-    /// What the stream fails with.
+    /// Errors of the stream.
     pub fn write_to(&self, mut stream: impl Write, offset: HashOffset) -> io::Result<()> {
         stream.write_all(&self.superblock.to_bytes())?;
         io::copy(&mut io::Read::take(io::repeat(0), self.padding(offset)), &mut stream)?;
@@ -356,7 +356,7 @@ mod tests {
         bytes
     }
 
-    /// The tree as the specification's text has it: block by block, level by level, nothing shared.
+    /// The tree as in the text of the specification: block by block, level by level.
     fn by_the_book(parameters: &Parameters, data: &[u8]) -> (RootHash, Vec<u8>) {
         let salted = |block: &[u8]| -> Digest {
             Sha256::new().chain_update(parameters.salt.as_bytes()).chain_update(block).finalize().into()
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_behind_an_unfinished_block_are_refused() {
+    fn leaves_after_an_unfinished_block_are_refused() {
         let mut hasher = Hasher::new(&Parameters::default());
         let leaves = hasher.leaf_hasher().hash(&[0; 4096]).unwrap();
         hasher.update(&[0; 10]);
@@ -410,7 +410,7 @@ mod tests {
     #[test]
     fn the_tree_is_that_of_the_specification_at_every_boundary() {
         for blocks in [1, 2, 127, 128, 129, 16384, 16385] {
-            // Small data blocks under large hash blocks: the boundaries lie where they lie with 4096.
+            // Small data blocks under large hash blocks: the boundaries are the same as with 4096.
             let parameters = parameters(512, 4096, b"salt");
             let data = data(blocks * 512);
             let tree = tree(&parameters, &data);

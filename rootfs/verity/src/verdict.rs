@@ -1,20 +1,20 @@
-//! Which blocks of an image do not fit its root hash, from the data and the tree as stored.
+//! Which blocks of an image do not match its root hash, from the data and the stored tree.
 //!
 //! # Shape
 //!
-//! The tree is judged from the top: a block is sound if the digest above it says so, and what lies beneath a
-//! corrupt block is not judged, since nothing vouches for the digests it would be held against (the kernel
-//! refuses all of it). Then each data block is held against its leaf. "No" is a [`Verdict`]; what could not be
-//! judged at all is a [`VerifyError`].
+//! The tree is checked from the top: a block is sound if it matches the digest above it; blocks below a
+//! corrupt block are not checked, since nothing vouches for their digests (the kernel refuses all of them).
+//! Then each data block is checked against its leaf. A mismatch is a [`Verdict`]; an image that cannot be
+//! checked is a [`VerifyError`].
 //!
 //! # Source
 //!
-//! The kernel's `drivers/md/dm-verity-target.c`, `verity_verify_level`: top-down. The zeros behind a level's
-//! last digest are checked as well: with them a superblock that counts too few blocks cannot pass.
+//! The kernel's `drivers/md/dm-verity-target.c`, `verity_verify_level`: top-down. The zeros after a level's
+//! last digest are checked too, so that a superblock that counts too few blocks cannot pass.
 //!
 //! # Not here
 //!
-//! Trust in the superblock beyond that: what the root hash vouches for is the data, given salt and geometry.
+//! Trust in the superblock beyond that: the root hash vouches for the data, given salt and geometry.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -25,10 +25,10 @@ use crate::parameters::{HashOffset, Parameters};
 use crate::superblock::{Superblock, SuperblockError};
 use crate::tree::{Digest, HashTree, Hasher, RootHash, TreeError};
 
-/// An image that could not be judged.
+/// Why an image could not be checked.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    /// The superblock is none.
+    /// The superblock is not valid.
     #[error(transparent)]
     Superblock(#[from] SuperblockError),
     /// The stream of the hash area failed.
@@ -37,36 +37,36 @@ pub enum VerifyError {
     /// The hash area ends too early.
     #[error("the hash tree ends after {found} bytes of level {level}, expected {expected}")]
     TreeTruncated {
-        /// The level, 0 for the leaves; the padding in front of the tree counts as the level above the top.
+        /// The level, 0 for the leaves; the padding before the tree counts as the level above the top.
         level: usize,
         /// The length of the level in bytes.
         expected: u64,
-        /// The bytes there are.
+        /// The bytes found.
         found: u64,
     },
     /// The stream of the data failed.
     #[error("cannot read the data")]
     ReadData(#[source] io::Error),
     /// The data ends too early.
-    #[error("data of {found} bytes, expected {expected} by the superblock")]
+    #[error("data of {found} bytes, the superblock expects {expected}")]
     DataTruncated {
-        /// The length by the superblock, in bytes.
+        /// The length according to the superblock, in bytes.
         expected: u64,
-        /// The bytes there are.
+        /// The bytes found.
         found: u64,
     },
     /// The data was hashed with other parameters than the stored tree's.
     #[error("the data was hashed with other parameters than the superblock's")]
     OtherParameters,
-    /// The data gave no tree.
+    /// The tree over the data cannot be built.
     #[error(transparent)]
     Tree(#[from] TreeError),
 }
 
-/// One thing that does not fit.
+/// One mismatch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// A data block is not the one that was hashed.
+    /// A data block differs from the one that was hashed.
     Data {
         /// The block, counted from 0.
         block: u64,
@@ -75,7 +75,7 @@ pub enum Fault {
         /// The digest of the block.
         found: Digest,
     },
-    /// A block of the tree is not the one that was written.
+    /// A block of the tree differs from the one that was written.
     Tree {
         /// The level, 0 for the leaves.
         level: usize,
@@ -85,14 +85,14 @@ pub enum Fault {
         expected: Digest,
         /// The digest of the block.
         found: Digest,
-        /// The data blocks that nothing vouches for now.
+        /// The data blocks that can no longer be checked.
         data: Range<u64>,
     },
-    /// A level goes on behind its last digest: the superblock counts too few blocks.
+    /// A level continues after its last digest: the superblock counts too few blocks.
     Padding {
         /// The level, 0 for the leaves.
         level: usize,
-        /// The digests by the superblock.
+        /// The number of digests according to the superblock.
         digests: u64,
     },
 }
@@ -118,12 +118,12 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The faults of an image, of which only so many are listed.
+/// The faults of an image; the list is bounded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Corruption {
     /// The first faults: those of the tree from the top, then those of the data.
     pub faults: Vec<Fault>,
-    /// How many there are, listed or not.
+    /// The number of faults, listed or not.
     pub count: u64,
 }
 
@@ -131,13 +131,13 @@ pub struct Corruption {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub enum Verdict {
-    /// Every block of tree and data is what the root hash stands for.
+    /// Every block of the tree and the data matches the root hash.
     Intact,
-    /// Something is not.
+    /// Some blocks do not match.
     Corrupt(Corruption),
 }
 
-/// A superblock and its tree as stored: not yet believed.
+/// A superblock and its tree as stored, not yet checked.
 #[derive(Debug, Clone)]
 pub struct StoredTree {
     superblock: Superblock,
@@ -146,9 +146,9 @@ pub struct StoredTree {
 }
 
 impl StoredTree {
-    /// Reads superblock and tree from a stream that stands at the hash offset.
+    /// Reads superblock and tree from a stream positioned at the hash offset.
     ///
-    /// Memory grows with what is there, not with what the superblock promises.
+    /// Memory use grows with the actual data, not with what the superblock claims.
     ///
     /// # Errors
     ///
@@ -169,12 +169,12 @@ impl StoredTree {
         Ok(Self { superblock, levels })
     }
 
-    /// Gives the superblock.
+    /// Returns the superblock.
     pub const fn superblock(&self) -> &Superblock {
         &self.superblock
     }
 
-    /// Starts to hash the data with the stored parameters; it wants the first
+    /// Starts to hash the data with the stored parameters; it needs the first
     /// [`Superblock::data_length`] bytes.
     pub fn hasher(&self) -> Hasher {
         Hasher::new(&Parameters {
@@ -185,12 +185,12 @@ impl StoredTree {
         })
     }
 
-    /// Holds the stored tree against the root hash, and the data, as hashed by [`StoredTree::hasher`], against
-    /// the stored tree; lists at most `limit` faults.
+    /// Checks the stored tree against the root hash, and the data, as hashed by [`StoredTree::hasher`],
+    /// against the stored tree; lists at most `limit` faults.
     ///
     /// # Errors
     ///
-    /// [`VerifyError::DataTruncated`] when the data is shorter than the superblock says,
+    /// [`VerifyError::DataTruncated`] if the data is shorter than the superblock says,
     /// [`VerifyError::OtherParameters`], [`VerifyError::Tree`].
     pub fn judge(&self, data: Hasher, root: RootHash, limit: usize) -> Result<Verdict, VerifyError> {
         let computed = data.finish()?;
@@ -221,7 +221,7 @@ impl StoredTree {
         let layout = self.superblock.layout();
         let numbers = (0..self.levels.len()).rev();
 
-        // The digests that the level above holds for this one, and which blocks of it are sound.
+        // The digests of this level in the level above, and which blocks of that level are sound.
         let mut expected: &[Digest] = std::slice::from_ref(&root.0);
         let mut sound = vec![Soundness::Sound];
         for ((number, bytes), level) in numbers.zip(&self.levels).zip(layout.levels()) {
@@ -265,14 +265,14 @@ impl StoredTree {
     }
 }
 
-/// Whether the digests in a hash block can be believed.
+/// Whether the digests in a hash block can be trusted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Soundness {
     Sound,
     Unknown,
 }
 
-/// Tells whether the block over this one is sound; the root hash is the one block over the top.
+/// Returns whether the block above this one is sound; the root hash is the block above the top.
 fn above(sound: &[Soundness], block: u64, fan_out: u64) -> Soundness {
     // Fits: the slice it indexes has an entry for it.
     sound.get((block / fan_out) as usize).copied().unwrap_or(Soundness::Unknown)
@@ -299,9 +299,9 @@ fn read_exactly(stream: &mut impl Read, expected: u64, level: usize) -> Result<V
     if found == expected { Ok(bytes) } else { Err(VerifyError::TreeTruncated { level, expected, found }) }
 }
 
-/// Holds the data and the hash area, both as streams, against a root hash; lists at most `limit` faults.
+/// Checks the data and the hash area, both as streams, against a root hash; lists at most `limit` faults.
 ///
-/// The area's stream stands at the hash offset. Of the data only what the superblock covers is read.
+/// The stream of the area is positioned at the hash offset. Only the data that the superblock covers is read.
 ///
 /// # Errors
 ///
@@ -333,7 +333,7 @@ pub fn verify(
     stored.judge(hasher, root, limit)
 }
 
-/// What is read of the data at a time, in bytes: enough for every thread.
+/// The bytes of data that are read at a time: enough for every thread.
 const CHUNK: usize = 4 * 1024 * 1024;
 
 #[cfg(test)]
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_data_block_is_held_against_the_root_itself() {
+    fn a_single_data_block_is_checked_against_the_root_itself() {
         let mut hasher = Hasher::new(&Parameters::default());
         hasher.update(&[3; 4096]);
         let tree = hasher.finish().unwrap();
@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn data_behind_the_covered_blocks_is_not_read() {
+    fn data_after_the_covered_blocks_is_not_read() {
         let (mut data, area, root) = image();
         data.extend([9; 700]);
         assert_eq!(judge(&data, &area, root), Verdict::Intact);

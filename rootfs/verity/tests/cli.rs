@@ -1,4 +1,4 @@
-//! The program as its users meet it: files, text, exit codes.
+//! Tests of the program: files, text, exit codes.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-/// What a run left behind.
+/// The result of a run.
 struct Run {
     code: i32,
     out: String,
@@ -49,7 +49,7 @@ impl Place {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // A program that refuses its arguments reads nothing.
+        // A program that refuses its arguments does not read its input.
         let _ = child.stdin.take().unwrap().write_all(input);
         let output = child.wait_with_output().unwrap();
         Run {
@@ -59,7 +59,7 @@ impl Place {
         }
     }
 
-    /// The names in the folder, so that no leftover hides.
+    /// The names in the folder, to find leftovers.
     fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(self.0.path())
             .unwrap()
@@ -74,9 +74,9 @@ fn image() -> Vec<u8> {
     (0..130 * 4096_usize).map(|at| (at / 4096 + at) as u8).collect()
 }
 
-/// As `veritysetup format --salt aabb` says of [`image`].
+/// The root hash from `veritysetup format --salt aabb` of [`image`].
 const ROOT: &str = "117a1d23eb3a7273e8db1c36c687f6904c8f7f1db8085f31f6c6a747343565b8";
-/// The SHA-256 of the hash file that it writes with the UUID below.
+/// The SHA-256 of its hash file, with the UUID below.
 const AREA: &str = "f7727c039506efd2f19c22e8d463775bba8613a52b8b6d4914e38af3b64a10a3";
 const OPTIONS: &str = "--salt aabb --uuid 00112233-4455-6677-8899-aabbccddeeff";
 
@@ -146,7 +146,7 @@ fn a_pipe_gives_the_same_bytes_as_a_file() {
 }
 
 #[test]
-fn a_tree_behind_its_data_leaves_the_data_and_what_follows_alone() {
+fn a_tree_after_its_data_leaves_the_data_and_later_bytes_alone() {
     let place = Place::new();
     let mut bytes = image();
     bytes.extend([7; 5 * 4096]);
@@ -267,15 +267,15 @@ fn a_corrupt_tree_or_another_root_exits_with_4_and_an_unreadable_one_with_1() {
 }
 
 #[test]
-fn what_is_no_superblock_is_refused_with_a_hint() {
+fn bytes_that_are_not_a_superblock_are_refused_with_a_hint() {
     let place = Place::new();
     for verb in ["dump data".to_owned(), format!("verify data data {ROOT}")] {
         let run = place.run(&verb);
         assert_eq!(run.code, 1);
-        assert!(run.err.contains("no verity superblock"), "{}", run.err);
+        assert!(run.err.contains("not a verity superblock"), "{}", run.err);
         assert!(run.err.contains("hint: a tree appended"), "{}", run.err);
-        // The chain says nothing twice.
-        assert_eq!(run.err.matches("no verity superblock").count(), 1, "{}", run.err);
+        // The chain repeats nothing.
+        assert_eq!(run.err.matches("not a verity superblock").count(), 1, "{}", run.err);
     }
 }
 

@@ -6,23 +6,21 @@
 //! /proc/cmdline -> modules -> two partitions -> dm-verity -> mount -> switch root -> /sbin/init
 //! ```
 //!
-//! Each step either is done or ends the boot: one line on the console says which step, the kernel's
-//! answer and what it likely means; then process 1 ends and the kernel panics. There is no shell and
-//! no way on.
+//! Each step either succeeds or ends the boot: one line on the console names the step, the kernel's answer
+//! and its likely meaning; then process 1 ends and the kernel panics. There is no shell and no fallback.
 //!
 //! # Source
 //!
-//! The switch of the root is that of `switch_root(8)`: the new root is moved over `/`, then entered.
-//! Of the initrd only what it is known to hold (the init, the list, the modules) is removed, so nothing
-//! here walks folders; what else a boot loader may have put there (systemd-stub's `/.extra`) stays
-//! under the new root, out of everyone's reach.
+//! The root is switched as by `switch_root(8)`: the new root is moved over `/`, then entered. Only the known
+//! files of the initrd (the init, the list, the modules) are removed, so nothing here walks folders; any
+//! other files of a boot loader (systemd-stub's `/.extra`) stay below the new root, out of reach.
 //!
 //! # Not here
 //!
-//! Everything else that a boot needs (encrypted disks, the network, attestation): it is done by the
-//! verified system.
+//! Everything else that a boot needs (encrypted disks, the network, attestation): the verified system does
+//! it.
 
-#![allow(clippy::result_large_err)] // there is no heap to box it on, and it is made once
+#![allow(clippy::result_large_err)] // there is no heap to box it on, and it occurs once
 
 use super::cmdline::{self, Boot, PartUuid, Profile};
 use super::line::Line;
@@ -44,7 +42,7 @@ const INIT: &CStr = c"/sbin/init";
 const SYSTEMD: &CStr = c"/usr/lib/systemd/systemd";
 const ENVIRONMENT: [&CStr; 3] = [c"PATH=/usr/sbin:/usr/bin:/sbin:/bin", c"HOME=/", c"TERM=linux"];
 
-/// Tells why the boot ended: in which step, what was said, and what that likely means.
+/// Tells why the boot ended: the step, the answer, and its likely meaning.
 #[derive(Debug)]
 pub struct Refusal {
     step: Line<160>,
@@ -75,7 +73,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Names the step and the likely meaning of the kernel's refusal.
+/// Adds the step and the likely meaning to the kernel's refusal.
 fn refuse(step: fmt::Arguments<'_>, hint: &'static str) -> impl FnOnce(Errno) -> Refusal {
     let step = Line::of(step).unwrap_or_default();
     move |errno| Refusal { step, cause: Cause::Kernel(errno), hint }
@@ -89,7 +87,7 @@ fn bug(step: &'static str) -> Refusal {
     Refusal { step: Line::cut(step.as_bytes()), cause: Cause::Bug, hint: "this is a bug of proofmark-init" }
 }
 
-/// Boots, or tells why not.
+/// Boots, or returns why it cannot.
 pub fn boot() -> Result<Infallible, Refusal> {
     mount_kernel_filesystems()?;
     let boot = command_line()?;
@@ -104,7 +102,7 @@ pub fn boot() -> Result<Infallible, Refusal> {
     switch_root()
 }
 
-/// Says one line through the kernel's log, else to the console; `level` is that of `printk`.
+/// Writes one line to the kernel's log, else to the console; `level` is that of `printk`.
 pub fn say(level: &str, text: fmt::Arguments<'_>) {
     let line = Line::<900>::of(format_args!("{level}proofmark-init: {text}\n"));
     let line = line.unwrap_or_else(|| Line::cut(b"<2>proofmark-init: a message is too long"));
@@ -135,7 +133,7 @@ fn mount_kernel_filesystems() -> Result<(), Refusal> {
 }
 
 fn command_line() -> Result<Boot, Refusal> {
-    // The kernel cuts a longer line in silence, to 2047 bytes; `read` refuses what leaves no byte free.
+    // The kernel silently cuts a longer line to 2047 bytes; `read` refuses a file that leaves no byte free.
     let mut buffer = [0; 2048];
     let step = "reading /proc/cmdline";
     let file = File::open(c"/proc/cmdline", sys::READ).and_then(|file| file.read(&mut buffer));
@@ -173,13 +171,13 @@ fn load_modules() -> Result<(), Refusal> {
                 "the module must be of this kernel, after those that it depends on",
             ))?,
         }
-        let _ = sys::unlink(path.as_c_str()); // gives the memory back; that it fails does no harm
+        let _ = sys::unlink(path.as_c_str()); // frees the memory; a failure does no harm
     }
     let _ = (sys::unlink(LIST), sys::unlink(c"/init"));
     Ok(())
 }
 
-/// Waits for both partitions; whichever device numbers they have, dm-verity checks their content.
+/// Waits for both partitions; dm-verity checks their content, whatever device numbers they have.
 fn partitions(boot: &Boot) -> Result<(Device, Device), Refusal> {
     loop {
         let (mut data, mut tree) = (None, None);
@@ -211,8 +209,8 @@ fn partitions(boot: &Boot) -> Result<(Device, Device), Refusal> {
     }
 }
 
-/// The GUID of a partition, from its disk's table; `None` for what has none, and for what vanishes or
-/// fails while being looked at: it may be there the next time.
+/// The GUID of a partition, from its disk's table; `None` if it has none, or if the device vanishes or fails
+/// meanwhile: it may be there the next time.
 fn identify(device: Device) -> Option<PartUuid> {
     let mut buffers = [[0; 4096]; 4];
     let [uevent, number, disk, sector] = &mut buffers;

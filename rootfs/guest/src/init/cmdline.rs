@@ -2,8 +2,8 @@
 //!
 //! # Shape
 //!
-//! Words between blanks; ours begin with `proofmark.` and each may stand once. Numbers are decimal
-//! without leading zeros, hexadecimal is in lower case: a thing has one spelling.
+//! Words separated by blanks; ours begin with `proofmark.` and each may occur once. Numbers are decimal
+//! without leading zeros, hexadecimal is in lower case: each value has one spelling.
 //!
 //! | key | value | |
 //! | --- | --- | --- |
@@ -15,12 +15,12 @@
 //! | `proofmark.data_blocks` | 1 and up | blocks of the filesystem |
 //! | `proofmark.hash_start` | 0 and up | first block of the hash tree in its partition |
 //! | `proofmark.block_size` | `512`, `1024`, `2048`, `4096` | bytes, of data and hash blocks; 4096 if not given |
-//! | `proofmark.profile` | `release`, `debug` | what later stages go by; may be missing |
+//! | `proofmark.profile` | `release`, `debug` | read by later stages; optional |
 //!
 //! # Source
 //!
-//! Ours. Geometry, salt and root hash stand here because the command line is measured, while every
-//! byte of the disk is the host's. The quoting of blanks is the kernel's (`lib/cmdline.c`, `next_arg`).
+//! Ours. Geometry, salt and root hash are here because the command line is measured, while the host controls
+//! every byte of the disk. The quoting of blanks is the kernel's (`lib/cmdline.c`, `next_arg`).
 //!
 //! # Not here
 //!
@@ -29,25 +29,25 @@
 use super::line::Line;
 use core::fmt;
 
-/// The prefix of our keys; a word with it that is not in the table above is refused.
+/// The prefix of our keys; a word with this prefix that is not in the table above is refused.
 pub const PREFIX: &str = "proofmark.";
 
-/// Says which partitions make the root filesystem, and what its content must be.
+/// Names the partitions of the root filesystem, and what its content must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Boot {
     /// The partition that holds the filesystem.
     pub root: PartUuid,
     /// The partition that holds the hash tree.
     pub verity: PartUuid,
-    /// How the filesystem is to be mounted.
+    /// The type of the filesystem.
     pub filesystem: Filesystem,
-    /// What the hash tree ends in.
+    /// The root of the hash tree.
     pub root_hash: RootHash,
-    /// What is hashed before each block.
+    /// The bytes hashed before each block.
     pub salt: Salt,
     /// Size of the filesystem and place of the tree.
     pub geometry: Geometry,
-    /// What later stages go by.
+    /// The profile, for later stages.
     pub profile: Option<Profile>,
 }
 
@@ -66,7 +66,7 @@ pub enum Filesystem {
 /// Names what an image was built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// For use: the host gets nothing.
+    /// For production: the host gets no access.
     Release,
     /// For development: logins are open.
     Debug,
@@ -83,7 +83,7 @@ pub struct Salt {
     length: usize,
 }
 
-/// Holds the size of the data and the place of the tree, both known to fit into 63 bits of bytes.
+/// Holds the size of the data and the place of the tree, both known to be below 2^63 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
     block_size: u32,
@@ -101,28 +101,28 @@ pub enum Error {
         /// The beginning of the word.
         word: Line<48>,
     },
-    /// A word with our prefix holds a quotation mark, in which blanks could hide.
+    /// A word with our prefix has a quotation mark, which could hide blanks.
     Quoted {
         /// Where the word begins, in bytes.
         offset: usize,
     },
-    /// A key stands twice.
+    /// A key occurs twice.
     Duplicate {
         /// Where its second word begins, in bytes.
         offset: usize,
         /// The key.
         key: &'static str,
     },
-    /// A key that must stand does not.
+    /// A required key is missing.
     Missing {
         /// The key.
         key: &'static str,
     },
-    /// A value is not what its key asks for.
+    /// A value is not valid for its key.
     Malformed {
         /// The key.
         key: &'static str,
-        /// What it asks for.
+        /// What the key expects.
         expected: &'static str,
     },
     /// Both partitions are the same one.
@@ -156,7 +156,7 @@ impl Boot {
     ///
     /// # Errors
     ///
-    /// Everything in [`Error`]: what is ours is either exactly as in the table, or refused.
+    /// Everything in [`Error`]: our words are either exactly as in the table, or refused.
     pub fn parse(command_line: &[u8]) -> Result<Self, Error> {
         let mut raw = Raw::default();
         for (offset, word) in words(command_line) {
@@ -177,7 +177,7 @@ impl Boot {
     }
 }
 
-/// The values as they stand, before any is read.
+/// The values as text, before any is parsed.
 #[derive(Default)]
 struct Raw<'a> {
     root: Option<&'a [u8]>,
@@ -269,7 +269,7 @@ fn optional<T>(
     value.map(|value| read(value).ok_or(Error::Malformed { key, expected })).transpose()
 }
 
-/// The words with their offsets: what the kernel's `isspace` holds for blank parts them, save between
+/// The words with their offsets, separated by what the kernel's `isspace` takes for a blank, except between
 /// quotation marks.
 fn words(line: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let mut quoted = false;
@@ -292,7 +292,7 @@ fn decimal(text: &[u8]) -> Option<u64> {
     canonical.then(|| text.parse().ok())?
 }
 
-/// Reads hex digits into the beginning of `out` and gives the number of bytes.
+/// Reads hex digits into the beginning of `out` and returns the number of bytes.
 fn hex(text: &[u8], out: &mut [u8]) -> Option<usize> {
     let nibble = |digit: u8| match digit {
         b'0'..=b'9' => Some(digit - b'0'),
@@ -335,12 +335,12 @@ impl PartUuid {
         Some(Self(guid))
     }
 
-    /// Where in the text the bytes of the table stand, and the other way round.
+    /// Where the bytes of the table are in the text, and the other way round.
     const ORDER: [usize; 16] = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
 }
 
 impl Salt {
-    /// Takes 0 to 256 bytes; `None` when there are more.
+    /// Takes 0 to 256 bytes; `None` for more.
     pub fn new(salt: &[u8]) -> Option<Self> {
         let mut bytes = [0; 256];
         bytes.get_mut(..salt.len())?.copy_from_slice(salt);
@@ -398,7 +398,7 @@ impl Geometry {
 }
 
 impl Filesystem {
-    /// The name that the kernel knows it by.
+    /// The kernel's name for it.
     pub fn name(&self) -> &'static core::ffi::CStr {
         match self {
             Self::Erofs => c"erofs",
@@ -407,7 +407,7 @@ impl Filesystem {
 }
 
 impl fmt::Display for Boot {
-    /// Writes the words that [`Boot::parse`] reads back, in the order of the table, without a blank around.
+    /// Writes the words that [`Boot::parse`] reads back, in the order of the table, without surrounding blanks.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{PREFIX}root=PARTUUID={} {PREFIX}verity=PARTUUID={}", self.root, self.verity)?;
         let filesystem = match self.filesystem {

@@ -1,18 +1,18 @@
-//! A text of bounded length on the stack, from formatted pieces.
+//! A text of bounded length on the stack, formatted from pieces.
 //!
 //! # Shape
 //!
-//! `N` bytes, of which at most `N - 1` are text: what follows the text is always NUL, so that a
-//! line can be handed to the kernel as a C string.
+//! `N` bytes, of which at most `N - 1` are text: what follows the text is always NUL, so that the kernel can
+//! take a line as a C string.
 //!
 //! # Source
 //!
-//! Ours: the init has no heap, and every text that it builds (a path, a dm table, a message) has a
-//! known bound.
+//! Ours: the init has no heap, and each text that it builds (a path, a dm table, a message) has a known
+//! bound.
 //!
 //! # Not here
 //!
-//! Growing: a piece that does not fit is an error of [`core::fmt::Write`], never a cut text, save by
+//! Growing: a piece that does not fit is an error of [`core::fmt::Write`], never a truncated text, except by
 //! [`Line::cut`].
 
 use core::ffi::CStr;
@@ -38,7 +38,7 @@ impl<const N: usize> Line<N> {
         Some(line)
     }
 
-    /// Copies foreign bytes for a message: what is not printable ASCII becomes `?`, what is too long is cut.
+    /// Copies foreign bytes for a message: bytes that are not printable ASCII become `?`; a long text is truncated.
     pub fn cut(text: &[u8]) -> Self {
         let mut line = Self::new();
         for (to, from) in line.bytes.iter_mut().take(N.saturating_sub(1)).zip(text) {
@@ -53,7 +53,7 @@ impl<const N: usize> Line<N> {
         self.bytes.get(..self.length).unwrap_or_default()
     }
 
-    /// The text up to its first NUL, as the kernel wants it.
+    /// The text up to its first NUL, as a C string.
     pub fn as_c_str(&self) -> &CStr {
         CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
     }

@@ -2,8 +2,8 @@
 //!
 //! # Shape
 //!
-//! What cannot stand beside `std`: the entry point, the memory functions that the compiler calls, the
-//! panic handler. Everything else is also compiled into the library, for the linter and the tests.
+//! What conflicts with `std`: the entry point, the memory functions that the compiler calls, the panic
+//! handler. Everything else is also compiled into the library, for the linter and the tests.
 //!
 //! # Source
 //!
@@ -12,14 +12,14 @@
 //!
 //! # Not here
 //!
-//! Arguments and environment: the kernel's are not read.
+//! Arguments and environment: they are not read.
 
 #![no_std]
 #![no_main]
 #![deny(missing_docs, unused_must_use, warnings)]
 
 mod boot;
-#[allow(dead_code)] // its writing side is the builder's
+#[allow(dead_code)] // the builder uses its writing side
 mod cmdline;
 mod line;
 mod modules;
@@ -44,7 +44,7 @@ extern "C" fn start() -> ! {
     sys::exit()
 }
 
-/// The language wants one; the linker drops it, for no panic can be reached: a test holds that.
+/// The language requires one; the linker drops it, since no panic is reachable, as a test checks.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     boot::say("<2>", format_args!("refusing to boot: proofmark-init has panicked"));
@@ -109,7 +109,7 @@ unsafe extern "C" fn memset(to: *mut u8, byte: i32, length: usize) -> *mut u8 {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, length: usize) -> i32 {
     for at in 0..length {
-        // SAFETY: the caller's promise; volatile, lest the compiler make a call of memcmp of this.
+        // SAFETY: the caller's promise; volatile, so that the compiler does not turn this into a call of memcmp.
         let (left, right) = unsafe { (left.add(at).read_volatile(), right.add(at).read_volatile()) };
         if left != right {
             return i32::from(left) - i32::from(right);

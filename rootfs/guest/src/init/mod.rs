@@ -1,4 +1,4 @@
-//! The parts of the initrd's first process, compiled beside `std` for the builder, the linter and the tests.
+//! The parts of the initrd's first process, compiled with `std` for the builder, the linter and the tests.
 //!
 //! # Shape
 //!
@@ -11,8 +11,8 @@
 //!
 //! # Not here
 //!
-//! What runs: `boot` and `sys` are private, for nobody but process 1 of a guest should call them. Any
-//! crate: the program has `core` alone, so its errors are written by hand.
+//! What runs: `boot` and `sys` are private, since only process 1 of a guest should call them. Other crates:
+//! the program has only `core`, so its errors are written by hand.
 
 pub mod cmdline;
 pub mod line;

@@ -2,9 +2,9 @@
 //!
 //! # Shape
 //!
-//! One absolute path a line, in the order of loading, each line ended by `\n`. A `?` before the path
-//! marks a module that finds its hardware only on some machines (a CPU's SHA extensions, another
-//! cloud's disk): it may answer that there is none.
+//! One absolute path per line, in the order of loading, each line ended by `\n`. A `?` before the path marks
+//! a module whose hardware only some machines have (a CPU's SHA extensions, another cloud's disk): it may
+//! fail because there is none.
 //!
 //! ```text
 //! /lib/modules/dm-mod.ko.xz
@@ -13,7 +13,7 @@
 //!
 //! # Source
 //!
-//! Ours: a dependency stands before what needs it, because nothing here resolves one.
+//! Ours: a dependency comes before the modules that need it, because nothing here resolves dependencies.
 //!
 //! # Not here
 //!
@@ -21,12 +21,12 @@
 
 use core::fmt;
 
-/// Names a module file and how it is to be loaded.
+/// Names a module file and how to load it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Module<'a> {
     /// The path, absolute, printable ASCII without blanks.
     pub path: &'a str,
-    /// Who unpacks it.
+    /// What unpacks it.
     pub packing: Packing,
     /// Whether its hardware may be missing.
     pub hardware: Hardware,
@@ -46,11 +46,11 @@ pub enum Packing {
 pub enum Hardware {
     /// The module must load.
     Required,
-    /// `ENODEV` is no failure.
+    /// `ENODEV` is not a failure.
     Optional,
 }
 
-/// Tells which line was refused, and why.
+/// Tells why a line was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Error {
     /// The line, from 1.

@@ -1,4 +1,4 @@
-//! The two partitions' device numbers, from what the kernel says of its block devices and the GPT.
+//! The device numbers of the two partitions, from the kernel's block devices and the GPT.
 //!
 //! # Shape
 //!
@@ -14,14 +14,14 @@
 //! # Source
 //!
 //! `block/genhd.c` (`show_partition`) and `block/partitions/core.c` (`part_uevent`) of Linux 6.12;
-//! UEFI 2.10, 5.3.2 and 5.3.3 for the table. The kernel tells no partition's GUID in `uevent` before
+//! UEFI 2.10, 5.3.2 and 5.3.3 for the table. The kernel does not report a partition's GUID in `uevent` before
 //! 6.14 (seen on Debian's 6.12.107), so the one entry of each partition is read from its disk.
 //!
 //! # Not here
 //!
-//! Trust, and therefore checksums: the kernel has checked the table before there were partitions, and
-//! the host may still give two the same GUID, or swap them. Of several the lowest device number is
-//! taken, and dm-verity holds whatever that is to the root hash.
+//! Trust, and therefore checksums: the kernel has already checked the table, and the host may still give two
+//! partitions the same GUID, or swap them. Of several the lowest device number is taken, and dm-verity checks
+//! whatever that is against the root hash.
 
 use super::cmdline::PartUuid;
 use core::fmt;
@@ -41,7 +41,7 @@ impl fmt::Display for Device {
     }
 }
 
-/// Reads the device numbers of `/proc/partitions`, in its order; its heading and blank line name none.
+/// Reads the device numbers of `/proc/partitions`, in its order, without its heading and blank line.
 pub fn devices(text: &[u8]) -> impl Iterator<Item = Device> {
     text.split(|byte| *byte == b'\n').filter_map(|line| {
         let mut fields = core::str::from_utf8(line).ok()?.split_ascii_whitespace();
@@ -55,7 +55,7 @@ pub fn device(text: &[u8]) -> Option<Device> {
     Some(Device { major: major.parse().ok()?, minor: minor.parse().ok()? })
 }
 
-/// Reads a partition's place in its table, from 1, in its `uevent`; `None` for what is no partition.
+/// Reads a partition's place in its table, from 1, in its `uevent`; `None` if it is not a partition.
 pub fn index(uevent: &[u8]) -> Option<u32> {
     field(uevent, b"DEVTYPE=").filter(|kind| *kind == "partition")?;
     field(uevent, b"PARTN=")?.parse().ok()
@@ -76,8 +76,8 @@ fn field<'a>(uevent: &'a [u8], key: &[u8]) -> Option<&'a str> {
     core::str::from_utf8(value).ok()
 }
 
-/// Tells where on the disk the entry of a partition stands, from the header of the table; `None` when
-/// that is no GPT or has no such entry.
+/// Tells where on the disk the entry of a partition is, from the header of the table; `None` if it is not a
+/// GPT or has no such entry.
 pub fn entry(header: &[u8; 92], sector: u64, index: u32) -> Option<u64> {
     let number = |at: usize| header.get(at..)?.first_chunk().copied().map(u32::from_le_bytes);
     let first = header.get(72..)?.first_chunk().copied().map(u64::from_le_bytes)?;

@@ -1,9 +1,9 @@
-//! The kernel's answers, from raw system calls of x86_64 Linux.
+//! Raw system calls of x86_64 Linux.
 //!
 //! # Shape
 //!
-//! One function a call, safe to use: every pointer given to the kernel comes from a reference that
-//! lives through the call. This is the only file with `unsafe` beside `main.rs`.
+//! One safe function per call: every pointer given to the kernel comes from a reference that outlives the
+//! call. Only this file and `main.rs` have `unsafe` code.
 //!
 //! # Source
 //!
@@ -12,7 +12,7 @@
 //!
 //! # Not here
 //!
-//! A C library: its bytes would be the build machine's.
+//! A C library: its bytes would come from the build machine.
 
 #![allow(unsafe_code)] // raw system calls have no safe form
 
@@ -21,11 +21,11 @@ use core::ffi::CStr;
 use core::fmt;
 use core::num::NonZeroI32;
 
-/// Mounts without effect of set-user-id bits.
+/// Ignores set-user-id bits on the mount.
 pub const NOSUID: usize = 2;
-/// Mounts without effect of device nodes.
+/// Ignores device nodes on the mount.
 pub const NODEV: usize = 4;
-/// Mounts without running of programs.
+/// Allows no programs to run from the mount.
 pub const NOEXEC: usize = 8;
 /// Mounts read-only.
 pub const RDONLY: usize = 1;
@@ -43,7 +43,7 @@ const CLOEXEC: usize = 0o2_000_000;
 const MODULE_INIT_COMPRESSED_FILE: usize = 4;
 const CLOCK_MONOTONIC: usize = 1;
 
-/// Holds the number by which the kernel says why not.
+/// Holds the error number of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Errno(pub NonZeroI32);
 
@@ -60,7 +60,7 @@ pub const EEXIST: i32 = 17;
 pub const ENODEV: i32 = 19;
 
 impl fmt::Display for Errno {
-    /// Writes the number with its name, for those that the calls here are known to give.
+    /// Writes the number, with its name if the calls here are known to return it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self.0.get() {
             1 => "EPERM, not permitted",
@@ -89,7 +89,7 @@ impl fmt::Display for Errno {
     }
 }
 
-/// Gives the answer of a system call: the kernel's range of errors is -4095 to -1.
+/// Returns the answer of a system call: the kernel's range of errors is -4095 to -1.
 fn call(number: usize, arguments: [usize; 5]) -> Result<usize, Errno> {
     let [first, second, third, fourth, fifth] = arguments;
     let answer: isize;
@@ -129,8 +129,8 @@ impl File {
         Ok(Self(call(2, [path(name), access | CLOEXEC, 0, 0, 0])?))
     }
 
-    /// Reads the whole file into the beginning of `buffer`; a file that does not leave a byte free is
-    /// refused with `EOVERFLOW`.
+    /// Reads the whole file into the beginning of `buffer`; refuses a file that does not leave a byte free
+    /// with `EOVERFLOW`.
     pub fn read<'a>(&self, buffer: &'a mut [u8]) -> Result<&'a [u8], Errno> {
         let mut length = 0;
         loop {
@@ -146,7 +146,7 @@ impl File {
         }
     }
 
-    /// Reads exactly the buffer's length from an offset; what ends before it is `EIO`.
+    /// Reads exactly the buffer's length from an offset; an early end is `EIO`.
     pub fn read_at<'a>(&self, offset: u64, buffer: &'a mut [u8]) -> Result<&'a [u8], Errno> {
         let read = call(17, [self.0, buffer.as_mut_ptr() as usize, buffer.len(), offset as usize, 0])?;
         if read == buffer.len() {
@@ -170,7 +170,7 @@ impl File {
         call(313, [self.0, path(c""), flags, 0, 0]).map(drop)
     }
 
-    /// Asks the device mapper, whose control file this must be.
+    /// Sends a request to the device mapper; this must be its control file.
     pub fn device_mapper(&self, command: Command, request: &mut Request) -> Result<(), Errno> {
         // The kernel reads and writes `data_size` bytes, which a `Request` says of itself truthfully.
         call(16, [self.0, command.number(), request.bytes_mut().as_mut_ptr() as usize, 0, 0]).map(drop)
@@ -207,7 +207,7 @@ pub fn chroot(name: &CStr) -> Result<(), Errno> {
     call(161, [path(name), 0, 0, 0, 0]).map(drop)
 }
 
-/// Becomes another program; comes back only with the reason why not.
+/// Becomes another program; returns only on failure, with the reason.
 pub fn execute(program: &CStr, environment: [&CStr; 3]) -> Errno {
     let arguments = [program.as_ptr(), core::ptr::null()];
     let [first, second, third] = environment.map(CStr::as_ptr);
@@ -218,7 +218,7 @@ pub fn execute(program: &CStr, environment: [&CStr; 3]) -> Errno {
     }
 }
 
-/// Milliseconds since the kernel began.
+/// Milliseconds since the kernel started.
 pub fn milliseconds() -> u64 {
     let mut time = [0_u64; 2];
     let _ = call(228, [CLOCK_MONOTONIC, time.as_mut_ptr() as usize, 0, 0, 0]);
@@ -226,13 +226,13 @@ pub fn milliseconds() -> u64 {
     seconds.saturating_mul(1000).saturating_add(nanoseconds / 1_000_000)
 }
 
-/// Sleeps for some milliseconds, fewer than a thousand.
+/// Sleeps for fewer than a thousand milliseconds.
 pub fn sleep(milliseconds: u64) {
     let time = [0, milliseconds.min(999) * 1_000_000];
     let _ = call(35, [time.as_ptr() as usize, 0, 0, 0, 0]);
 }
 
-/// Ends the process with status 1, which of process 1 the kernel takes for a reason to panic.
+/// Ends the process with status 1; when process 1 ends, the kernel panics.
 pub fn exit() -> ! {
     loop {
         let _ = call(231, [1, 0, 0, 0, 0]);

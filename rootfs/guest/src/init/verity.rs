@@ -1,4 +1,4 @@
-//! The requests that make the device mapper verify every block, from what the command line says.
+//! The requests that make the device mapper verify every block, from the command line.
 //!
 //! # Shape
 //!
@@ -18,7 +18,7 @@
 //!
 //! # Not here
 //!
-//! The on-disk superblock: it is the host's word, and nothing in it is needed.
+//! The on-disk superblock: the host controls it, and it is not needed.
 
 use super::cmdline::Boot;
 use super::line::Line;
@@ -39,7 +39,7 @@ const READONLY: u32 = 1;
 #[repr(align(8))]
 pub struct Request([u8; SIZE]);
 
-/// Names what is asked of the device mapper, by the number in its header file.
+/// Names a command of the device mapper, by its number in the header file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Makes the device, without a table.
@@ -99,7 +99,7 @@ impl Request {
     }
 }
 
-/// The parameters of the target; `None` when they do not fit into a request, which no salt can bring about.
+/// The parameters of the target; `None` when they do not fit into a request, which no salt can cause.
 ///
 /// A wrong block and a block that cannot be read both end in a panic: a host that could make chosen
 /// reads fail could choose which files the system goes without.

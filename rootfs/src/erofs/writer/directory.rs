@@ -3,11 +3,11 @@
 use super::item::Item;
 use crate::erofs::format::{self, BLOCK, DIRENT_SIZE, SLOT};
 
-/// Entries of a directory, and how they fall into blocks.
+/// The entries of a directory, divided into blocks.
 pub(super) struct Directory<'a> {
-    /// Name and number of the item, sorted; `.` and `..` included.
+    /// Name and item number, sorted, including `.` and `..`.
     pub(super) entries: Vec<(&'a str, usize)>,
-    /// How many entries each block has.
+    /// The number of entries in each block.
     pub(super) blocks: Vec<usize>,
     pub(super) size: u64,
 }
@@ -31,7 +31,7 @@ impl<'a> Directory<'a> {
         Directory { entries, blocks, size }
     }
 
-    /// All blocks, the last one short.
+    /// Writes all blocks; the last one is short.
     pub(super) fn write(&self, items: &[Item<'_>], out: &mut Vec<u8>) {
         let start = out.len();
         let mut entries = self.entries.iter();

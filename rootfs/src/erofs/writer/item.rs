@@ -1,4 +1,4 @@
-//! Yields an inode on its way into the image: what it is, and what lies behind it.
+//! Yields an inode to be laid out: its fields, and what follows it.
 
 use super::Source;
 use super::xattr::xattr_icount;
@@ -8,7 +8,7 @@ use crate::erofs::format::{
 };
 use crate::tree::Node;
 
-/// One inode on its way into the image.
+/// One inode to be laid out.
 pub(super) struct Item<'a> {
     pub(super) node: Option<&'a Node>,
     pub(super) mode: u16,
@@ -21,15 +21,15 @@ pub(super) struct Item<'a> {
     pub(super) place: u64,
 }
 
-/// Where the data of an inode goes, and what is behind the inode.
+/// Where the data of an inode goes, and what follows the inode.
 pub(super) enum Body<'a> {
-    /// Nothing at all.
+    /// No data.
     Empty,
-    /// Whole blocks, the rest behind the inode (when there is a rest and it is not in a block of its own).
+    /// Whole blocks, and the `inline` last bytes after the inode.
     Flat { data: Data<'a>, inline: usize },
     /// At this offset of the packed inode.
     Packed(u64),
-    /// Compressed clusters: length of the input, and the bytes that are kept of it.
+    /// Compressed clusters.
     Clusters { frames: Vec<FrameOf<'a>>, digest: Option<Sha256Digest> },
 }
 
@@ -41,7 +41,7 @@ pub(super) enum Data<'a> {
     Content(&'a Content),
 }
 
-/// A physical cluster: the logical clusters it stands for, and its bytes.
+/// A physical cluster: the length of its input, and its bytes.
 pub(super) struct FrameOf<'a> {
     pub(super) input: usize,
     pub(super) stored: bool,
@@ -49,7 +49,7 @@ pub(super) struct FrameOf<'a> {
     pub(super) len: usize,
 }
 
-/// Bytes of the inode of a node with this much data; the number of links is not known yet and taken as small.
+/// Bytes of the inode of a node with this much data; assumes a small link count, which is not known yet.
 pub(super) fn inode_len(node: &Node, size: u64) -> usize {
     RawInode {
         layout: FLAT_PLAIN,
@@ -65,8 +65,7 @@ pub(super) fn inode_len(node: &Node, size: u64) -> usize {
     .len()
 }
 
-/// Decides how much of the data goes behind the inode: the last, partial block, when both fit into one block even if
-/// the inode is an extended one.
+/// Puts the last, partial block of the data after the inode if both fit into one block, even with an extended inode.
 pub(super) fn flat(data: Data<'_>, size: u64, xattrs: usize) -> Body<'_> {
     let rest = (size % BLOCK as u64) as usize;
     let fits = format::EXTENDED_SIZE + xattrs + rest <= BLOCK;
@@ -92,7 +91,7 @@ impl Item<'_> {
         }
     }
 
-    /// Bytes of the inode and all that is behind it.
+    /// Bytes of the inode and everything that follows it.
     pub(super) fn space(&self) -> usize {
         let head = self.raw(0).len() + self.xattrs.len();
         let map = head.next_multiple_of(8) + MAP_HEADER_SIZE;

@@ -35,7 +35,7 @@ impl<'a> Plan<'a> {
             directory.write(&self.items, &mut emit.arena);
             directories.push(at);
         }
-        // Directories first, then the packed inode, then all the others: what is read most lies together.
+        // Directories first, then the packed inode, then all others: what is read most lies together.
         let order = |item: &Item<'_>| match &item.body {
             Body::Flat { data: Data::Directory(_), .. } => 0,
             Body::Clusters { digest: None, .. } => 1,
@@ -54,7 +54,7 @@ impl<'a> Plan<'a> {
         Ok(Image { size, pieces: emit.pieces, arena: emit.arena, places: emit.places })
     }
 
-    /// Compresses the small files into an inode of their own, when there are any, and gives its number.
+    /// Compresses the small files, if any, into the packed inode, and returns its number.
     fn pack(&mut self, packing: Packing) -> Result<Option<usize>, Error> {
         let (Packing::Zstd(level), 1..) = (packing, self.packed.len) else { return Ok(None) };
         let frames = self.packed.compress(level)?;
@@ -73,24 +73,24 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Where the last, partial block of data lies behind its inode, and its length.
+/// The position and length of the last, partial block of data, after its inode.
 struct Inline {
     at: u64,
     len: usize,
 }
 
-/// What was laid out so far.
+/// The part of the image that is laid out.
 struct Emit<'a> {
     blocks: Blocks,
     mtime: u64,
     pieces: Vec<Piece<'a>>,
     arena: Vec<u8>,
-    /// First block of flat data that is there already, by its digest and the length of what is not in blocks.
+    /// The first block of flat data already laid out, by its digest and the length of its inline part.
     known: BTreeMap<(Sha256Digest, usize), u32>,
-    /// Map header and index of clusters that are there already, in the arena, and the blocks they take.
+    /// Map header and index of clusters already laid out, as a range of the arena, and the blocks of their data.
     indexes: BTreeMap<Sha256Digest, (Range<usize>, Range<u32>)>,
     compressed: bool,
-    /// The block at which each cluster of the packed inode begins, and where the last one ends.
+    /// The first block of each cluster of the packed inode, and the end of the last one.
     packed: Vec<u32>,
     places: Vec<Place>,
 }
@@ -110,7 +110,7 @@ impl<'a> Emit<'a> {
         }
     }
 
-    /// Lays out an inode, what lies behind it, and its data.
+    /// Lays out an inode, what follows it, and its data.
     fn item(&mut self, ino: u32, item: Item<'a>, directories: &[usize]) -> Result<(), Error> {
         let mut inode = item.raw(ino);
         let at = u64::from(META_BLOCK) * BLOCK as u64 + item.place;
@@ -153,7 +153,7 @@ impl<'a> Emit<'a> {
         Ok(())
     }
 
-    /// Lays out data that is not compressed, and gives the whole blocks that it takes; equal data takes them once.
+    /// Lays out uncompressed data, and returns its whole blocks; equal data is laid out once.
     fn flat(
         &mut self,
         data: Data<'a>,
@@ -195,8 +195,8 @@ impl<'a> Emit<'a> {
         block(cluster(offset))..block(cluster((offset + size).saturating_sub(1)) + 1)
     }
 
-    /// Lays out compressed clusters, appends their map header and index to `index`, which lies at `index_at` of the
-    /// arena, and gives the blocks that they take; equal data takes them once.
+    /// Lays out compressed clusters, appends their map header and index to `index`, which goes to `index_at` in the
+    /// arena, and returns their blocks; equal data is laid out once.
     fn compressed(
         &mut self,
         frames: Vec<FrameOf<'a>>,
@@ -232,14 +232,14 @@ impl<'a> Emit<'a> {
         Ok(blocks)
     }
 
-    /// Lays physical clusters one after the other from block `first` on, and writes their index.
+    /// Lays out physical clusters from block `first` on, and writes their index.
     fn clusters(&mut self, frames: Vec<FrameOf<'a>>, first: u32, index: &mut Vec<u8>) {
         let mut block = first;
         for frame in frames {
             let blocks = frame.len.div_ceil(BLOCK) as u32;
             let logical = frame.input.div_ceil(BLOCK) as u16;
             if frame.stored {
-                // A plain physical cluster has one block.
+                // A plain physical cluster is one block.
                 for number in 0..blocks {
                     index.extend(lcluster(LCLUSTER_PLAIN, block + number));
                 }
@@ -257,7 +257,7 @@ impl<'a> Emit<'a> {
         }
     }
 
-    /// Writes the superblock and the configuration of the compression, checksum included.
+    /// Writes the superblock with its checksum, and the compression configuration.
     fn superblock(&mut self, options: &Options, inos: u64, packed_nid: Option<u64>) -> Result<(), Error> {
         let mut incompat = 0;
         if self.compressed {

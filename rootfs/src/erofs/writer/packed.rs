@@ -10,7 +10,7 @@ use super::{Error, Source};
 use crate::content::{CLUSTER, Sha256Digest};
 use crate::erofs::format::BLOCK;
 
-/// Small files, one after the other.
+/// Small files, concatenated.
 #[derive(Default)]
 pub(super) struct Packed<'a> {
     files: Vec<(u64, &'a [u8])>,
@@ -28,7 +28,7 @@ impl<'a> Packed<'a> {
         })
     }
 
-    /// The input of one cluster.
+    /// Collects the input of one cluster.
     fn gather(&self, index: usize, out: &mut Vec<u8>) {
         out.clear();
         let start = (index * CLUSTER) as u64;

@@ -1,4 +1,4 @@
-//! Yields everything that goes into the image, from a tree, before it has a place.
+//! Yields everything that goes into the image, from a tree, before the layout.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::erofs::format::{self, BLOCK, MAP_HEADER_SIZE, SLOT};
 use crate::path::TreePath;
 use crate::tree::{Kind, Node, Tree};
 
-/// Everything that goes into the image, before it has a place.
+/// Everything that goes into the image, before the layout.
 pub(super) struct Plan<'a> {
     pub(super) items: Vec<Item<'a>>,
     pub(super) directories: Vec<Directory<'a>>,
@@ -57,7 +57,7 @@ impl<'a> Plan<'a> {
         Ok(plan)
     }
 
-    /// Puts a name into the directory above it, and what that directory is to its child.
+    /// Adds a name to its parent directory, and `..` to the directory it names.
     fn enter(
         &mut self,
         path: &'a TreePath,
@@ -82,7 +82,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// The item that a hard link names, at the end of a chain of them.
+    /// Follows a chain of hard links to the item of their file.
     fn follow(
         &self,
         tree: &Tree,
@@ -105,7 +105,7 @@ impl<'a> Plan<'a> {
     fn item(&mut self, path: &TreePath, node: &'a Node, packing: Packing) -> Result<Item<'a>, Error> {
         let xattrs = xattrs(path, node)?;
         let (kind, nlink, size, device, body) = match &node.kind {
-            // Its name and "."; every directory in it adds a "..". Its size and body follow from its entries.
+            // Two links: its name and "."; every subdirectory adds a "..". Its size and body follow from its entries.
             Kind::Directory => (format::S_IFDIR, 2, 0, 0, Body::Empty),
             Kind::File(content) => {
                 let body = self.file(content, node, xattrs.len(), packing);
@@ -154,7 +154,7 @@ impl<'a> Plan<'a> {
             }
             (Form::Clusters(_), _) => flat(Data::Content(content), content.len(), xattrs),
             (Form::Raw(blob), Packing::Zstd(_)) if blob.len() < SMALL => {
-                // An inode takes whole slots: what fits beside it, where a map header would lie, costs nothing.
+                // An inode takes whole slots: data that fits into the slots that a map header would take costs nothing.
                 let head = inode_len(node, content.len()) + xattrs;
                 let packed = head.next_multiple_of(8) + MAP_HEADER_SIZE;
                 if (head + blob.len()).next_multiple_of(SLOT) <= packed.next_multiple_of(SLOT) {

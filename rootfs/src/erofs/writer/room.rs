@@ -1,11 +1,12 @@
-//! Yields places: slots for inodes, and blocks for data.
+//! Yields free space: slots for inodes, and blocks for data.
 
 use std::collections::BTreeSet;
 
 use super::Error;
 use crate::erofs::format::{BLOCK, SLOT};
 
-/// Finds room for inodes: nothing of at most a block crosses one, gaps are filled by what fits them best.
+/// Allocates space for inodes: an inode of at most one block never crosses a block boundary; each goes into the
+/// smallest gap that fits.
 #[derive(Default)]
 pub(super) struct Slots {
     pub(super) end: u64,
@@ -30,7 +31,7 @@ impl Slots {
     }
 }
 
-/// Hands out blocks, one after the other.
+/// Allocates blocks in order.
 pub(super) struct Blocks(pub(super) u64);
 
 impl Blocks {

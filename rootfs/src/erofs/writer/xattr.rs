@@ -1,11 +1,11 @@
-//! Yields the extended attributes that lie behind an inode.
+//! Yields the extended attributes that follow an inode.
 
 use super::Error;
 use crate::erofs::format::{XATTR_ENTRY_SIZE, XATTR_HEADER_SIZE, XATTR_PREFIXES};
 use crate::path::TreePath;
 use crate::tree::Node;
 
-/// The inline extended attributes of a node, header included; nothing when it has none.
+/// The inline extended attributes of a node, with their header; empty if it has none.
 pub(super) fn xattrs(path: &TreePath, node: &Node) -> Result<Vec<u8>, Error> {
     let mut out = Vec::new();
     if node.xattrs.is_empty() {
@@ -18,11 +18,11 @@ pub(super) fn xattrs(path: &TreePath, node: &Node) -> Result<Vec<u8>, Error> {
             .iter()
             .find_map(|&(index, prefix)| Some((index, name.strip_prefix(prefix)?)))
             .filter(|(_, suffix)| !suffix.contains('\0'))
-            .ok_or_else(|| wrong("has a name that EROFS has no number for"))?;
+            .ok_or_else(|| wrong("has a name that EROFS cannot encode"))?;
         if suffix.is_empty()
             == XATTR_PREFIXES.iter().any(|&(at, prefix)| at == index && prefix.ends_with('.'))
         {
-            return Err(wrong("has a name that EROFS has no number for"));
+            return Err(wrong("has a name that EROFS cannot encode"));
         }
         let len = u8::try_from(suffix.len()).map_err(|_| wrong("has a name of more than 255 bytes"))?;
         let value_len = u16::try_from(value.len()).map_err(|_| wrong("has more than 65535 bytes"))?;
@@ -32,7 +32,7 @@ pub(super) fn xattrs(path: &TreePath, node: &Node) -> Result<Vec<u8>, Error> {
         out.extend_from_slice(value);
         out.resize(out.len().next_multiple_of(XATTR_ENTRY_SIZE), 0);
         if xattr_icount(out.len()).is_none() {
-            return Err(wrong("makes all of them too long"));
+            return Err(wrong("exceeds the total size of attributes"));
         }
     }
     Ok(out)

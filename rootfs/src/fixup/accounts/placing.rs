@@ -8,14 +8,14 @@ use super::{Error, Ids, SYSTEM_IDS};
 use crate::path::TreePath;
 use crate::tree::{self, Node, Tree};
 
-/// What happens to an account whose id neither its definition nor the lock gives.
+/// What to do with an account that has an id neither in its definition nor in the lock.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unpinned {
     Choose,
     Refuse,
 }
 
-/// Gives every wanted account an id, groups before users, in the order of systemd-sysusers.
+/// Assigns an id to every wanted account, groups before users, in the order of systemd-sysusers.
 pub(super) struct Placing<'a> {
     pub(super) tree: &'a Tree,
     pub(super) accounts: Accounts,
@@ -154,7 +154,7 @@ impl Placing<'_> {
         }
     }
 
-    /// Who of the same sort has this id.
+    /// The other user or group that has this id.
     fn owner(&self, what: &str, name: &str, id: u32) -> Option<String> {
         let users = self.accounts.users.iter().filter(|user| user.uid == id).map(|user| &user.name);
         let groups = self.accounts.groups.iter().filter(|group| group.gid == id).map(|group| &group.name);
@@ -163,7 +163,7 @@ impl Placing<'_> {
         owners.find(|owner| *owner != name).cloned()
     }
 
-    /// Whether nobody else has, wants or pins this id, as a user or as a group.
+    /// Whether no other user or group has, wants or pins this id.
     fn is_free(&self, name: &str, id: u32) -> bool {
         let pinned = self.pinned.users.iter().chain(&self.pinned.groups);
         let fixed = |wanted: &Id| *wanted == Id::Fixed(id);

@@ -1,4 +1,4 @@
-//! Yields the text of the six files, from accounts that have their ids; and the accounts of Debian's masters.
+//! Yields the text of the six files from accounts with their ids, and the accounts of Debian's masters.
 
 use std::collections::BTreeSet;
 
@@ -6,14 +6,14 @@ use super::{Error, GROUP_MASTER, Ids, PASSWD_MASTER, bad};
 use crate::path::TreePath;
 use crate::tree::{self, Tree};
 
-/// Whether an account that is locked expires too (`u!`).
+/// Whether a locked account is also expired (`u!`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expiry {
     Never,
     Expired,
 }
 
-/// Whether base-passwd brings an account.
+/// Whether an account is from base-passwd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
     Master,

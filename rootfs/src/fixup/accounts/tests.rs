@@ -42,7 +42,7 @@ fn plan_of(conf_text: &str) -> Result<Ids, Error> {
 }
 
 #[test]
-fn ids_go_down_from_999_groups_first_and_masters_are_not_in_the_plan() {
+fn ids_count_down_from_999_groups_first_and_masters_are_not_in_the_plan() {
     let ids = plan_of(TRIXIE).unwrap();
     assert_eq!(
         pairs(&ids.groups),
@@ -83,7 +83,7 @@ fn the_six_files_are_written_locked_and_without_a_clock() {
 }
 
 #[test]
-fn a_pinned_id_stays_when_a_package_comes_before_it() {
+fn a_pinned_id_stays_when_an_earlier_package_is_added() {
     let before = plan_of(TRIXIE).unwrap();
     let more = conf(&format!("g aaa -\nu bbb -\n{TRIXIE}"));
     let after = plan(&more, &Declared::default(), &before).unwrap();
@@ -95,12 +95,12 @@ fn a_pinned_id_stays_when_a_package_comes_before_it() {
 }
 
 #[test]
-fn an_account_that_the_lock_does_not_know_is_refused() {
+fn an_account_that_is_not_in_the_lock_is_refused() {
     let mut tree = conf("u new -\n");
     let error = apply(&mut tree, &Declared::default(), &Ids::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the lock is stale: group \"new\" (/usr/lib/sysusers.d/a.conf:1) has no id in it"
+        "the lock is stale: it has no id for group \"new\" (/usr/lib/sysusers.d/a.conf:1)"
     );
     let fixed = apply(&mut conf("g new 300\n"), &Declared::default(), &Ids::default());
     assert!(matches!(fixed, Err(Error::Stale { .. })));
@@ -119,7 +119,7 @@ fn files_of_stronger_roots_and_first_lines_win() {
 }
 
 #[test]
-fn every_form_of_id_is_understood() {
+fn every_form_of_id_is_accepted() {
     let mut tree = conf(
         "u a 300\nu b 301:4\nu c 302:adm\nu d -:adm\nu e /srv/e\ng f /srv/e\nu g /none\nm h adm\nm a newgroup\n\
          u i - \"a %% sign\"\n",
@@ -147,7 +147,7 @@ fn ranges_limit_the_choice() {
 }
 
 #[test]
-fn accounts_of_scripts_come_from_the_table_when_their_package_is_there() {
+fn accounts_of_scripts_come_from_the_table_if_their_package_is_present() {
     let mut tree = tree(&[("usr/lib/udev/rules.d/60-tpm-udev.rules", ""), ("usr/bin/ssh-agent", "")]);
     let ids = plan(&tree, &Declared::default(), &Ids::default()).unwrap();
     apply(&mut tree, &Declared::default(), &ids).unwrap();
@@ -179,7 +179,7 @@ fn the_recipe_declares_users_and_groups() {
 }
 
 #[test]
-fn a_recipe_cannot_redefine_break_out_or_name_what_does_not_exist() {
+fn a_recipe_cannot_redefine_inject_or_name_missing_groups() {
     let user = |name: &str| User { name: name.into(), ..User::default() };
     let planned = |user: User| {
         plan(&conf("u a -\n"), &Declared { users: vec![user], ..Declared::default() }, &Ids::default())
@@ -200,7 +200,7 @@ fn a_recipe_cannot_redefine_break_out_or_name_what_does_not_exist() {
 }
 
 #[test]
-fn lines_that_are_not_understood_are_refused() {
+fn invalid_lines_are_refused() {
     for line in [
         "u",
         "x a -",

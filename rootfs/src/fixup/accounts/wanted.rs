@@ -1,19 +1,19 @@
-//! Yields the accounts that are wanted, from sysusers.d, the built-in table and the recipe.
+//! Yields the wanted accounts, from sysusers.d, the built-in table and the recipe.
 
 use super::table::{Accounts, Expiry};
 use super::{Declared, Error, Group, NOLOGIN, User, bad};
 use crate::fixup::systemd_conf;
 
-/// How a definition gives an id.
+/// The id in a definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Id {
     Any,
     Fixed(u32),
-    /// As the owner of this path.
+    /// The owner of this path.
     OwnerOf(String),
 }
 
-/// A primary group as a definition gives it.
+/// The primary group in a definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Primary {
     Own,
@@ -40,14 +40,14 @@ pub(super) struct WantedGroup {
     pub(super) by: String,
 }
 
-/// Definitions in the order in which they come; the first one of a name counts.
+/// Definitions in their order; the first one of a name counts.
 #[derive(Default)]
 pub(super) struct Wanted {
     pub(super) users: Vec<WantedUser>,
     pub(super) groups: Vec<WantedGroup>,
-    /// Group, user, who says so.
+    /// Group, user, and where the membership is defined.
     pub(super) members: Vec<(String, String, String)>,
-    /// `r` lines: when there are any, ids come from these only.
+    /// `r` lines; if there are any, ids come only from these ranges.
     pub(super) ranges: Vec<(u32, u32)>,
 }
 
@@ -75,7 +75,7 @@ impl Wanted {
         Ok(())
     }
 
-    /// A membership makes the user and the group that it names (sysusers.d(5), `m`).
+    /// A membership creates its user and its group (sysusers.d(5), `m`).
     pub(super) fn imply_members(&mut self) {
         for (group, user, by) in self.members.clone() {
             if !self.groups.iter().any(|there| there.name == group) {
@@ -194,7 +194,7 @@ impl<'a> Line<'a> {
         bad(self.source, self.number, problem, text)
     }
 
-    /// Where the definition stands, for errors.
+    /// The place of the definition, for errors.
     fn by(&self) -> String {
         format!("{}:{}", self.source, self.number)
     }
@@ -295,13 +295,13 @@ impl<'a> Line<'a> {
     }
 }
 
-/// A number that is an id: not one of the two that mean "none" (systemd `uid_is_valid`).
+/// Parses an id; the two numbers that mean "no id" are not valid (systemd `uid_is_valid`).
 fn id_of(text: &str) -> Option<u32> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|id| digits && *id != 0xffff && *id != u32::MAX)
 }
 
-/// Whether systemd takes this for a user name (`valid_user_group_name`, strict).
+/// Whether systemd accepts this as an account name (`valid_user_group_name`, strict).
 fn is_name(name: &str) -> bool {
     name.len() <= 31
         && name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')

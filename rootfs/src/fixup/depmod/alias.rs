@@ -1,6 +1,6 @@
 //! Yields aliases as the index spells them.
 
-/// An alias as the index spells it: underscores outside of brackets; `None` when its brackets do not pair.
+/// An alias as the index spells it, with underscores outside brackets; `None` if its brackets are unbalanced.
 pub(super) fn normal_alias(alias: &str) -> Option<String> {
     let mut normal = String::with_capacity(alias.len());
     let mut inside = false;

@@ -1,4 +1,4 @@
-//! Yields the files of the index, from the modules.
+//! Yields the files of the index from the modules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,8 @@ const MODULE_BUCKETS: u32 = 512;
 const SYMBOL_BUCKETS: u32 = 2048;
 
 impl Modules {
-    /// The modules in the order of the index: those of `modules.order`, then the rest as kmod's table holds them.
+    /// The modules in the order of the index: those of `modules.order`, then the rest in the order of kmod's hash
+    /// table.
     pub(super) fn order(&self, tree: &Tree) -> Result<Vec<String>, Error> {
         let mut listed: BTreeMap<&str, usize> = BTreeMap::new();
         let text = match tree.read(&self.directory.join("modules.order")?) {
@@ -87,12 +88,12 @@ fn bucket(key: &str, buckets: u32) -> u32 {
     hash & (buckets - 1)
 }
 
-/// All that the index files say, with modules as numbers in their order.
+/// The content of the index files; a module is a number in the order of the index.
 pub(super) struct Index<'m> {
     names: Vec<&'m str>,
     files: Vec<String>,
     modules: Vec<&'m Module>,
-    /// All dependencies of each, nearest the kernel last.
+    /// All dependencies of each module, sorted so that users come before what they use.
     dependencies: Vec<Vec<usize>>,
     /// Exported names in the order of kmod's table.
     symbols: BTreeMap<(u32, &'m str), usize>,
@@ -263,7 +264,7 @@ impl<'m> Index<'m> {
     }
 }
 
-/// `char-major-MAJOR-MINOR` and its like of block devices.
+/// `char-major-MAJOR-MINOR`, or `block-major-MAJOR-MINOR`.
 fn device_numbers(alias: &str) -> Option<(char, u32, u32)> {
     let (kind, rest) = alias
         .strip_prefix("char-major-")
@@ -274,7 +275,7 @@ fn device_numbers(alias: &str) -> Option<(char, u32, u32)> {
     Some((kind, major.parse().ok()?, digits.parse().ok()?))
 }
 
-/// The place of each in an order where users come before what they use; those in a circle when there is none.
+/// The position of each in an order where users come before what they use; the members of cycles if there is none.
 fn rank(direct: &[Vec<usize>]) -> Result<Vec<usize>, Vec<usize>> {
     let mut users = vec![0usize; direct.len()];
     for dependency in direct.iter().flatten() {
@@ -282,7 +283,7 @@ fn rank(direct: &[Vec<usize>]) -> Result<Vec<usize>, Vec<usize>> {
             *count += 1;
         }
     }
-    // The last that becomes free is taken first, as kmod does.
+    // The last one to become free is taken first, as in kmod.
     let mut free: Vec<usize> = (0..direct.len()).filter(|at| users.get(*at) == Some(&0)).collect();
     let mut rank = vec![usize::MAX; direct.len()];
     let mut done = 0;

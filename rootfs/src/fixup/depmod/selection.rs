@@ -1,4 +1,4 @@
-//! Yields the modules that a recipe asks for, with all that they need, and the order that loads them.
+//! Yields the modules that a recipe asks for, with their dependencies, and the order to load them.
 
 use std::collections::BTreeSet;
 
@@ -13,16 +13,16 @@ use crate::tree::Tree;
 /// What [`Modules::select`] chose.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// The modules, by name, with all that they need.
+    /// The names of the modules and of all their dependencies.
     pub modules: BTreeSet<String>,
-    /// What was asked for, or needed, that is built into the kernel.
+    /// Wanted modules and dependencies that are built into the kernel.
     pub builtin: BTreeSet<String>,
-    /// Soft dependencies that no module and nothing built in offers: `module: name`.
+    /// Soft dependencies that neither a module nor the kernel provides: `module: name`.
     pub unmet: BTreeSet<String>,
 }
 
 impl Modules {
-    /// The names that a pattern of a recipe means: a module, or a glob over names; `-` and `_` are one.
+    /// The modules that a recipe's pattern names: one module, or a glob over names; `-` and `_` are equal.
     fn named(&self, wanted: &str, selection: &mut Selection) -> Result<Vec<String>, Error> {
         if wanted.contains(['*', '?', '[']) {
             let glob = Glob::new(&wanted.replace('-', "_"))
@@ -59,10 +59,10 @@ impl Modules {
         Error::Unknown { name: wanted.to_owned(), near }
     }
 
-    /// Chooses the modules that `wanted` names, and all that they depend on, soft dependencies included.
+    /// Selects the modules that `wanted` names, and all their dependencies, including soft ones.
     ///
     /// # Errors
-    /// [`Error::Unknown`] with near misses, [`Error::MissingDependency`], [`Error::Module`].
+    /// [`Error::Unknown`] with similar names, [`Error::MissingDependency`], [`Error::Module`].
     pub fn select(&mut self, tree: &Tree, wanted: &[&str]) -> Result<Selection, Error> {
         let mut selection = Selection::default();
         let mut wave: BTreeSet<String> = BTreeSet::new();
@@ -100,14 +100,14 @@ impl Modules {
         Ok(selection)
     }
 
-    /// What `depends=` lists.
+    /// The dependencies in `depends=`.
     fn depends(&self, name: &str) -> Vec<String> {
         let module = self.read.get(name);
         let lists = module.into_iter().flat_map(|module| module.values("depends"));
         lists.flat_map(|list| list.split(',')).filter(|part| !part.is_empty()).map(normal_name).collect()
     }
 
-    /// What `softdep=` lists.
+    /// The dependencies in `softdep=`.
     fn soft(&self, name: &str) -> Vec<String> {
         let module = self.read.get(name);
         let lists = module.into_iter().flat_map(|module| module.values("softdep"));
@@ -118,7 +118,7 @@ impl Modules {
             .collect()
     }
 
-    /// Who offers a name or an alias. Aliases of modules need all of them read, so those come last.
+    /// What provides a name or an alias. Aliases come last, since they require reading all modules.
     fn offers(&mut self, tree: &Tree, alias: &str) -> Result<Offer, Error> {
         let name = normal_name(alias);
         if self.files.contains_key(&name) {
@@ -140,7 +140,7 @@ impl Modules {
         Ok(if offering.is_empty() { Offer::Nothing } else { Offer::Modules(offering) })
     }
 
-    /// The files to load, in order, for `names` to work: dependencies first.
+    /// The files to load for `names`, in order: dependencies first.
     ///
     /// # Errors
     /// [`Error::BuiltIn`], [`Error::Unknown`], [`Error::MissingDependency`], [`Error::Cycle`].
@@ -191,7 +191,7 @@ enum Offer {
     Nothing,
 }
 
-/// Edits that make one name the other.
+/// The edit distance between two names.
 fn distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.chars().collect();
     let mut row: Vec<usize> = (0..=right.len()).collect();

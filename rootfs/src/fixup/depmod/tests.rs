@@ -51,7 +51,7 @@ fn the_index_names_dependencies_aliases_and_devices() {
 }
 
 #[test]
-fn a_selection_holds_all_that_it_needs_and_the_rest_goes() {
+fn a_selection_holds_its_dependencies_and_the_rest_is_removed() {
     let mut tree = tree();
     let mut modules = Modules::open(&tree, VERSION).unwrap();
     let selection = modules.select(&tree, &["dm-verity", "ext4"]).unwrap();
@@ -77,7 +77,7 @@ fn dependencies_are_loaded_first() {
 }
 
 #[test]
-fn an_unknown_module_is_refused_with_near_misses() {
+fn an_unknown_module_is_refused_with_similar_names() {
     let tree = tree();
     let mut modules = Modules::open(&tree, VERSION).unwrap();
     let error = modules.select(&tree, &["dm-verty"]).unwrap_err();
@@ -88,7 +88,7 @@ fn an_unknown_module_is_refused_with_near_misses() {
 }
 
 #[test]
-fn what_cannot_be_indexed_is_refused() {
+fn modules_that_cannot_be_indexed_are_refused() {
     assert!(matches!(Modules::open(&tree(), "5.0"), Err(Error::NoModules(_))));
     let mut twice = tree();
     add(&mut twice, "updates/dm-mod.ko", module(&[], &[], &[]));
@@ -112,7 +112,7 @@ fn what_cannot_be_indexed_is_refused() {
 }
 
 #[test]
-fn aliases_are_normalised_outside_of_brackets() {
+fn aliases_are_normalised_outside_brackets() {
     assert_eq!(normal_alias("a-b[0-9]-c").as_deref(), Some("a_b[0-9]_c"));
     assert_eq!(normal_alias("a]"), None);
     assert_eq!(normal_alias("a[0"), None);

@@ -49,7 +49,7 @@ impl Trie {
                 .children
                 .entry(next)
                 .or_insert_with(|| Trie { prefix: std::mem::take(&mut rest).to_vec(), ..Trie::default() });
-            // A new node holds all that was left of the key.
+            // A new node holds the rest of the key.
             if node.values.is_empty() && node.children.is_empty() {
                 node.values.push((priority, value.to_owned()));
                 return Ok(());
@@ -120,7 +120,7 @@ impl Trie {
 mod tests {
     use super::*;
 
-    /// All values that the bytes of an index hold, found as libkmod reads them: by offsets and flags.
+    /// All values in the bytes of an index, found as libkmod reads them: by offsets and flags.
     fn walk(bytes: &[u8], offset: u32, key: Vec<u8>, found: &mut Vec<(String, u32, String)>) {
         let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
         let text = |at: usize| bytes[at..].split(|&byte| byte == 0).next().unwrap();
@@ -154,7 +154,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn an_index_gives_back_what_was_put_in(entries in proptest::collection::vec(("[a-c:_*]{0,6}", 0u32..4), 0..40)) {
+        fn an_index_reads_back_as_it_was_written(entries in proptest::collection::vec(("[a-c:_*]{0,6}", 0u32..4), 0..40)) {
             let mut trie = Trie::default();
             for (at, (key, priority)) in entries.iter().enumerate() {
                 trie.insert(key, &format!("v{at}"), *priority).unwrap();

@@ -1,4 +1,4 @@
-//! Tests of the units that are enabled.
+//! Tests of enabling and masking units.
 
 use super::*;
 use crate::content::Content;
@@ -105,7 +105,7 @@ fn an_install_section_becomes_links() {
 }
 
 #[test]
-fn a_unit_that_does_not_exist_is_refused_with_near_misses() {
+fn a_unit_that_does_not_exist_is_refused_with_similar_names() {
     let error = enable(&["plan.service"]).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -168,7 +168,7 @@ fn drop_ins_add_to_the_install_section_and_a_masked_one_does_not() {
         (&format!("{dir}/a-b@y.service.d/5.conf"), "[Install]\nWantedBy=six.target\n"),
         ("etc/systemd/system/a-b@.service.d/3.conf", "-> /dev/null"),
     ]);
-    // The mask is the recipe's, not a package's.
+    // The mask comes from the recipe, not from a package.
     tree.edit(&path("etc/systemd/system/a-b@.service.d/3.conf")).unwrap().origin = origin();
     let declared = Declared { enable: units(&["a-b@x.service"]), ..Declared::default() };
     let report = apply(&mut tree, &declared).unwrap();
@@ -225,7 +225,7 @@ fn a_unit_cannot_be_masked_and_enabled_and_a_mask_needs_a_unit() {
 }
 
 #[test]
-fn links_of_packages_go_and_the_preset_says_disable() {
+fn links_of_packages_are_removed_and_the_preset_disables_the_rest() {
     let mut tree = tree(&UNITS);
     apply(&mut tree, &Declared { enable: units(&["plain.service"]), ..Declared::default() }).unwrap();
     assert!(tree.get(&path("etc/systemd/system/multi-user.target.wants/shipped.service")).is_none());
@@ -235,7 +235,7 @@ fn links_of_packages_go_and_the_preset_says_disable() {
 }
 
 #[test]
-fn a_unit_of_the_recipe_in_etc_wins_over_the_packages() {
+fn a_unit_of_the_recipe_in_etc_overrides_the_packages() {
     let mut tree = tree(&UNITS);
     let node = Node::file(0o644, Content::raw("[Install]\nWantedBy=getty.target\n"), origin());
     tree.insert(path("etc/systemd/system/plain.service"), node).unwrap();

@@ -1,8 +1,8 @@
-//! Tests of the lock file of npm.
+//! Tests of the parser of package-lock.json.
 
 use super::*;
 
-/// A package `a` 1.0.0 (or what the location says) with nothing special.
+/// A plain package `a` 1.0.0, or with the name in the location.
 pub(crate) fn entry(location: &str) -> Entry {
     Entry {
         location: location.into(),
@@ -21,7 +21,7 @@ pub(crate) fn entry(location: &str) -> Entry {
     }
 }
 
-/// A lock whose packages have the given JSON after version and integrity.
+/// A lock whose packages have the given JSON after `version` and `integrity`.
 fn lock(packages: &[(&str, &str)]) -> Result<PackageLock, Error> {
     let integrity = Integrity::of(b"");
     let mut text =
@@ -116,7 +116,7 @@ fn platforms_are_matched_as_npm_does() {
 }
 
 #[test]
-fn what_is_for_development_or_does_not_fit_stays_away() {
+fn packages_for_development_or_other_platforms_are_left_out() {
     let packages = [
         ("node_modules/a", r#","optionalDependencies":{"b":"1","c":"1","f":"1"}"#),
         ("node_modules/b", r#","optional":true,"os":["darwin"],"dependencies":{"only-b":"1","both":"1"}"#),
@@ -131,10 +131,10 @@ fn what_is_for_development_or_does_not_fit_stays_away() {
 }
 
 #[test]
-fn a_needed_package_for_another_platform_is_refused() {
+fn a_required_package_for_another_platform_is_refused() {
     let lock = lock(&[("node_modules/a", r#","os":["darwin"],"libc":["musl"]"#)]).unwrap();
     let error = lock.select(&LINUX_X64_GLIBC).unwrap_err().to_string();
-    assert_eq!(error, "node_modules/a is needed, but is made for darwin/any/musl, not for linux/x64/glibc");
+    assert_eq!(error, "node_modules/a is required, but supports darwin/any/musl, not linux/x64/glibc");
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn locations_that_escape_or_that_npm_would_not_write_are_refused() {
 }
 
 #[test]
-fn names_versions_and_integrities_that_are_none_are_refused() {
+fn invalid_names_versions_and_integrities_are_refused() {
     let raw = |json: &str| {
         let text = format!(r#"{{"lockfileVersion":3,"packages":{{"":{{}},"node_modules/a":{{{json}}}}}}}"#);
         PackageLock::parse(text.as_bytes()).unwrap_err()
@@ -197,7 +197,7 @@ fn documents_that_npm_does_not_write_are_refused() {
     assert!(matches!(refused(r#"{"lockfileVersion":3,"packages":{"":{}},"more":1}"#), Error::Json(_)));
     assert!(matches!(refused(r#"{"lockfileVersion":3,"packages":{"":{"more":1}}}"#), Error::Json(_)));
     let twice = refused(r#"{"lockfileVersion":3,"packages":{"":{},"":{}}}"#);
-    assert!(matches!(&twice, Error::Json(text) if text.contains("comes twice")), "{twice}");
+    assert!(matches!(&twice, Error::Json(text) if text.contains("duplicate key")), "{twice}");
     let large = vec![b' '; MAX_DOCUMENT + 1];
     assert!(matches!(PackageLock::parse(&large), Err(Error::TooLarge { .. })));
 }

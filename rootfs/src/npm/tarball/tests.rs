@@ -1,4 +1,4 @@
-//! Tests of the archives of npm.
+//! Tests of the unpacking of npm tarballs.
 
 use std::io::Write;
 
@@ -9,7 +9,7 @@ use crate::npm::lock::tests::entry;
 use crate::omit::{Omitted, Rule};
 use crate::tree::Kind;
 
-/// An archive, written header by header so that it may say what a good writer would not.
+/// An archive, written header by header, so that it can be invalid.
 #[derive(Default)]
 struct Archived(Vec<u8>);
 
@@ -58,7 +58,7 @@ fn with(tarball: &[u8], bin: &[(&str, &str)], rules: &[Rule]) -> Result<Unpacked
     unpack(tarball, &package, &Destination { root: &root, omit: &omit, packing: Packing::Raw })
 }
 
-/// What a tarball gives, as `path mode content`, below the folder of the package.
+/// The unpacked files as `path mode content`, relative to the folder of the package.
 fn listed(unpacked: &Unpacked) -> Vec<String> {
     let line = |(path, node): &(TreePath, Node)| {
         let path = path.as_str().strip_prefix("opt/app/node_modules/").unwrap();
@@ -84,7 +84,7 @@ fn refusal(archive: Archived) -> Error {
 }
 
 #[test]
-fn the_first_component_goes_away_whatever_its_name() {
+fn the_first_component_is_dropped_whatever_its_name() {
     let archive = Archived::default().file("package/x", 0o644, b"1").file("other/lib//./y", 0o644, b"2");
     assert_eq!(list(archive), ["a 755 /", "a/lib/y 644 2", "a/x 644 1"]);
 }
@@ -174,7 +174,7 @@ fn a_contested_name_is_executable_but_not_linked() {
 }
 
 #[test]
-fn omitted_files_are_counted_and_emptied_folders_go_too() {
+fn omitted_files_are_counted_and_emptied_folders_are_dropped() {
     let archive = Archived::default()
         .folder("p/empty/")
         .folder("p/docs/")
@@ -192,7 +192,7 @@ fn omitted_files_are_counted_and_emptied_folders_go_too() {
 }
 
 #[test]
-fn of_a_package_that_is_omitted_whole_nothing_stays() {
+fn nothing_of_a_wholly_omitted_package_stays() {
     let archive = Archived::default().folder("p/lib/").file("p/lib/cli.js", 0o644, b"").gzip();
     let unpacked = with(&archive, &[("a", "lib/cli.js")], &[Rule::new("node_modules/a/**")]).unwrap();
     assert_eq!(listed(&unpacked), Vec::<String>::new());
@@ -219,7 +219,7 @@ fn paths_that_escape_are_refused() {
 }
 
 #[test]
-fn of_a_file_that_comes_twice_the_last_one_stays_and_is_counted_once() {
+fn the_last_of_two_files_with_one_path_stays_and_is_counted_once() {
     let archive = || {
         Archived::default()
             .file("p/a", 0o755, b"1")

@@ -1,4 +1,4 @@
-//! What the command line is read as, and what is refused.
+//! Tests of what the command line is read as, and what is refused.
 
 use super::*;
 use proptest::prelude::*;
@@ -66,7 +66,7 @@ fn each_word_that_is_missing_is_named() {
 }
 
 #[test]
-fn each_word_that_stands_twice_is_refused_though_it_says_the_same() {
+fn each_word_that_occurs_twice_is_refused_even_with_the_same_value() {
     for word in good() {
         let mut words = good();
         let offset = line(&words).len();

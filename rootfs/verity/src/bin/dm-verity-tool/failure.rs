@@ -1,18 +1,18 @@
-//! What a person reads when the program fails, from an error chain.
+//! The message for a failure, from an error chain.
 //!
 //! # Shape
 //!
-//! `error:`, then one `caused by:` for each source, then a `hint:` where there is one, on standard error.
+//! `error:`, then one `caused by:` for each source, then a `hint:` if there is one, on standard error.
 //!
 //! # Not here
 //!
-//! Wrong usage, which `clap` tells (exit code 2); a corrupt image, which is an answer (exit code 4).
+//! Wrong usage, which `clap` reports (exit code 2); a corrupt image, which is an answer (exit code 4).
 
 use std::process::ExitCode;
 
 use dm_verity_tool::{SuperblockError, VerifyError};
 
-/// Tells of the failure and gives the exit code 1.
+/// Prints the failure and returns the exit code 1.
 pub fn tell(error: &anyhow::Error) -> ExitCode {
     eprintln!("error: {error}");
     for cause in error.chain().skip(1) {
@@ -45,7 +45,7 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
     })
 }
 
-/// An error of the program itself, with the way out.
+/// An error of the program itself, with a hint.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Hint {
@@ -54,7 +54,7 @@ pub struct Hint {
 }
 
 impl Hint {
-    /// Makes an error of what is wrong and what to do about it.
+    /// Makes an error from a message and a hint.
     pub fn error(message: String, hint: &'static str) -> anyhow::Error {
         anyhow::Error::new(Self { message, hint })
     }

@@ -2,13 +2,13 @@
 //!
 //! # Shape
 //!
-//! Where any byte can be read at any time, each thread reads a piece into its own buffer, small enough to stay
-//! in the core's cache, and hashes it there; the leaves are appended in order. A pipe is read in order.
-//! Memory is one piece for each thread and the tree.
+//! If the input is seekable, each thread reads pieces into its own buffer, small enough for the core's cache,
+//! and hashes them there; the leaves are appended in order. A pipe is read in order. Memory use is one piece
+//! per thread, and the tree.
 //!
 //! # Not here
 //!
-//! A memory map: a file that shrinks meanwhile would kill the program instead of giving an error.
+//! A memory map: a file that shrinks meanwhile would kill the program instead of causing an error.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -22,10 +22,10 @@ use rayon::prelude::*;
 
 use crate::failure::Hint;
 
-/// What a thread reads and hashes at a time, in bytes; at least a block.
+/// The bytes that a thread reads and hashes at a time; at least a block.
 const PIECE: u32 = 256 * 1024;
 
-/// The pieces between two rests at which their leaves are appended: 64 MiB of data.
+/// The pieces that are hashed before their leaves are appended: 64 MiB of data.
 const PIECES: u64 = 256;
 
 /// An open image.
@@ -35,12 +35,12 @@ pub struct Image {
     length: Length,
 }
 
-/// What is known of an image's length.
+/// How the length of an image is known.
 #[derive(Clone, Copy)]
 enum Length {
-    /// Its bytes, readable in any order.
+    /// A seekable image, with its length in bytes.
     Known(u64),
-    /// A pipe's: known at its end.
+    /// A pipe, whose length is known at its end.
     Unknown,
 }
 
@@ -61,7 +61,7 @@ impl Image {
         Ok(Self { path: path.to_owned(), file, length })
     }
 
-    /// Gives the length in bytes, if it is known before the end.
+    /// Returns the length in bytes, if it is known in advance.
     pub fn length(&self) -> Option<u64> {
         match self.length {
             Length::Known(length) => Some(length),
@@ -69,7 +69,7 @@ impl Image {
         }
     }
 
-    /// Hashes the first `data_blocks` blocks, or all the image.
+    /// Hashes the first `data_blocks` blocks, or the whole image.
     pub fn hash(
         self,
         hasher: Hasher,

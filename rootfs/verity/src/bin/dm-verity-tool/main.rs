@@ -1,4 +1,4 @@
-//! The program `dm-verity-tool`: hash trees of images as files, with the library's bytes.
+//! The program `dm-verity-tool`: writes and checks the hash trees of images as files.
 //!
 //! # Shape
 //!
@@ -7,11 +7,11 @@
 //!
 //! # Source
 //!
-//! The verbs and options of `veritysetup` (cryptsetup 2.6.1), as far as they make sense without a kernel.
+//! The verbs and options of `veritysetup` (cryptsetup 2.6.1) that make sense without a kernel.
 //!
 //! # Not here
 //!
-//! `open` and `close`, which want the kernel's device mapper; anything of the format, which is the library.
+//! `open` and `close`, which need the kernel's device mapper; the format, which is in the library.
 
 mod cmd;
 mod failure;
@@ -31,7 +31,7 @@ struct Cli {
     #[command(subcommand)]
     verb: Verb,
 
-    /// Hash on so many threads; without it, on one for each core
+    /// Number of threads to hash on; one per core by default
     #[arg(long, global = true, value_name = "N")]
     threads: Option<std::num::NonZeroUsize>,
 }

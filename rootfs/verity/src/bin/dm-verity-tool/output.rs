@@ -4,15 +4,15 @@
 //!
 //! ```text
 //! hash offset 0:  the file is the hash area and nothing else
-//! otherwise:      bytes before the offset | hash area | bytes behind it    (the two outer parts are kept)
+//! otherwise:      bytes before the offset | hash area | bytes after it     (the outer parts are kept)
 //! ```
 //!
-//! A file is written beside, flushed to the disk and renamed over the old one; a block device cannot be
-//! renamed and is written in place.
+//! A new file is written next to the old one, flushed to the disk and renamed over it; a block device cannot
+//! be renamed and is written in place.
 //!
 //! # Not here
 //!
-//! What the area holds: see the library.
+//! The content of the area: see the library.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
@@ -53,7 +53,7 @@ fn replace(
     // A symbolic link stays one: its target is replaced.
     let path = if permissions.is_some() { fs::canonicalize(path)? } else { path.to_owned() };
     let folder = folder(&path);
-    // As any new file: readable as the umask allows.
+    // Like any new file, it gets the permissions of the umask.
     let beside = Permissions::from_mode(0o666);
     let mut file = tempfile::Builder::new().prefix(".dm-verity-").permissions(beside).tempfile_in(&folder)?;
     let old = match offset {

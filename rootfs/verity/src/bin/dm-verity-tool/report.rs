@@ -1,4 +1,4 @@
-//! What the program prints of a tree or a verdict: text like `veritysetup`'s, or JSON.
+//! The output for a tree or a verdict: text like `veritysetup`'s, or JSON.
 //!
 //! # Shape
 //!
@@ -22,7 +22,7 @@ pub struct Style {
     json: bool,
 }
 
-/// A superblock, and the root hash where it is known.
+/// A superblock, and the root hash if it is known.
 #[derive(Serialize)]
 pub struct Header {
     uuid: String,
@@ -37,7 +37,7 @@ pub struct Header {
     root_hash: Option<String>,
     hash_offset: u64,
     hash_start_block: u64,
-    /// Of the superblock, the padding and the tree, from the start of the file.
+    /// The length of superblock, padding and tree, from the start of the file.
     hash_device_size: u64,
 }
 
@@ -97,7 +97,7 @@ pub struct Answer {
     pub verdict: &'static str,
     /// The root hash that was asked for.
     pub root_hash: String,
-    /// How many faults there are, listed or not.
+    /// The number of faults, listed or not.
     pub count: u64,
     /// The first of them.
     pub faults: Vec<Finding>,
@@ -142,7 +142,7 @@ impl From<&Fault> for Finding {
 }
 
 impl Style {
-    /// Tells whether the answer is to be JSON.
+    /// Returns whether to print JSON.
     pub const fn is_json(self) -> bool {
         self.json
     }

@@ -1,4 +1,4 @@
-//! `bench`: the rate at which an image is hashed, from the image.
+//! `bench`: measures how fast an image is hashed.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ pub struct Bench {
     /// The image: a file or a block device
     data: PathBuf,
 
-    /// The rounds that count
+    /// Number of measured rounds
     #[arg(long, value_name = "N", default_value = "5")]
     rounds: std::num::NonZeroU32,
 
@@ -41,7 +41,7 @@ struct Rate {
 }
 
 impl Bench {
-    /// Does it.
+    /// Runs the verb.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let bytes = Image::open(&self.data)?.length().context("a pipe cannot be read twice")?;
         let parameters = Parameters { salt: self.salt.clone(), ..Parameters::default() };

@@ -1,4 +1,4 @@
-//! `dump`: a superblock in words, from a hash area.
+//! `dump`: prints the superblock of a hash area.
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom};
@@ -25,7 +25,7 @@ pub struct Dump {
 }
 
 impl Dump {
-    /// Does it.
+    /// Runs the verb.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let cannot = || format!("cannot read the superblock in {}", self.hash.display());
         let mut file = File::open(&self.hash).with_context(cannot)?;

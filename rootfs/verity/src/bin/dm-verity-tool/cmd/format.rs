@@ -1,4 +1,4 @@
-//! `format`: a hash area in a file, from an image.
+//! `format`: writes the hash area of an image to a file.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -14,8 +14,8 @@ use crate::report::{Header, Style};
 
 /// Write the hash tree of DATA to HASH, and print the root hash
 ///
-/// Equal input gives equal bytes: without --salt there is no salt, without --uuid the UUID is derived from the
-/// root hash.
+/// Equal input gives equal bytes: without --salt there is no salt; without --uuid the UUID is derived from
+/// the root hash.
 #[derive(clap::Args)]
 pub struct Format {
     /// The image: a file, a block device or a pipe
@@ -40,11 +40,11 @@ pub struct Format {
     #[arg(long, value_name = "BYTES", default_value = "4096")]
     hash_block_size: BlockSize,
 
-    /// Cover only so many blocks of DATA
+    /// Cover only the first blocks of DATA, this many
     #[arg(long, value_name = "N")]
     data_blocks: Option<u64>,
 
-    /// Where in HASH the superblock goes: a multiple of 512; bytes before and behind are kept
+    /// Where in HASH the superblock goes: a multiple of 512; bytes before and after it are kept
     #[arg(long, value_name = "BYTES", default_value = "0")]
     hash_offset: HashOffset,
 
@@ -53,7 +53,7 @@ pub struct Format {
 }
 
 impl Format {
-    /// Does it.
+    /// Runs the verb.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let image = Image::open(&self.data)?;
         if same_file(&self.data, &self.hash) {

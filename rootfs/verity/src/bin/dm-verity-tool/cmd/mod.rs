@@ -1,4 +1,4 @@
-//! The verbs, one to a file.
+//! The verbs, one per file.
 
 pub mod bench;
 pub mod dump;

@@ -1,4 +1,4 @@
-//! `verify`: a verdict on an image, from its hash area and a root hash.
+//! `verify`: checks an image against its hash area and a root hash.
 
 use std::fs::File;
 use std::io::{BufReader, Seek as _, SeekFrom, Write as _};
@@ -11,7 +11,7 @@ use dm_verity_tool::{Corruption, HashOffset, RootHash, StoredTree, Verdict};
 use crate::image::Image;
 use crate::report::{Answer, Finding, Style, print_json};
 
-/// Hold DATA and the tree in HASH against a root hash; exits with 4 if they do not fit
+/// Check DATA and the tree in HASH against a root hash; exits with 4 if they do not match
 #[derive(clap::Args)]
 pub struct Verify {
     /// The image: a file, a block device or a pipe
@@ -28,7 +28,7 @@ pub struct Verify {
     #[arg(long, value_name = "BYTES", default_value = "0")]
     hash_offset: HashOffset,
 
-    /// List at most so many faults
+    /// List at most this many faults
     #[arg(long, value_name = "N", default_value = "100")]
     limit: usize,
 
@@ -37,7 +37,7 @@ pub struct Verify {
 }
 
 impl Verify {
-    /// Does it.
+    /// Runs the verb.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let stored = self.stored()?;
         let superblock = stored.superblock();
