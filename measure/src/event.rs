@@ -278,7 +278,7 @@ impl fmt::Display for PlatformRule {
                 write!(f, "the digest of an active boot option whose description begins with {description:?}")
             }
             PlatformRule::FromData { at_most } => {
-                write!(f, "one of at most {at_most} events with the digest of their own data")
+                write!(f, "the digest of its own data, at most {at_most} in a row")
             }
             PlatformRule::Unjudged => f.write_str("any digest, not judged"),
         }
@@ -348,6 +348,8 @@ mod tests {
         assert_eq!(one_of, alloc::format!("platform-given, one of {digest} {digest}"));
         let option = given(PlatformRule::BootOption { description: "UEFI".into() });
         assert!(option.ends_with("an active boot option whose description begins with \"UEFI\""), "{option}");
+        let from_data = given(PlatformRule::FromData { at_most: 1 });
+        assert_eq!(from_data, "platform-given, the digest of its own data, at most 1 in a row");
         assert_eq!(given(PlatformRule::Unjudged), "platform-given, any digest, not judged");
     }
 }
