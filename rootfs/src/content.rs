@@ -42,6 +42,7 @@ const WINDOW: usize = 32 * CLUSTER;
 
 /// Why the content of a file cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A frame does not decompress to its expected length.
     #[error("cluster {index} does not decompress to {expected} bytes")]

@@ -29,6 +29,7 @@ const MAX_CONTROL: u64 = 64 << 20;
 
 /// Why bytes are not a Debian package.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The outer container is damaged.
     #[error("ar member at offset {offset}: expected {expected}, found {found:?}")]

@@ -57,6 +57,7 @@ const MAX_TABLE: u64 = 64 << 20;
 
 /// Why an ELF file cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// Something lies outside the file.
     #[error("{what} at offset {offset} needs {expected} bytes, the file has {found} there")]

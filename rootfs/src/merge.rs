@@ -28,6 +28,7 @@ const ALIASES: [&str; 4] = ["bin", "lib", "lib64", "sbin"];
 
 /// Why layers cannot be merged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// Two layers have different things at one path.
     #[error("{path} is a {first_kind} of {first} and a {second_kind} of {second}")]

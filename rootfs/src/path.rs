@@ -12,6 +12,7 @@ use std::fmt;
 
 /// Why a string is not a path inside the image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A `..` component, which could leave the image.
     #[error("path {0:?} has a \"..\" component")]

@@ -23,6 +23,7 @@ const MAX_LINKS: usize = 40;
 
 /// Why a tree cannot be read or changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// Two sources provide one path.
     #[error("{path} comes from {first} and from {second}")]

@@ -36,6 +36,7 @@ const PATHS_PER_BYTE: u64 = 64;
 
 /// Why an image cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A number other than the expected one.
     #[error("{what} at byte {offset} of the image: expected {expected}, found {found}")]

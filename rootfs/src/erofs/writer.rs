@@ -53,6 +53,7 @@ const TARGET_LEN: usize = 4095;
 
 /// Why a tree cannot become an image.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A hard link whose target is not a regular file.
     #[error("hard link {path} points to {target}, which is not a regular file of the tree")]

@@ -64,6 +64,7 @@ const OWNED: [(&str, u16, &str, &str); 3] = [
 
 /// Why the accounts cannot be resolved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A line that does not follow its format.
     #[error("{source_name}:{line}: {problem}: {text:?}")]

@@ -17,6 +17,7 @@ use crate::tree::{self, Kind, Node, Origin, Tree};
 
 /// Why an alternative cannot be set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The target of a declared link does not exist.
     #[error("alternative {name}: {target} is not in the image")]

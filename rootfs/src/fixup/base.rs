@@ -109,6 +109,7 @@ tmpfs /var tmpfs mode=0755,nosuid,nodev 0 0
 
 /// Why the base of an image cannot be created.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// An invalid host name.
     #[error("invalid host name {0:?}: use at most 64 letters, digits, \"-\" and \".\"")]

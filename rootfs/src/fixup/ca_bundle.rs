@@ -50,6 +50,7 @@ const CONF_HEADER: &str = "\
 
 /// Why the certificates cannot be installed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A certificate is damaged.
     #[error("cannot read the certificate {path}")]
@@ -72,6 +73,7 @@ pub enum Error {
 
 /// Why bytes are not a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CertificateError {
     /// Not exactly one certificate in PEM form.
     #[error("expected one PEM certificate, found {0}")]

@@ -38,6 +38,7 @@ pub use selection::Selection;
 
 /// Why the modules cannot be indexed or chosen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// There are no modules of this kernel.
     #[error("{0} holds no kernel modules")]

@@ -27,6 +27,7 @@ const INDEX_FIELDS: [&str; 6] = ["Filename", "Size", "MD5sum", "SHA1", "SHA256",
 
 /// Why a database cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A stanza lacks a field.
     #[error("control stanza {name:?} has no field {field}")]

@@ -49,6 +49,7 @@ const MAX_INCLUDES: usize = 16;
 
 /// Why the cache cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A library is damaged.
     #[error("cannot read the library {path}")]

@@ -36,6 +36,7 @@ const SCRIPT_LINE: u64 = 256;
 
 /// Why the image cannot be checked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// An invalid pattern.
     #[error("invalid acknowledgement pattern {0:?}")]

@@ -30,6 +30,7 @@ const UNDEFINED: u16 = 0;
 
 /// Why a file is not a kernel module.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// It does not decompress.
     #[error("the {0} stream is damaged")]

@@ -30,6 +30,7 @@ const BUILT_IN: [&str; 2] = ["files", "dns"];
 
 /// Why nsswitch.conf cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The template has an invalid line.
     #[error("/{TEMPLATE}:{line}: expected \"database: services\", found {text:?}")]

@@ -19,6 +19,7 @@ const PATH: &str = "usr/lib/os-release";
 
 /// Why os-release cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A value that the format does not allow.
     #[error("invalid value {key}={value:?}: use lower-case letters, digits, \".\", \"_\" and \"-\"")]

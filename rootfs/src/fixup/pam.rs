@@ -25,6 +25,7 @@ const TYPES: [&str; 5] = ["auth", "account", "password", "session", "session-non
 
 /// Why the common PAM files cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// An invalid profile.
     #[error("{path}: {problem}: {text:?}")]

@@ -21,6 +21,7 @@ const ROOTS: [&str; 4] = ["etc", "run", "usr/local/lib", "usr/lib"];
 
 /// Why a line cannot be split into words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum WordError {
     /// A quote that is not closed.
     #[error("quote {0} is not closed")]

@@ -39,6 +39,7 @@ const MOUNTED: [&str; 6] = ["dev", "proc", "run", "sys", "tmp", "var"];
 
 /// Why a line cannot be applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A line that is not valid, or asks for something that a read-only image cannot have.
     #[error("{path}:{line}: {problem}: {text:?}")]

@@ -44,6 +44,7 @@ const SUFFIXES: [&str; 11] = [
 
 /// Why units cannot be enabled or masked as asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// No such unit.
     #[error("unit {name:?} of {origin} does not exist{}", suggest(.near))]

@@ -13,6 +13,7 @@ use super::lock::Entry;
 
 /// Why packages cannot run on a version of Node.js.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The Node.js version is not valid.
     #[error("invalid Node.js version {0:?}")]

@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha512};
 
 /// Why an integrity string or a tarball is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// It has no SHA-512 digest.
     #[error("integrity {0:?} has no sha512 digest")]

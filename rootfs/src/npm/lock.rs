@@ -33,6 +33,7 @@ const MAX_DEPTH: usize = 64;
 
 /// Why a package-lock is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The document is too large.
     #[error("package-lock has {found} bytes, more than {MAX_DOCUMENT}")]

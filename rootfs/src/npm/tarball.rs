@@ -50,6 +50,7 @@ const SHEBANG: usize = 2048;
 
 /// Why a tarball is refused.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// It is not a gzipped tar archive, or is damaged.
     #[error("tarball of {package} cannot be read")]

@@ -58,6 +58,9 @@
 //! [`HashTree::levels`] returns the levels alone), Chrome OS's hash type 0, other digests than SHA-256. The
 //! library opens no files and uses neither the clock, the environment nor the network.
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod layout;
 pub mod parameters;
 pub mod superblock;
@@ -69,3 +72,7 @@ pub use parameters::{BlockSize, HashOffset, ParameterError, Parameters, Salt, Uu
 pub use superblock::{Superblock, SuperblockError};
 pub use tree::{Digest, HashTree, Hasher, LeafHasher, Leaves, RootHash, TreeError};
 pub use verdict::{Corruption, Fault, StoredTree, Verdict, VerifyError, verify};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

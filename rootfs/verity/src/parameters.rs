@@ -19,6 +19,7 @@ use std::str::FromStr;
 
 /// A parameter that is out of range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ParameterError {
     /// The salt does not fit the superblock.
     #[error("salt of {found} bytes, expected at most {}", Salt::MAX)]

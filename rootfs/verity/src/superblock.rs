@@ -41,6 +41,7 @@ const SALT_TAIL: usize = 168;
 
 /// Why bytes are not a superblock that this crate supports.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SuperblockError {
     /// The stream failed.
     #[error("cannot read the superblock")]

@@ -35,6 +35,7 @@ const TASK: usize = 256 * 1024;
 
 /// Data that has no hash tree, or a root hash that is none.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TreeError {
     /// The data does not end with a block.
     #[error("the last data block has {found} bytes, expected {block_size}: pad the data to whole blocks")]

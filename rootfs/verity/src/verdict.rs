@@ -27,6 +27,7 @@ use crate::tree::{Digest, HashTree, Hasher, RootHash, TreeError};
 
 /// Why an image could not be checked.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum VerifyError {
     /// The superblock is not valid.
     #[error(transparent)]
