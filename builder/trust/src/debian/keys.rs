@@ -19,6 +19,9 @@ use pgp::crypto::hash::HashAlgorithm;
 use pgp::packet::{Signature, SignatureType, SubpacketData};
 use pgp::types::{KeyDetails, Tag};
 
+/// How far a date may lie ahead of the given time, in seconds; clocks differ.
+pub const MAX_AHEAD: u64 = 600;
+
 /// Certificates that cannot be used as a keyring.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
@@ -181,7 +184,7 @@ pub(super) fn is_current(signature: &Signature, now: UnixTime) -> bool {
             )
         })
     });
-    created <= now.0.saturating_add(super::inrelease::MAX_AHEAD)
+    created <= now.0.saturating_add(MAX_AHEAD)
         && (lifetime == 0 || now.0 < created.saturating_add(lifetime))
         && understood
 }
@@ -266,7 +269,7 @@ fn subkey_fault(
 
 fn in_lifetime(key: &impl KeyDetails, signature: &Signature, now: UnixTime) -> Result<(), KeyFault> {
     let created = u64::from(key.created_at().as_secs());
-    if created > now.0.saturating_add(super::inrelease::MAX_AHEAD) {
+    if created > now.0.saturating_add(MAX_AHEAD) {
         return Err(KeyFault::NotYet(UnixTime(created)));
     }
     match signature.key_expiration_time().map_or(0, |duration| u64::from(duration.as_secs())) {
