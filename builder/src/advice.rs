@@ -1,4 +1,4 @@
-//! Yields what to do next after an error, and how the program ends: each error says it, beside itself.
+//! What to do next after an error, and the exit code: each error type implements [`Advised`] beside its definition.
 //!
 //! # Shape
 //! ```text
@@ -6,14 +6,14 @@
 //! ```
 //!
 //! # Not here
-//! Who asks, and prints it: `failure`.
+//! Asking and printing: `failure`.
 
 use std::error::Error;
 use std::io;
 
-/// The program failed.
+/// Exit code of a failure.
 pub const FAILED: u8 = 1;
-/// The network or another outside cause failed.
+/// Exit code of a failure of the network or another outside cause.
 pub const OUTSIDE: u8 = 3;
 
 /// What to do next, and the exit code.
@@ -39,9 +39,9 @@ impl Advice {
 
 /// An error that may know what to do next.
 ///
-/// A transparent error speaks for the one inside it, which the chain of causes passes over.
+/// A transparent error answers for its inner error, which the chain of causes skips.
 pub trait Advised: Error {
-    /// What to do next; `None` leaves it to the error's cause.
+    /// What to do next; `None` defers to the error's cause.
     fn advice(&self) -> Option<Advice>;
 }
 

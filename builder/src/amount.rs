@@ -1,4 +1,4 @@
-//! Yields amounts as people read them.
+//! Amounts of bytes as text for people.
 
 /// A number of bytes, as `12.3 MiB`.
 pub fn bytes(bytes: u64) -> String {

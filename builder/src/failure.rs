@@ -43,12 +43,12 @@ impl Advised for Hinted {
     }
 }
 
-/// Asks a cause, when it is an error of this type.
+/// Asks a cause for advice, if it is an error of this type.
 fn ask<E: Advised + 'static>(cause: &(dyn Error + 'static)) -> Option<Advice> {
     cause.downcast_ref::<E>()?.advice()
 }
 
-/// Everybody who may know what to do next.
+/// The error types that may know what to do next.
 const ADVISED: [fn(&(dyn Error + 'static)) -> Option<Advice>; 31] = [
     ask::<Box<assemble::Error>>,
     ask::<Box<tlog::Error>>,

@@ -1,7 +1,7 @@
-//! Yields what a run of the program has at hand: where files are kept, where they come from, how it says how far it is.
+//! What a run of the program has at hand: the store, the mirrors, and how progress is shown.
 //!
 //! # Not here
-//! Where that is said (flags, the environment, a configuration file): `cli`.
+//! Flags, the environment and the configuration file: `cli`.
 
 use crate::host::fetch::{Fetcher, Network};
 use crate::host::mirror::Mirrors;

@@ -1,4 +1,4 @@
-//! The orders of stages, one flow a file: what a verb does, callable as a library.
+//! The order of stages of each verb, one flow per file, callable as a library.
 //!
 //! # Shape
 //! ```text
@@ -9,7 +9,7 @@
 //! measure   open* ─> firmware* ─> values        audit: all of it from the bytes of the disk, and compared
 //! verify    bundles* ─> verdict                                                            (* = an effect)
 //! ```
-//! A flow knows no arguments and prints no results. Effects are `host`'s, and it says how far it is by
+//! A flow parses no arguments and prints no results. Its effects are those of `host`; it reports progress through
 //! `host::progress`.
 //!
 //! # Not here

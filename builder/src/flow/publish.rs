@@ -6,8 +6,8 @@
 //! each: envelope* ─> stamp* ─> logs* ─> entries, checked ─> bundle ─> judged as a verifier will ─> files*
 //!       (* = an effect, taken once: the journal knows what is done)
 //! ```
-//! Whoever publishes again after a crash, or for no reason, finds what was done: an envelope is signed once, an entry is
-//! logged once, and a log that says "I have it" is asked for its proof.
+//! A repeated publication finds what was done before: an envelope is signed once, an entry is logged once, and a log that
+//! already has the entry is asked for its proof.
 //!
 //! # Not here
 //! Each step: `host::publication`.

@@ -1,5 +1,5 @@
-//! Yields whether a build would give what lies in its folder already: from the inputs of the one before, and from how the
-//! file system describes what that wrote.
+//! Tells whether a folder already holds what a build would give: compares the inputs of the earlier build, and how the
+//! file system describes the files it wrote.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -59,7 +59,7 @@ struct Built {
     files: BTreeMap<String, Stat>,
 }
 
-/// How the file system describes a file: whoever changes one changes this.
+/// How the file system describes a file; a change of the file changes it.
 #[derive(Serialize, Deserialize, PartialEq, Eq)]
 struct Stat {
     size: u64,

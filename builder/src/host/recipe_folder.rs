@@ -150,8 +150,8 @@ impl RecipeFolder {
         Ok(lock)
     }
 
-    /// Writes a lock, and beside it what it carries. Two renames: who is killed between them has the new lock with the old
-    /// documents, which the next `lock` replaces.
+    /// Writes a lock, and beside it what it carries. There are two renames: a process killed between them leaves the new
+    /// lock with the old documents, which the next `lock` replaces.
     ///
     /// # Errors
     /// [`Error::Write`], [`Error::Carried`].
@@ -164,7 +164,7 @@ impl RecipeFolder {
     }
 }
 
-/// Whether an error says that the lock is another than it should be, rather than that it cannot be told.
+/// Whether an error means that the lock is out of date, rather than that it cannot be read.
 pub fn is_stale(error: &Error) -> bool {
     matches!(
         error,

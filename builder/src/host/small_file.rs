@@ -1,4 +1,4 @@
-//! Yields the bytes of a file that must be small.
+//! Yields the bytes of a file whose size is limited.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::trust::bundle::MOST_BYTES;
 
-/// Why there are none.
+/// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.

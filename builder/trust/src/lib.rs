@@ -11,8 +11,8 @@
 //! quote, event log ─ evidence ───────────────> what a machine says of itself
 //! ```
 //!
-//! Every module here is pure: bytes, keys and a time in, a judgement out. What a judge lets pass is a [`Verified`] value,
-//! which nothing outside this crate can make.
+//! Every module here is pure: bytes, keys and a time in, a judgement out. What a judge accepts is a [`Verified`] value,
+//! which nothing outside this crate can construct.
 //!
 //! # Not here
 //!

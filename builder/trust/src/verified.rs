@@ -1,10 +1,10 @@
-//! Yields the mark of what was verified: a type that only this crate's judges can make.
+//! The mark of a verified value: a type that only the verifiers of this crate construct.
 
 use std::ops::Deref;
 
-/// A value that passed its verifier; nothing else can make one.
+/// A value that passed its verifier.
 ///
-/// Whoever asks for a `Verified<T>` gets what a judge of this crate let pass. There is no other way to one:
+/// Only the verifiers of this crate construct one:
 ///
 /// ```compile_fail
 /// let forged = proofmark_trust::Verified(7);
@@ -13,12 +13,12 @@ use std::ops::Deref;
 pub struct Verified<T>(T);
 
 impl<T> Verified<T> {
-    /// Marks what has just been verified.
+    /// Marks a value that its verifier has just accepted.
     pub(crate) fn by_its_judge(value: T) -> Self {
         Verified(value)
     }
 
-    /// Gives the value up, and with it the proof.
+    /// Unwraps the value; the proof is lost.
     pub fn into_inner(self) -> T {
         self.0
     }

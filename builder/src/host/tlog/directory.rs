@@ -311,11 +311,11 @@ pub fn blob_path(digest: &[u8; 32]) -> PathBuf {
     Path::new("blobs").join(hex::encode(digest))
 }
 
-/// Whether what is on the disk is what a writer holds.
+/// Whether the files on the disk are what the writer holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Condition {
     Whole,
-    /// An operation failed half-way: what is on the disk is another matter.
+    /// An operation failed half-way; the files may differ.
     Broken,
 }
 

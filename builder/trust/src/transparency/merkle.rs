@@ -210,7 +210,7 @@ fn lengths(index: u64, size: u64) -> (u32, u32) {
     (inner, border)
 }
 
-/// Which hashes a way up takes in: of the state at hand those on both sides, of an older one those on the left alone.
+/// Which hashes the way up to a root includes: both sides for the newer root, the left side for the older one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sides {
     Left,
