@@ -5,6 +5,9 @@ pub mod amount;
 pub mod assemble;
 pub mod claim;
 pub mod flow;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod host;
 pub mod lock;
 pub mod pipeline;

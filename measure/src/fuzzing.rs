@@ -3,8 +3,7 @@
 //! # Shape
 //!
 //! ```text
-//! fuzz/fuzz_targets/NAME.rs    calls NAME
-//! fuzz/seeds/NAME/             valid inputs, which the tests replay
+//! fuzz/seeds/NAME/    valid inputs of the target NAME, which the tests replay
 //! ```
 
 use crate::boot::Plan;

@@ -1,7 +1,7 @@
 //! The bodies of the fuzz targets: any bytes give a value or an error; a panic is a bug.
 //!
 //! # Not here
-//! The fuzzer and its seeds: `fuzz/`.
+//! The fuzzer, which `ci/fuzz` runs; seeds are in `fuzz/seeds`.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -21,6 +21,20 @@ use crate::tree::Origin;
 
 #[cfg(test)]
 mod tests;
+
+/// A fuzz target.
+pub type Target = fn(&[u8]);
+
+/// Every target, by the name of its seeds.
+pub const TARGETS: [(&str, Target); 7] = [
+    ("certificate", certificate),
+    ("deb", deb),
+    ("elf", elf),
+    ("erofs", erofs),
+    ("module", module),
+    ("npm_tar", npm_tar),
+    ("package_lock", package_lock),
+];
 
 /// The most bytes that all files of one EROFS image may have.
 const LIMIT: u64 = 64 << 20;

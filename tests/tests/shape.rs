@@ -21,7 +21,7 @@ const EMPTY_NAMES: [&str; 10] =
     ["util", "utils", "common", "helpers", "misc", "types", "manager", "handler", "context", "processor"];
 
 /// Who may import whom in the workspace, tests aside.
-const IMPORTS: [(&str, &[&str]); 8] = [
+const IMPORTS: [(&str, &[&str]); 9] = [
     ("dm-verity-tool", &[]),
     ("ovmf-measure", &[]),
     ("proofmark-guest", &[]),
@@ -33,6 +33,18 @@ const IMPORTS: [(&str, &[&str]); 8] = [
         &[
             "dm-verity-tool",
             "ovmf-measure",
+            "proofmark-guest",
+            "proofmark-image",
+            "proofmark-trust",
+            "rootfs",
+        ],
+    ),
+    (
+        "fuzz-targets",
+        &[
+            "dm-verity-tool",
+            "ovmf-measure",
+            "proofmark",
             "proofmark-guest",
             "proofmark-image",
             "proofmark-trust",
@@ -77,9 +89,9 @@ const WORLD: [&str; 12] = [
 
 /// The floors of the builder's library, from the bottom to the top: each may import those below it. The crates `image` and
 /// `trust` lie below all of them.
-const FLOORS: [&str; 11] = [
+const FLOORS: [&str; 12] = [
     "advice", "amount", "recipe", "lock", "resolve", "assemble", "claim", "pipeline", "host", "session",
-    "flow",
+    "flow", "fuzzing",
 ];
 
 /// The floors of the builder's program, above the library.

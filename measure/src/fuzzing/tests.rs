@@ -1,6 +1,5 @@
 extern crate std;
 
-use alloc::string::String;
 use alloc::vec::Vec;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -53,13 +52,8 @@ fn every_target_has_seeds_of_which_one_is_read() {
 }
 
 #[test]
-fn every_fuzz_target_calls_its_function() {
-    let mut names: Vec<String> = Vec::new();
-    for path in files(&fuzz().join("fuzz_targets")) {
-        let name = path.file_stem().unwrap().to_str().unwrap();
-        let call = alloc::format!("ovmf_measure::fuzzing::{name}(bytes)");
-        assert!(fs::read_to_string(&path).unwrap().contains(&call), "{} does not call it", path.display());
-        names.push(name.into());
-    }
+fn every_folder_of_seeds_has_a_target() {
+    let folders = files(&fuzz().join("seeds"));
+    let names: Vec<&str> = folders.iter().filter_map(|path| path.file_name()?.to_str()).collect();
     assert_eq!(names, TARGETS.map(|(name, _)| name));
 }

@@ -2,13 +2,19 @@
 //!
 //! # Not here
 //!
-//! The fuzzer and its seeds: `fuzz/`. The init itself: this file is no part of its program.
+//! The fuzzer, which `ci/fuzz` runs; seeds are in `fuzz/seeds`. The init itself: this file is no part of its program.
 
 use crate::init::cmdline::Boot;
 use crate::init::{modules, partition};
 
 #[cfg(test)]
 mod tests;
+
+/// A fuzz target.
+pub type Target = fn(&[u8]);
+
+/// Every target, by the name of its seeds.
+pub const TARGETS: [(&str, Target); 2] = [("cmdline", cmdline), ("lists", lists)];
 
 /// Reads bytes as a command line; what is read is written and read back the same.
 pub fn cmdline(bytes: &[u8]) {

@@ -2,12 +2,18 @@
 //!
 //! # Not here
 //!
-//! The fuzzer and its seeds: `fuzz/`.
+//! The fuzzer, which `ci/fuzz` runs; seeds are in `fuzz/seeds`.
 
 use crate::{BlockSize, HashOffset, RootHash, Salt, Superblock, Uuid, verify};
 
 #[cfg(test)]
 mod tests;
+
+/// A fuzz target.
+pub type Target = fn(&[u8]);
+
+/// Every target, by the name of its seeds.
+pub const TARGETS: [(&str, Target); 2] = [("stored_tree", stored_tree), ("superblock", superblock)];
 
 /// Reads bytes as a superblock, and writes it back.
 pub fn superblock(bytes: &[u8]) {

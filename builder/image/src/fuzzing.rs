@@ -1,0 +1,110 @@
+//! What the fuzzer does with any bytes, one function for each target. An error is fine, a panic is a bug.
+//!
+//! # Not here
+//! The fuzzer, which `ci/fuzz` runs. An ordinary test replays the seeds.
+
+// A wrong step here is a found bug: it says so where it happens.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use sha2::Sha256;
+
+use crate::cpio as initrd;
+use crate::disk::Table;
+use crate::pe::Pe;
+use crate::uki::{self, Section};
+
+/// A target: its name, which is that of its folder of seeds, and what it does.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target of this crate.
+pub const TARGETS: [Target; 3] = [("cpio", cpio), ("gpt", gpt), ("pe", pe)];
+
+/// An initrd archive; what is read and can be written is written alike.
+pub fn cpio(bytes: &[u8]) {
+    let Ok(entries) = initrd::read(bytes) else { return };
+    let mut written = Vec::new();
+    if initrd::write(&entries, &mut written).is_ok() {
+        assert_eq!(initrd::read(&written).expect("what is written can be read"), entries);
+    }
+}
+
+/// Both partition tables of a disk. The first 8 bytes are the disk's size. The check sums are mended, as an attacker would.
+pub fn gpt(bytes: &[u8]) {
+    let Some((size, table)) = bytes.split_first_chunk::<8>() else { return };
+    let size = u64::from_le_bytes(*size);
+    let _ = (Table::read(table, size), Table::read_backup(table, size));
+    let mut primary = table.to_vec();
+    mend(&mut primary, 512, 1024);
+    let mut backup = table.to_vec();
+    mend(&mut backup, 16384, 0);
+    for table in [Table::read(&primary, size), Table::read_backup(&backup, size)].into_iter().flatten() {
+        for entry in &table.entries {
+            assert!(entry.first <= entry.last && entry.bytes() <= size);
+        }
+    }
+}
+
+fn mend(table: &mut [u8], header: usize, entries: usize) {
+    if table.len() < header + 92 || table.len() < entries + 16384 {
+        return;
+    }
+    let sum = crc32fast::hash(&table[entries..entries + 16384]).to_le_bytes();
+    table[header + 88..header + 92].copy_from_slice(&sum);
+    table[header + 16..header + 20].fill(0);
+    let sum = crc32fast::hash(&table[header..header + 92]).to_le_bytes();
+    table[header + 16..header + 20].copy_from_slice(&sum);
+}
+
+/// A PE image: headers, sections, digest, and as a stub and a kernel to build from.
+pub fn pe(bytes: &[u8]) {
+    let Ok(image) = Pe::read(bytes) else { return };
+    let covered: usize = image.authenticode_parts().iter().map(|part| part.len()).sum();
+    assert!(covered <= bytes.len());
+    let _ = image.authenticode::<Sha256>();
+    for section in image.sections() {
+        let _ = image.extract(&section.name.to_string());
+    }
+    let _ = uki::merge_sbat(bytes, bytes, "");
+    let sections = [
+        Section { name: ".cmdline", content: b"quiet" },
+        Section { name: ".sbat", content: b"sbat,1\n" },
+        Section { name: ".linux", content: bytes },
+    ];
+    if let Ok(built) = uki::build(bytes, &sections) {
+        let built = Pe::read(&built).expect("what is built can be read");
+        for section in sections {
+            assert_eq!(built.extract(section.name).expect("every section is there"), section.content);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_target_has_seeds_and_takes_them() {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+        let folders: BTreeSet<String> = fs::read_dir(&seeds)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        assert_eq!(folders, TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect());
+        for (name, target) in TARGETS {
+            target(b"");
+            let mut count = 0;
+            for entry in fs::read_dir(seeds.join(name)).unwrap() {
+                let bytes = fs::read(entry.unwrap().path()).unwrap();
+                for part in [1, 2, 3].map(|part| bytes.len() * part / 3) {
+                    target(&bytes[..part]);
+                }
+                count += 1;
+            }
+            assert!(count > 0, "{name} has no seeds");
+        }
+    }
+}

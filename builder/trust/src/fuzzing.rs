@@ -1,0 +1,154 @@
+//! What the fuzzer does with any bytes, one function for each target. An error is fine, a panic is a bug.
+//!
+//! # Not here
+//! The fuzzer, which `ci/fuzz` runs. An ordinary test replays the seeds.
+
+// A wrong step here is a found bug: it says so where it happens.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::sync::LazyLock;
+
+use crate::attestation::Registry;
+use crate::bundle::{Artifact, PublicKey, Signer, Sigstore, Verify};
+use crate::debian::inrelease::{Expected, is_acceptable_once_signed, verify};
+use crate::debian::keys::{Keyring, UnixTime};
+use crate::envelope::Envelope;
+use crate::transparency::checkpoint::Checkpoint;
+use crate::transparency::entry::Entry;
+use crate::transparency::merkle::{self, Hash};
+use crate::transparency::note::{Note, SigningKey, VerifierKey};
+use crate::transparency::proof::Proof;
+use crate::transparency::tile::{Kind, Name};
+use crate::transparency::tlog_policy::Policy;
+use crate::transparency::witness::Request;
+
+/// A target: its name, which is that of its folder of seeds, and what it does.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target of this crate.
+pub const TARGETS: [Target; 4] = [
+    ("attestation", attestation),
+    ("claims", claims),
+    ("inrelease", inrelease),
+    ("transparency", transparency),
+];
+
+fn public() -> Sigstore {
+    Sigstore::public().expect("the built-in root is read")
+}
+
+/// Attestations of an npm package, and the keys of a registry.
+pub fn attestation(bytes: &[u8]) {
+    static NPM: LazyLock<Registry> =
+        LazyLock::new(|| Registry::npm(public()).expect("the pinned keys are read"));
+    let _ = Registry::new(bytes, public());
+    // Nothing has this digest, so that nothing can be signed of it.
+    assert!(NPM.judge(bytes, "gundam-visor", "1.0.1", &[0; 64]).is_err());
+}
+
+/// An envelope, a sigstore bundle, its trust root and a public key.
+pub fn claims(bytes: &[u8]) {
+    static VERIFIER: LazyLock<Sigstore> = LazyLock::new(public);
+    if let Ok(envelope) = Envelope::parse(bytes) {
+        assert_eq!(Envelope::parse(&envelope.to_bytes()).expect("a written envelope is read"), envelope);
+    }
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = PublicKey::from_pem(text);
+    }
+    let _ = Sigstore::new(bytes);
+    let signer = Signer::Identity { name: String::new(), issuer: String::new() };
+    assert!(VERIFIER.verify(bytes, Artifact::Sha256([0; 32]), &signer).is_err());
+}
+
+/// An `InRelease` file under Debian's keys, and the text that a signature would cover.
+pub fn inrelease(bytes: &[u8]) {
+    static KEYS: LazyLock<Keyring> =
+        LazyLock::new(|| Keyring::debian().expect("the pinned keys are readable"));
+    let expected =
+        Expected { suite: "trixie", architecture: "amd64", now: UnixTime(1_795_219_200), previous: None };
+    // A signature takes milliseconds to judge, and hardly any input has one: most of the time goes to what is behind it.
+    let _ = is_acceptable_once_signed(bytes, &expected);
+    if bytes.starts_with(b"-----BEGIN PGP")
+        && let Ok(release) = verify(bytes, &KEYS, &expected)
+    {
+        // Only a real file of Debian's passes.
+        assert!(!release.signers.is_empty() && release.codename == "trixie");
+    }
+}
+
+/// Everything that a log or a witness says; what is read is written as it was.
+pub fn transparency(bytes: &[u8]) {
+    if let Ok(note) = Note::parse(bytes) {
+        assert_eq!(Note::parse(note.to_string().as_bytes()).expect("a written note is read"), note);
+        if let Ok(checkpoint) = Checkpoint::parse(note.text()) {
+            assert_eq!(checkpoint.to_text(), note.text());
+        }
+    }
+    if let Ok(proof) = Proof::parse(bytes) {
+        assert_eq!(Proof::parse(proof.to_string().as_bytes()).expect("a written proof is read"), proof);
+    }
+    if let Ok(entry) = Entry::parse(bytes) {
+        assert_eq!(entry.to_bytes(), bytes);
+    }
+    if let Ok(request) = Request::parse(bytes) {
+        assert_eq!(Request::parse(request.to_text().as_bytes()).expect("a written request is read"), request);
+    }
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = Policy::parse(text);
+        let _ = SigningKey::parse(text);
+        if let Ok(key) = VerifierKey::parse(text) {
+            assert_eq!(VerifierKey::parse(&key.to_string()).expect("a written key is read"), key);
+        }
+        if let Ok(name) = Name::parse(text) {
+            assert_eq!(name.to_string(), text);
+        }
+    }
+    numbers_and_hashes(bytes);
+}
+
+/// Proofs of anything.
+fn numbers_and_hashes(bytes: &[u8]) {
+    let Some((numbers, rest)) = bytes.split_first_chunk::<16>() else { return };
+    let (a, b) = numbers.split_at(8);
+    let number = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().unwrap_or_default());
+    let (a, b) = (number(a), number(b));
+    let hashes: Vec<Hash> = rest.as_chunks::<32>().0.iter().map(|hash| Hash(*hash)).collect();
+    let root = merkle::empty_root();
+    let _ = merkle::verify_inclusion(&root, a, b, &hashes, &root);
+    assert!(a == b || merkle::verify_consistency(a, b, &hashes, &root, &root).is_err());
+    if let Some(name) = Name::in_tree(Kind::Entries, a % 4, b) {
+        let _ = name.entries(rest);
+        let _ = name.hashes(rest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_target_has_seeds_and_takes_them() {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+        let folders: BTreeSet<String> = fs::read_dir(&seeds)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        assert_eq!(folders, TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect());
+        for (name, target) in TARGETS {
+            target(b"");
+            let mut count = 0;
+            for entry in fs::read_dir(seeds.join(name)).unwrap() {
+                let bytes = fs::read(entry.unwrap().path()).unwrap();
+                for part in [1, 2, 3].map(|part| bytes.len() * part / 3) {
+                    target(&bytes[..part]);
+                }
+                count += 1;
+            }
+            assert!(count > 0, "{name} has no seeds");
+        }
+    }
+}
