@@ -10,8 +10,11 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 
-/// A crate's folder, and its targets.
-const FOLDERS: [(&str, &[(&str, fn(&[u8]))]); 7] = [
+/// A target's name, and what it does.
+type Target = (&'static str, fn(&[u8]));
+
+/// Folders of crates, and the targets of each.
+const FOLDERS: [(&str, &[Target]); 7] = [
     ("builder", &proofmark::fuzzing::TARGETS),
     ("builder/image", &proofmark_image::fuzzing::TARGETS),
     ("builder/trust", &proofmark_trust::fuzzing::TARGETS),

@@ -670,11 +670,11 @@ fn an_image_whose_program_lacks_a_library_is_refused() {
     fs::copy(sources.path().join("lost"), lost.recipe().join("files/lost")).unwrap();
 
     // An old image stays what it was.
-    fs::create_dir(&out).unwrap();
-    fs::write(out.join("manifest.json"), "{}").unwrap();
+    Outcome::of(build(&inputs, &inputs.store, &[], &out).arg("--offline")).succeeded();
+    let image = whole(&out);
     Outcome::of(build(&lost, &lost.store, &[], &out).arg("--offline"))
         .refused(1, &["lacks", "/usr/bin/lost", "libabsent.so.1"]);
-    assert_eq!(names(&out), ["manifest.json"]);
+    assert_eq!(whole(&out), image);
     assert_eq!(names(root.path()), ["out", "recipes"]);
 }
 

@@ -250,7 +250,7 @@ fn what_cannot_be_read_is_an_error_and_no_verdict() {
         ("eventlog cut", "at offset"),
         ("eventlog nothing", "needs 4 bytes, found 0"),
         ("eventlog absent", "cannot read absent"),
-        ("appraise --evidence cut --log log --reference reference.json", "expected version 4 or 5"),
+        ("appraise --evidence cut --log log --reference reference.json", "expected quote version 4 or 5"),
         ("appraise --evidence quote --log cut --reference reference.json", "cannot read cut"),
         ("appraise --evidence quote --reference reference.json", "no event log"),
         ("appraise --evidence quote --log log --reference wrong.json", "expected format 1, found 2"),
