@@ -1,4 +1,4 @@
-//! Yields the tree of an image, and the parts of its UKI, from a recipe, its lock and the locked files.
+//! Yields the tree of an image and the parts of its UKI, from a recipe, its lock and the locked files.
 //!
 //! # Shape
 //! ```text
@@ -7,7 +7,7 @@
 //! ```
 //!
 //! # Not here
-//! Where the files come from: a [`Source`] does. What becomes of the tree: `pipeline`.
+//! Where the files come from: a [`Source`] supplies them. What happens to the tree: `pipeline`.
 
 mod unpacked;
 
@@ -32,13 +32,13 @@ use crate::advice::{Advice, Advised};
 use crate::lock::{Blob, Ids, Lock};
 use crate::recipe::{EntryKind, Recipe, Source as RecipeSource};
 
-/// Why no tree could be made.
+/// Why the tree cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A locked file cannot be read.
     #[error("{0}")]
     Blob(#[source] Unavailable),
-    /// A locked package is no package.
+    /// A locked file is not a valid Debian package.
     #[error("cannot unpack {label}")]
     Deb {
         /// Name and version.
@@ -46,7 +46,7 @@ pub enum Error {
         /// Why.
         source: deb::Error,
     },
-    /// A locked npm package is no package.
+    /// A locked file is not a valid npm package.
     #[error("cannot unpack {label}")]
     Npm {
         /// Name and version.
@@ -54,19 +54,19 @@ pub enum Error {
         /// Why.
         source: tarball::Error,
     },
-    /// A line of the lock names something that cannot be.
+    /// An entry of the lock is invalid.
     #[error("the lock's entry for {0} cannot be used")]
     Lock(String),
-    /// A line of the lock cannot be used.
+    /// An npm entry of the lock cannot be used.
     #[error(transparent)]
     Entry(#[from] crate::resolve::npm::Error),
-    /// A package does not work with the pinned Node.js.
+    /// A package does not run on the pinned Node.js.
     #[error(transparent)]
     Engines(#[from] engines::Error),
     /// An omit rule cannot be used.
     #[error(transparent)]
     Omit(#[from] omit::Error),
-    /// The layers do not fit together.
+    /// The layers conflict.
     #[error("the packages do not fit together")]
     Merge(#[from] merge::Error),
     /// A file of the recipe cannot be read.
@@ -79,7 +79,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// A recipe's entry does not fit into the tree.
+    /// A recipe's entry cannot be placed in the tree.
     #[error("{place}")]
     RecipeEntry {
         /// Where the recipe names it.
@@ -87,7 +87,7 @@ pub enum Error {
         /// Why.
         source: tree::Error,
     },
-    /// A recipe's entry belongs to somebody who is not there.
+    /// A recipe's entry has an owner or group that does not exist in the image.
     #[error("{place}: there is no {what} {name:?} in the image")]
     Owner {
         /// Where the recipe names it.
@@ -97,14 +97,14 @@ pub enum Error {
         /// Its name.
         name: String,
     },
-    /// A recipe's entry would take the place of somebody else's.
+    /// A recipe's entry would replace a path that something else brought.
     #[error("{place}: {path} comes from {owner} already; say `replace = true` to take its place")]
     Taken {
         /// Where the recipe names it.
         place: String,
         /// The path.
         path: TreePath,
-        /// Who brought it.
+        /// What brought it.
         owner: Origin,
     },
     /// A fix-up failed.
@@ -115,24 +115,24 @@ pub enum Error {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Something that every image needs is not there.
+    /// The packages lack something that every image needs.
     #[error("no {what} in the packages: expected {expected}")]
     Missing {
         /// What.
         what: &'static str,
-        /// What was looked for.
+        /// What was expected.
         expected: String,
     },
-    /// Programs lack libraries.
+    /// Programs lack libraries that they need.
     #[error("the image lacks what its programs need{}", listed(.0))]
     Lint(Vec<String>),
-    /// A path cannot be.
+    /// A path is invalid.
     #[error(transparent)]
     Path(#[from] path::Error),
-    /// The tree does not give what it should.
+    /// Something expected is missing from the tree.
     #[error(transparent)]
     Tree(#[from] tree::Error),
-    /// The bytes of a file cannot be given.
+    /// The content of a file cannot be read.
     #[error(transparent)]
     Content(#[from] content::Error),
 }
@@ -154,30 +154,30 @@ fn fix_up<E: std::error::Error + Send + Sync + 'static>(name: &'static str) -> i
     move |source| Error::FixUp { name, source: Box::new(source) }
 }
 
-/// Why a source cannot give a file: its own error.
+/// Why a source cannot supply a file: the source's own error.
 pub type Unavailable = Box<dyn std::error::Error + Send + Sync>;
 
-/// Where the bytes come from, and where derived ones are kept.
+/// Supplies the locked files and caches what is derived from them.
 pub trait Source: Sync {
-    /// A locked file.
+    /// Returns a locked file.
     ///
     /// # Errors
-    /// Why it cannot be read.
+    /// The reason why it cannot be read.
     fn blob(&self, blob: &Blob) -> Result<content::Blob, Unavailable>;
-    /// What was kept under this key.
+    /// Returns what was cached under this key.
     fn derived(&self, key: &Sha256Digest) -> Option<content::Blob>;
-    /// Keeps something derived.
+    /// Caches a derived layer.
     fn keep(&self, key: &Sha256Digest, layer: &Layer);
-    /// A file of the recipe.
+    /// Reads a file of the recipe.
     ///
     /// # Errors
-    /// What the file system says.
+    /// The file system's error.
     fn file(&self, path: &Path) -> io::Result<Vec<u8>>;
-    /// So many bytes of archives are unpacked.
+    /// Reports that this many bytes of archives are unpacked.
     fn unpacked(&self, bytes: u64);
 }
 
-/// The tree of an image, and what goes beside it.
+/// The tree of an image, and what comes with it.
 #[derive(Debug)]
 pub struct Assembled {
     /// The root file system.
@@ -192,9 +192,9 @@ pub struct Assembled {
     pub stub: Vec<u8>,
     /// The package that brought the stub.
     pub stub_origin: Option<Origin>,
-    /// The copyright file of that package, which is not in the tree.
+    /// The copyright file of that package, which the tree does not contain.
     pub stub_copyright: Option<Vec<u8>>,
-    /// Control stanzas of all Debian packages, that of the stub included.
+    /// Control stanzas of all Debian packages, including the stub's.
     pub controls: BTreeMap<Origin, String>,
     /// os-release.
     pub os_release: Vec<u8>,
@@ -202,27 +202,27 @@ pub struct Assembled {
     pub initrd_modules: Vec<(String, Vec<u8>)>,
     /// Number of modules in the root file system.
     pub modules: usize,
-    /// Ids of all users and groups that were not fixed.
+    /// Ids of all users and groups whose ids are not fixed.
     pub ids: Ids,
     /// Files of the recipe: name, size and digest, sorted.
     pub recipe_files: Vec<(String, u64, Sha256Digest)>,
-    /// What a person may want to know: omit rules that match nothing.
+    /// Hints for the user: omit rules that match nothing.
     pub remarks: Vec<String>,
 }
 
-/// Whose ids count.
+/// Which numeric ids apply.
 #[derive(Debug, Clone, Copy)]
 pub enum IdChoice<'a> {
-    /// Those of the lock: an account without one makes the lock stale.
+    /// The lock's ids: an account without one makes the lock stale.
     Pinned(&'a Ids),
-    /// Those of an older lock as far as they are wanted still; the rest is chosen.
+    /// An older lock's ids where they are still needed; the others are chosen.
     Choose(&'a Ids),
 }
 
 /// Makes the tree.
 ///
 /// # Errors
-/// [`Error`] of the first thing that is wrong.
+/// [`Error`] describes the first problem.
 pub fn assemble(
     recipe: &Recipe,
     lock: &Lock,
@@ -296,12 +296,12 @@ pub fn assemble(
     })
 }
 
-/// How the contents of a recipe's image are held.
+/// Returns how an image of this recipe packs its contents.
 pub fn packing(recipe: &Recipe) -> Packing {
     recipe.compression.map_or(Packing::Raw, Packing::Zstd)
 }
 
-/// The packages that a control stanza says it replaces.
+/// Lists the packages that a control stanza says it replaces.
 fn replaced_by(control: &str) -> impl Iterator<Item = String> + '_ {
     let mut inside = false;
     control
@@ -317,7 +317,7 @@ fn replaced_by(control: &str) -> impl Iterator<Item = String> + '_ {
         .filter_map(|item| item.split_whitespace().next().map(str::to_owned))
 }
 
-/// Takes the kernel out of the tree, with everything in /boot: it belongs into the UKI.
+/// Takes the kernel and everything else in /boot out of the tree: the kernel belongs in the UKI.
 fn take_kernel(tree: &mut Tree) -> Result<(Vec<u8>, String, Origin), Error> {
     let boot = TreePath::new("boot")?;
     let found = tree.children(&boot).find_map(|(path, node)| {
@@ -331,14 +331,14 @@ fn take_kernel(tree: &mut Tree) -> Result<(Vec<u8>, String, Origin), Error> {
     Ok((kernel, release, origin))
 }
 
-/// The copyright file of a Debian package, when the tree has one.
+/// Returns the copyright file of a Debian package, if the tree has one.
 pub fn copyright(tree: &Tree, origin: &Origin) -> Option<Vec<u8>> {
     let Origin::Debian { name, .. } = origin else { return None };
     let path = TreePath::new(&format!("usr/share/doc/{name}/copyright")).ok()?;
     tree.read(&path).ok().map(std::borrow::Cow::into_owned)
 }
 
-/// Takes the UEFI stub out of the tree, with everything else of its package.
+/// Takes the UEFI stub out of the tree, with everything else from its package.
 fn take_stub(tree: &mut Tree, origin: Option<&Origin>) -> Result<Vec<u8>, Error> {
     let path = TreePath::new("usr/lib/systemd/boot/efi/linuxx64.efi.stub")?;
     let missing = || Error::Missing { what: "UEFI stub", expected: path.to_string() };
@@ -450,7 +450,7 @@ fn apply_entries(
 
 type InitrdModules = Vec<(String, Vec<u8>)>;
 
-/// Leaves only the modules that the recipe names, and gives those of the initrd.
+/// Keeps only the modules that the recipe names, and returns those of the initrd.
 fn apply_modules(recipe: &Recipe, release: &str, tree: &mut Tree) -> Result<(InitrdModules, usize), Error> {
     let mut modules = depmod::Modules::open(tree, release).map_err(fix_up("depmod"))?;
     let initrd: Vec<&str> =
@@ -510,8 +510,8 @@ fn apply_units(recipe: &Recipe, tree: &mut Tree) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses an image whose programs cannot start; gives the libraries that some feature would open and the image lacks. It
-/// reads every program, and changes nothing: other work can go on meanwhile.
+/// Refuses an image whose programs cannot start; returns the libraries that an optional feature would open
+/// and that the image lacks. It reads every program and changes nothing, so other work can run meanwhile.
 ///
 /// # Errors
 /// [`Error::Lint`].
@@ -537,7 +537,7 @@ pub fn check_libraries(recipe: &Recipe, tree: &Tree) -> Result<Vec<String>, Erro
     if !errors.is_empty() {
         return Err(Error::Lint(errors));
     }
-    // One line a library, whoever opens it.
+    // One line per library, however many programs open it.
     let mut wanted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for finding in &report.findings {
         let opener = finding.origin.to_string();

@@ -1,12 +1,12 @@
 //! Yields the lock of a recipe: every byte that enters an image, by name, version, size and digest.
 //!
 //! # Shape
-//! `recipe.lock` is TOML: one table for what holds for all, then sorted blocks, one an input. Paths are relative to a
-//! mirror of the named archive; no host stands in it. Digests are SHA-256 in hexadecimal, npm's own stand beside them
-//! as SRI.
+//! `recipe.lock` is TOML: one table of general facts, then sorted blocks, one per input. Paths are relative
+//! to a mirror of the named archive; the lock names no host. Digests are SHA-256 in hexadecimal; npm's own
+//! digests stand beside them in SRI form.
 //!
 //! # Not here
-//! Making a lock (`resolve`, `flow::lock`), and finding the bytes (`host::fetch`).
+//! Making a lock (`resolve`, `flow::lock`) and finding the bytes (`host::fetch`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,48 +17,48 @@ use serde::{Deserialize, Serialize};
 use crate::advice::{Advice, Advised};
 use crate::recipe::Profile;
 
-/// The form of lock that this program writes, and the only one that it reads.
+/// The lock format that this program writes, and the only one that it reads.
 pub const VERSION: u32 = 1;
 
 /// Why a lock cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It is no lock, or one that somebody edited wrongly.
+    /// The file is not a lock, or an edit broke it.
     #[error("{}:{line}: {message}", path.display())]
     Syntax {
         /// The lock.
         path: PathBuf,
-        /// Line, from 1.
+        /// The line, counted from 1.
         line: usize,
         /// What is wrong.
         message: String,
     },
-    /// It has another form.
+    /// The lock has another format version.
     #[error("{} has version {found}, expected {VERSION}", path.display())]
     Version {
         /// The lock.
         path: PathBuf,
-        /// The version that it says.
+        /// The version that the lock states.
         found: u32,
     },
-    /// A value that cannot be.
+    /// A value is invalid.
     #[error("{}: {what} of {name} is wrong: {found:?}", path.display())]
     Value {
         /// The lock.
         path: PathBuf,
         /// Which value.
         what: &'static str,
-        /// Of which input.
+        /// The input that it belongs to.
         name: String,
-        /// What it says.
+        /// The value found.
         found: String,
     },
-    /// It was made from another recipe.
+    /// The lock was made from another recipe.
     #[error("{} is stale: {reason}", path.display())]
     Stale {
         /// The lock.
         path: PathBuf,
-        /// What does not fit.
+        /// What does not match.
         reason: String,
     },
 }
@@ -76,11 +76,11 @@ impl Advised for Error {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Lock {
-    /// Form of this file: [`VERSION`].
+    /// Format version of this file: [`VERSION`].
     pub version: u32,
-    /// Digest of everything in the recipe that decides what stands here.
+    /// Digest of everything in the recipe that decides what the lock holds.
     pub recipe: String,
-    /// What of this program enters an image.
+    /// The parts of this program that enter an image.
     pub tool: Tool,
     /// Numeric ids of users and groups.
     pub ids: Ids,
@@ -93,15 +93,15 @@ pub struct Lock {
     /// The package of QEMU's firmware, for reference values; it does not enter the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firmware: Option<Deb>,
-    /// npm packages: Node.js, the npm client, and the applications' trees.
+    /// npm packages: Node.js, the npm client and the applications' trees.
     #[serde(default, rename = "npm")]
     pub npm: Vec<Npm>,
-    /// Configurations that their applications have accepted.
+    /// Configurations that their applications accepted.
     #[serde(default)]
     pub validated: Vec<Validated>,
 }
 
-/// A configuration that its application has accepted: a build need not ask again.
+/// A configuration that its application accepted, so that a build need not check it again.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Validated {
@@ -111,13 +111,13 @@ pub struct Validated {
     pub key: String,
 }
 
-/// What of this program enters an image.
+/// The parts of this program that enter an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Tool {
-    /// The compressor and its version, as `zstd 1.5.7`: another one gives other bytes.
+    /// The compressor and its version, as `zstd 1.5.7`: another version produces other bytes.
     pub compressor: String,
-    /// SHA-256 of the initrd's program.
+    /// SHA-256 of the initrd's init program.
     pub init: String,
 }
 
@@ -135,7 +135,7 @@ pub struct Ids {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Archive {
-    /// Which archive: `debian` or `debian-security`.
+    /// The archive: `debian` or `debian-security`.
     pub name: String,
     /// Suite, as `trixie-updates`.
     pub suite: String,
@@ -145,11 +145,11 @@ pub struct Archive {
     pub size: u64,
     /// Digest of the InRelease.
     pub sha256: String,
-    /// What it says of its date, as `20260912T075541Z`.
+    /// The date in the InRelease, as `20260912T075541Z`.
     pub date: String,
     /// Primary fingerprints of the pinned keys that signed it.
     pub signed_by: Vec<String>,
-    /// Moment of the dated snapshot that holds it, as `20260912T200000Z`.
+    /// Time of the dated snapshot that holds it, as `20260912T200000Z`.
     pub snapshot: String,
     /// Path of its package index, relative to the archive.
     pub index_path: String,
@@ -169,9 +169,9 @@ pub struct Deb {
     pub version: String,
     /// Architecture: `amd64` or `all`.
     pub architecture: String,
-    /// Which archive: `debian` or `debian-security`.
+    /// The archive: `debian` or `debian-security`.
     pub archive: String,
-    /// Suite that lists it.
+    /// The suite that lists it.
     pub suite: String,
     /// Path relative to the archive.
     pub path: String,
@@ -181,10 +181,10 @@ pub struct Deb {
     pub sha256: String,
     /// Why it is here: `recipe`, or the package that depends on it.
     pub wanted_by: String,
-    /// The profiles that hold it; empty: all.
+    /// The profiles that include it; empty means all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub profiles: Vec<Profile>,
-    /// Digests of its maintainer scripts and what is done instead, as `postinst 0123… inert`.
+    /// Digests of its maintainer scripts and what replaces each, as `postinst 0123… inert`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scripts: Vec<String>,
 }
@@ -228,19 +228,19 @@ pub struct Npm {
     /// Its programs: name to path in the package.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub bin: BTreeMap<String, String>,
-    /// Licence, as the package says it.
+    /// Licence, as the package states it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub license: String,
-    /// Versions of Node.js that it works with.
+    /// The Node.js versions that it supports.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub engines: String,
-    /// Digest of what the registry has of attestations of it; empty where it has none.
+    /// Digest of the attestations that the registry has for it; empty if there are none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub attestations: String,
-    /// Size of that in bytes.
+    /// Size of the attestations in bytes.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub attestations_size: u64,
-    /// The repository whose build made it, as an authority certified it; empty where nobody did.
+    /// The repository that it was built from, as an authority certified it; empty if none did.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,
 }
@@ -250,12 +250,12 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl Archive {
-    /// The signed release.
+    /// Returns the signed release.
     pub fn blob(&self) -> Option<Blob> {
         self.file(&self.path, self.size, &self.sha256)
     }
 
-    /// The package index that the release names.
+    /// Returns the package index that the release names.
     pub fn index_blob(&self) -> Option<Blob> {
         self.file(&self.index_path, self.index_size, &self.index_sha256)
     }
@@ -279,17 +279,17 @@ pub struct Blob {
     pub sha256: Sha256Digest,
     /// Size in bytes.
     pub size: u64,
-    /// Which mirrors have it.
+    /// The kind of mirror that has it.
     pub archive: ArchiveKind,
     /// Path relative to the mirror.
     pub path: String,
-    /// Moment of the dated snapshot, for Debian's archives.
+    /// Time of the dated snapshot, for Debian's archives.
     pub snapshot: String,
     /// Name and version, for people.
     pub label: String,
 }
 
-/// What kind of mirror has a file.
+/// The kind of mirror that has a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ArchiveKind {
     /// Debian's main archive.
@@ -301,7 +301,7 @@ pub enum ArchiveKind {
 }
 
 impl ArchiveKind {
-    /// Its name in locks and vendored folders.
+    /// Returns its name in locks and vendored folders.
     pub fn name(self) -> &'static str {
         match self {
             ArchiveKind::Debian => "debian",
@@ -310,7 +310,7 @@ impl ArchiveKind {
         }
     }
 
-    /// The one of this name.
+    /// Returns the kind with this name.
     pub fn named(name: &str) -> Option<Self> {
         [ArchiveKind::Debian, ArchiveKind::DebianSecurity, ArchiveKind::Npm]
             .into_iter()
@@ -319,7 +319,7 @@ impl ArchiveKind {
 }
 
 impl Lock {
-    /// Reads a lock. `path` is for messages.
+    /// Reads a lock; `path` is for error messages.
     ///
     /// # Errors
     /// [`Error::Syntax`], [`Error::Version`] or [`Error::Value`].
@@ -338,7 +338,7 @@ impl Lock {
         };
         let other = |found| Error::Version { path: path.to_owned(), found };
         let lock: Lock = toml::from_str(text).map_err(|error| match toml::from_str::<Head>(text) {
-            // Another version may have what this one does not know: that is the reason to tell.
+            // A lock of another version may have fields that this program does not know: report the version.
             Ok(head) if head.version != VERSION => other(head.version),
             _ => syntax(error),
         })?;
@@ -413,8 +413,8 @@ impl Lock {
         Ok(())
     }
 
-    /// Checks that this lock was made from a recipe with this digest ([`crate::recipe::lock_digest`]) and holds what
-    /// this program would put into an image.
+    /// Checks that this lock was made from a recipe with this digest ([`crate::recipe::lock_digest`]) and
+    /// names what this program would put into an image.
     ///
     /// # Errors
     /// [`Error::Stale`].
@@ -440,31 +440,31 @@ impl Lock {
         Ok(())
     }
 
-    /// Writes the lock: the same lock is always the same text.
+    /// Formats the lock; equal locks give the same text.
     pub fn to_text(&self) -> String {
         let mut sorted = self.clone();
         sorted.archives.sort_by(|a, b| (&a.name, &a.suite).cmp(&(&b.name, &b.suite)));
         sorted.debs.sort_by(|a, b| a.name.cmp(&b.name));
         let key = |npm: &Npm| (npm.role, npm.application.clone(), npm.location.clone(), npm.name.clone());
         sorted.npm.sort_by_key(key);
-        // Strings, integers, lists and maps of them, tables last: TOML can hold all of it.
+        // TOML can hold all of it: strings, integers, lists and maps of them, with the tables last.
         let body = toml::to_string(&sorted).unwrap_or_default();
         format!(
             "# What an image is made of, written by `proofmark lock`. Change the recipe, not this file.\n{body}"
         )
     }
 
-    /// The packages of a profile.
+    /// Returns the packages of a profile.
     pub fn debs_of(&self, profile: Profile) -> impl Iterator<Item = &Deb> {
         self.debs.iter().filter(move |deb| deb.profiles.is_empty() || deb.profiles.contains(&profile))
     }
 
-    /// The newest date of all its archives, as seconds since 1970: the one time of every file in the image.
+    /// Returns the newest date of its archives in seconds since 1970: the time of every file in the image.
     pub fn epoch(&self) -> u64 {
         self.archives.iter().filter_map(|archive| moment_seconds(&archive.date)).max().unwrap_or(0)
     }
 
-    /// The file of a Debian package.
+    /// Returns the file of a Debian package.
     pub fn blob_of_deb(&self, deb: &Deb) -> Option<Blob> {
         let archive = self.archives.iter().find(|archive| archive.suite == deb.suite)?;
         Some(Blob {
@@ -477,13 +477,13 @@ impl Lock {
         })
     }
 
-    /// The package indices of the archives: what an auditor resolves again from.
+    /// Returns the package indices of the archives, from which an auditor resolves again.
     pub fn blobs_of_indices(&self) -> Vec<Blob> {
         self.archives.iter().filter_map(Archive::index_blob).collect()
     }
 
-    /// What others signed about the inputs, which the lock carries beside it: the signed releases, and what registries
-    /// attest.
+    /// Returns what others signed about the inputs and the lock carries beside it: the signed releases and
+    /// the registries' attestations.
     pub fn blobs_to_carry(&self) -> Vec<Blob> {
         let releases = self.archives.iter().filter_map(Archive::blob);
         releases.chain(self.blobs_of_attestations()).collect()
@@ -496,7 +496,7 @@ impl Lock {
         all
     }
 
-    /// Every file that a build of these profiles reads, without repetition, in the order of their paths.
+    /// Returns every file that a build of these profiles reads, without duplicates, ordered by path.
     pub fn blobs(&self, profiles: &[Profile]) -> Vec<Blob> {
         let debs = profiles
             .iter()
@@ -512,7 +512,7 @@ impl Lock {
 }
 
 impl Npm {
-    /// The file of this package.
+    /// Returns the file of this package.
     pub fn blob(&self) -> Option<Blob> {
         Some(Blob {
             sha256: Sha256Digest::parse(&self.sha256)?,
@@ -524,12 +524,12 @@ impl Npm {
         })
     }
 
-    /// Path of the attestations of this package, relative to the registry.
+    /// Returns the path of this package's attestations, relative to the registry.
     pub fn attestations_path(&self) -> String {
         format!("-/npm/v1/attestations/{}@{}", self.name.replace('/', "%2f"), self.version)
     }
 
-    /// The file of its attestations, when the registry had any.
+    /// Returns the file of its attestations, if the registry has any.
     pub fn attestations_blob(&self) -> Option<Blob> {
         Some(Blob {
             sha256: Sha256Digest::parse(&self.attestations)?,
@@ -541,7 +541,7 @@ impl Npm {
     }
 }
 
-/// Seconds since 1970 of a moment as `20260912T075541Z`; `None` when it is none.
+/// Converts a time such as `20260912T075541Z` to seconds since 1970; `None` if it is malformed.
 pub fn moment_seconds(moment: &str) -> Option<u64> {
     let number = |range| moment.get(range).and_then(|digits: &str| digits.parse::<u64>().ok());
     let (year, month, day) = (number(0..4)?, number(4..6)?, number(6..8)?);
@@ -557,7 +557,7 @@ pub fn moment_seconds(moment: &str) -> Option<u64> {
     Some((days.checked_sub(719_468)?) * 86_400 + hour * 3600 + minute * 60 + second)
 }
 
-/// The moment, as `20260912T075541Z`, of seconds since 1970.
+/// Formats seconds since 1970, as `20260912T075541Z`.
 pub fn moment(seconds: u64) -> String {
     let days = seconds / 86_400 + 719_468;
     let (era, of_era) = (days / 146_097, days % 146_097);
@@ -666,12 +666,12 @@ pub(crate) mod tests {
             let error = Lock::parse(&bad, Path::new("recipe.lock")).unwrap_err().to_string();
             assert!(error.contains(what), "{from} -> {to}: {error}");
         }
-        // What is attested lies at a path that name and version make.
+        // The path of attestations is made from the name and the version.
         let mut lock = sample();
         (lock.npm[0].attestations, lock.npm[0].version) = (digest, "1/../../../x".into());
         let error = Lock::parse(&lock.to_text(), Path::new("recipe.lock")).unwrap_err().to_string();
         assert!(error.contains("path"), "{error}");
-        // Where it comes from, of which nothing is attested.
+        // A source repository without attestations.
         let mut lock = sample();
         lock.npm[0].source = "https://code.example.org/x".into();
         let error = Lock::parse(&lock.to_text(), Path::new("recipe.lock")).unwrap_err().to_string();

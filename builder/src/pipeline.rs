@@ -6,12 +6,12 @@
 //!
 //! disk:  | GPT | root (EROFS) | root-verity | ESP: \EFI\BOOT\BOOTX64.EFI = UKI | GPT |
 //! ```
-//! The disk is written from its first byte to its last, so one pass gives file, hash tree and digest: the ESP, whose
-//! UKI carries the root hash, lies last.
+//! The disk is written from its first byte to its last, so one pass gives the file, the hash tree and the
+//! digest. The ESP lies last, because its UKI carries the root hash.
 //!
 //! # Source
-//! UAPI Group: Discoverable Partitions Specification, Unified Kernel Image. The command line of the verity root is
-//! `proofmark_guest::init::cmdline`'s.
+//! UAPI Group: Discoverable Partitions Specification, Unified Kernel Image. `proofmark_guest::init::cmdline`
+//! defines the command line of the verity root.
 //!
 //! # Not here
 //! Files, the network, the clock: `host` and `cmd`.
@@ -39,12 +39,12 @@ use crate::image::{cpio, uki};
 use crate::lock::{Lock, Tool};
 use crate::recipe::{Profile, Recipe};
 
-/// Size of data and hash blocks: a page of the machines that boot the image.
+/// Size of data and hash blocks: the page size of the machines that boot the image.
 const BLOCK: u32 = 4096;
-/// Level of zstd for the initrd, whose modules are compressed already.
+/// The zstd level for the initrd, whose modules are already compressed.
 const INITRD_LEVEL: i32 = 9;
 
-/// Why no image could be made.
+/// Why the image cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file system cannot be written.
@@ -56,7 +56,7 @@ pub enum Error {
     /// The initrd cannot be written.
     #[error("cannot make the initrd")]
     Initrd(#[from] cpio::Error),
-    /// The UKI cannot be put together.
+    /// The UKI cannot be assembled.
     #[error("cannot make the UKI")]
     Uki(#[from] uki::Error),
     /// The UKI cannot be signed.
@@ -68,53 +68,53 @@ pub enum Error {
     /// The partitions do not fit.
     #[error("cannot place the partitions")]
     Disk(#[from] disk::Error),
-    /// The recipe's size is too small.
+    /// The disk size in the recipe is too small.
     #[error("the disk needs {needed} bytes, and the recipe says {given}")]
     Size {
-        /// What is needed.
+        /// The size needed.
         needed: u64,
-        /// What the recipe says.
+        /// The size in the recipe.
         given: u64,
     },
     /// The disk cannot be written.
     #[error("cannot write the disk")]
     Write(#[source] io::Error),
-    /// The geometry does not fit on a command line.
+    /// The geometry does not fit on a kernel command line.
     #[error("the root file system is too large for dm-verity: {0} blocks")]
     Geometry(u64),
 }
 
-/// What takes the bytes of a disk, from the first to the last.
+/// Receives the bytes of a disk, from the first to the last.
 pub trait DiskSink: Write {
-    /// Takes so many zeros; they may be left out of the file.
+    /// Writes this many zeros; the file may be sparse there.
     ///
     /// # Errors
-    /// What the file system says.
+    /// The file system's error.
     fn zeros(&mut self, bytes: u64) -> io::Result<()>;
 }
 
-/// What this program puts into every image.
+/// Returns the parts of this program that enter every image.
 pub fn tool() -> Tool {
     let init = Sha256Digest::of(proofmark_guest::INIT).to_string();
     Tool { compressor: rootfs::content::compressor(), init }
 }
 
-/// What came of a build beside the disk.
+/// What a build produces besides the disk.
 #[derive(Debug)]
 pub struct Image {
     /// The UKI.
     pub uki: Vec<u8>,
-    /// The disk's first sectors: all of the partition table that is measured.
+    /// The disk's first sectors: the measured part of the partition table.
     pub head: Vec<u8>,
-    /// Everything in the root file system.
+    /// The list of everything in the root file system.
     pub contents: Contents,
-    /// Where each node of the tree that is no hard link lies in the file system, in the order of the tree.
+    /// Where each node of the tree, except hard links, lies in the file system, in the order of the tree.
     pub places: Vec<erofs::Place>,
     /// The manifest, without the digests of the outputs.
     pub manifest: Manifest,
 }
 
-/// Makes the image and writes its disk to `out`; `told` hears of each part of the disk as it is written.
+/// Makes the image and writes its disk to `out`; `told` receives the size of each part as it is written.
 ///
 /// # Errors
 /// [`Error`] of the stage that failed.
@@ -128,12 +128,12 @@ pub fn image(
     told: &dyn Fn(u64),
 ) -> Result<Image, Error> {
     let identity = Identity::of(recipe, &lock_sha256);
-    // Laid out, so that every size and place is known before the first byte is written.
+    // Lay everything out first, so that every size and place is known before the first byte is written.
     let filesystem = filesystem(recipe, lock, assembled, &identity)?;
     let verity = Verity::of(filesystem.size(), &identity)?;
     let program = Program::of(recipe, assembled, signer, &identity, &verity)?;
     let layout = layout(recipe, &identity, [filesystem.size(), verity.bytes, program.esp_bytes()?])?;
-    // Written, from the first byte to the last.
+    // Write the disk, from the first byte to the last.
     let mut disk = Disk::begin(&layout, out, told)?;
     let hash_tree = disk.root(&filesystem, &verity)?;
     disk.hash_tree(&hash_tree)?;
@@ -171,7 +171,7 @@ pub fn image(
     })
 }
 
-/// Which image this is: the digest that all its GUIDs and its salt are derived from.
+/// Identifies the image: all its GUIDs and its salt derive from this digest.
 struct Identity([u8; 32]);
 
 impl Identity {
@@ -190,7 +190,7 @@ impl Identity {
     }
 }
 
-/// The root file system, laid out and not yet written.
+/// Lays out the root file system without writing it.
 fn filesystem<'a>(
     recipe: &Recipe,
     lock: &Lock,
@@ -206,12 +206,12 @@ fn filesystem<'a>(
     Ok(erofs::Image::new(&assembled.tree, &options)?)
 }
 
-/// The shape of the hash tree, which the command line tells the kernel.
+/// The parameters of the hash tree, which the command line passes to the kernel.
 struct Verity {
     salt: [u8; 32],
     parameters: Parameters,
     geometry: Geometry,
-    /// Size of superblock and tree.
+    /// Size of the superblock and the tree.
     bytes: u64,
 }
 
@@ -235,14 +235,14 @@ impl Verity {
     }
 }
 
-/// All that goes into the UKI but the root hash: its size does not depend on that.
+/// Everything in the UKI except the root hash, on which its size does not depend.
 struct Program<'a> {
     recipe: &'a Recipe,
     assembled: &'a Assembled,
     signer: Option<&'a Signer>,
     initrd: Vec<u8>,
     sbat: Vec<u8>,
-    /// What the kernel is told of the root, but for its hash.
+    /// The boot parameters of the root, except its hash.
     boot: Boot,
     volume: esp::Volume,
 }
@@ -287,13 +287,13 @@ impl<'a> Program<'a> {
         })
     }
 
-    /// Size of the ESP that holds it.
+    /// Returns the size of the ESP that holds it.
     fn esp_bytes(&self) -> Result<u64, Error> {
         let uki = self.uki([0; 32])?.bytes;
         Ok(Esp::new(&[esp::File { path: esp::BOOT_PATH, content: &uki }], self.volume)?.bytes())
     }
 
-    /// The UKI that boots a root file system of this hash.
+    /// Builds the UKI that boots a root file system with this hash.
     fn uki(&self, root_hash: [u8; 32]) -> Result<BuiltUki, Error> {
         let Program { recipe, assembled, .. } = self;
         let boot = Boot { root_hash: RootHash(root_hash), ..self.boot };
@@ -317,7 +317,7 @@ impl<'a> Program<'a> {
     }
 }
 
-/// The places of the partitions, in the order of the disk: root, hash tree, ESP.
+/// Returns the places of the partitions, in disk order: root, hash tree, ESP.
 fn layout(recipe: &Recipe, identity: &Identity, bytes: [u64; 3]) -> Result<Layout, Error> {
     let [root, tree, esp] = bytes;
     let partition = |kind, bytes| Partition { kind, guid: identity.guid(Role::Partition(kind)), bytes };
@@ -334,7 +334,7 @@ fn layout(recipe: &Recipe, identity: &Identity, bytes: [u64; 3]) -> Result<Layou
 /// Makes the bill of materials of an image.
 ///
 /// # Errors
-/// [`sbom::Error`] when the parts are not of one image.
+/// [`sbom::Error`] if the parts are not of one image.
 pub fn bom(recipe: &Recipe, lock: &Lock, assembled: &Assembled, image: &Image) -> Result<Bom, sbom::Error> {
     Bom::of(&sbom::Given {
         recipe,
@@ -347,7 +347,7 @@ pub fn bom(recipe: &Recipe, lock: &Lock, assembled: &Assembled, image: &Image) -
     })
 }
 
-/// A disk that is being written.
+/// A disk being written.
 struct Disk<'a> {
     layout: &'a Layout,
     cursor: Cursor<'a>,
@@ -361,13 +361,13 @@ impl<'a> Disk<'a> {
         Ok(Disk { layout, cursor })
     }
 
-    /// Goes on to where a partition begins.
+    /// Pads up to the start of a partition.
     fn to(&mut self, kind: Kind) -> Result<(), Error> {
         let placed = self.layout.partitions().iter().find(|placed| placed.partition.kind == kind);
         self.cursor.zeros_until(placed.map_or(0, |placed| placed.first.offset()))
     }
 
-    /// Writes the root file system, and gives the hash tree of what was written.
+    /// Writes the root file system and returns the hash tree of what was written.
     fn root(&mut self, filesystem: &erofs::Image<'_>, verity: &Verity) -> Result<HashTree, Error> {
         self.to(Kind::Root)?;
         let mut hasher = Hasher::new(&verity.parameters);
@@ -407,7 +407,7 @@ impl<'a> Disk<'a> {
     }
 }
 
-/// The place on the disk that is written next.
+/// The position on the disk that is written next.
 struct Cursor<'a> {
     out: &'a mut dyn DiskSink,
     at: u64,
@@ -446,12 +446,12 @@ fn part(name: &str, bytes: &[u8]) -> Part {
     Part { name: name.to_owned(), size: bytes.len() as u64, sha256: Sha256Digest::of(bytes).to_string() }
 }
 
-/// Where a module lies in the initrd.
+/// Returns the path of a module in the initrd.
 fn module_path(name: &str) -> String {
     format!("modules/{}", name.trim_start_matches('?'))
 }
 
-/// The list of modules that the init loads.
+/// Returns the list of modules that the init loads.
 fn module_list(assembled: &Assembled) -> String {
     let line = |(name, _): &(String, Vec<u8>)| {
         let mark = if name.starts_with('?') { "?" } else { "" };
@@ -460,7 +460,7 @@ fn module_list(assembled: &Assembled) -> String {
     assembled.initrd_modules.iter().map(line).collect()
 }
 
-/// The initrd: our init, the list of modules, and the modules.
+/// Builds the initrd: our init, the list of modules, and the modules.
 fn initrd(assembled: &Assembled) -> Result<Vec<u8>, Error> {
     let modules = &assembled.initrd_modules;
     let list = module_list(assembled);
@@ -541,7 +541,7 @@ fn disk_of(layout: &Layout) -> manifest::Disk {
     }
 }
 
-/// Everything that went in.
+/// Lists everything that goes into the image.
 fn inputs(recipe: &Recipe, lock: &Lock, assembled: &Assembled) -> Vec<manifest::Input> {
     let input = |kind: &str, name: &str, version: &str, size, sha256: String| manifest::Input {
         kind: kind.to_owned(),

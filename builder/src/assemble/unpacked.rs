@@ -1,4 +1,4 @@
-//! Yields the layers of an image: every archive of the profile, unpacked, or as it was unpacked before.
+//! Yields the layers of an image: every archive of the profile, unpacked now or taken from the cache.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::lock::{Blob, Deb, Lock, Npm, NpmRole};
 use crate::recipe::Recipe;
 use crate::recipe::document::NpmApplication;
 
-/// Changes whenever the same archive gives another layer.
+/// Part of every cache key; it changes whenever the same archive unpacks to another layer.
 const LAYER_FORM: &str = "layer/2";
 
 /// One archive to unpack.
@@ -32,13 +32,13 @@ struct Application<'a> {
     recipe: &'a NpmApplication,
     root: TreePath,
     omit: Omit,
-    /// Text that stands for the rules in keys of the cache.
+    /// The rules as text, for cache keys.
     rules: String,
 }
 
 pub(super) type Tallies = Vec<(String, Vec<String>, Tally)>;
 
-/// Unpacks every archive of the profile, the largest first; the layers come in the order of their names.
+/// Unpacks every archive of the profile, the largest first; returns the layers sorted by name.
 pub(super) fn unpack(
     recipe: &Recipe,
     lock: &Lock,
@@ -48,7 +48,7 @@ pub(super) fn unpack(
     let debian = DebianRules::new(recipe)?;
     let applications = applications(recipe)?;
     let tasks = tasks(recipe, lock, &applications)?;
-    // The first layer of a directory gives its mode: base-files before all others, then by name.
+    // The first layer that has a directory sets its mode: base-files first, the others by name.
     let mut order: Vec<usize> = (0..tasks.len()).collect();
     order.sort_by_key(|index| std::cmp::Reverse(tasks.get(*index).map_or(0, |(_, blob)| blob.size)));
     let unpack_one = |index: &usize| -> Result<(usize, Origin, Layer), Error> {
@@ -97,7 +97,7 @@ pub(super) fn unpack(
     Ok((layers, all))
 }
 
-/// Every archive of the profile, and where it lies.
+/// Lists every archive of the profile with its file.
 fn tasks<'a>(
     recipe: &'a Recipe,
     lock: &'a Lock,
@@ -122,7 +122,7 @@ fn tasks<'a>(
     Ok(tasks)
 }
 
-/// What each set of omit rules left out.
+/// Counts what each set of omit rules left out.
 fn tallies(
     tasks: &[(Task<'_>, Blob)],
     layers: &[(usize, Origin, Layer)],
@@ -150,7 +150,7 @@ fn tallies(
     all
 }
 
-/// The tally of a package of which a rule omits everything: there is nothing to unpack.
+/// The tally of a package that a rule omits entirely: there is nothing to unpack.
 fn omitted_whole(task: &Task<'_>, applications: &[Application<'_>]) -> Option<Tally> {
     let Task::Application(npm, package, number) = task else { return None };
     let omit = &applications.get(*number)?.omit;
@@ -206,7 +206,7 @@ fn decode(
     }
 }
 
-/// The packages of an application as npm lays them out, checked against the pinned Node.js.
+/// Lays out the packages of an application as npm does, and checks them against the pinned Node.js.
 fn packages_of<'a>(
     lock: &'a Lock,
     application: &str,
@@ -241,11 +241,11 @@ fn applications(recipe: &Recipe) -> Result<Vec<Application<'_>>, Error> {
         .collect()
 }
 
-/// The omit rules of Debian packages, ready to match: each glob is one, so that each can be found stale.
+/// The compiled omit rules of Debian packages; each glob is a rule, so that each can be reported stale.
 struct DebianRules {
     omit: Omit,
     globs: Vec<String>,
-    /// Text that stands for the rules in keys of the cache.
+    /// The rules as text, for cache keys.
     text: String,
 }
 
@@ -262,7 +262,7 @@ impl DebianRules {
         })
     }
 
-    /// The rule that keeps `path` out, seen where it lies once /usr is merged.
+    /// Returns the rule that omits `path`, matched at its place after the /usr merge.
     fn rule(&self, path: &TreePath) -> Option<usize> {
         let aliased =
             ["bin/", "sbin/", "lib/", "lib64/"].iter().any(|alias| path.as_str().starts_with(alias));

@@ -1,4 +1,4 @@
-//! Yields the words of a verdict for people, from the verdict.
+//! Yields the text of a verdict for people.
 //!
 //! # Shape
 //! ```text
@@ -18,7 +18,7 @@ use std::fmt::Write;
 use ovmf_measure::appraise::Verdict;
 use serde::Serialize;
 
-/// What `--json` prints: the verdict, with the words of its reasons and notes.
+/// What `--json` prints: the verdict, with its reasons and notes in words.
 #[derive(Debug, Serialize)]
 pub struct Answer<'a> {
     #[serde(flatten)]
@@ -42,7 +42,7 @@ impl<'a> From<&'a Verdict> for Answer<'a> {
     }
 }
 
-/// Says a verdict.
+/// Formats a verdict.
 pub fn to_text(verdict: &Verdict) -> String {
     let image = verdict.image();
     let mut text = format!("{}: {} {} ({})", verdict.answer(), image.name, image.version, image.profile);

@@ -1,8 +1,8 @@
-//! Yields the list of everything in the root file system and who brought it: `contents.json`.
+//! Yields the list of everything in the root file system and what brought it: `contents.json`.
 //!
 //! # Shape
 //! One JSON document: the packages and recipe lines that brought something, and the paths by name, each with the
-//! number of its origin. Sizes are bytes before compression, digests SHA-256.
+//! number of its origin. Sizes are bytes before compression; digests are SHA-256.
 //!
 //! # Not here
 //! The bytes themselves.
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use rootfs::tree::{Kind, Origin, Tree};
 use serde::{Deserialize, Serialize};
 
-/// The form of list that this program writes.
+/// The list format that this program writes.
 pub const FORM: &str = "proofmark-contents/1";
 
 /// Everything in a root file system.
@@ -21,8 +21,8 @@ pub const FORM: &str = "proofmark-contents/1";
 pub struct Contents {
     /// [`FORM`].
     pub form: String,
-    /// Who brought something, as `deb:name=version`, `npm:name@version (location)`, `recipe:file:line`,
-    /// `fix-up:name`; sorted.
+    /// Everything that brought a path, as `deb:name=version`, `npm:name@version (location)`,
+    /// `recipe:file:line` or `fix-up:name`; sorted.
     pub origins: Vec<String>,
     /// Every path, sorted.
     pub paths: Vec<Item>,
@@ -42,7 +42,7 @@ pub struct Item {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Number of the origin in [`Contents::origins`].
+    /// Index of the origin in [`Contents::origins`].
     pub origin: usize,
     /// Size of a file in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,7 +59,7 @@ pub struct Item {
 }
 
 impl Contents {
-    /// Lists a tree.
+    /// Lists the contents of a tree.
     pub fn of(tree: &Tree) -> Self {
         let mut numbers: BTreeMap<&Origin, usize> = tree.iter().map(|(_, node)| (&node.origin, 0)).collect();
         for (number, (_, slot)) in numbers.iter_mut().enumerate() {
@@ -96,7 +96,7 @@ impl Contents {
         Contents { form: FORM.to_owned(), origins, paths }
     }
 
-    /// The list as a text that ends with a newline, a path a line.
+    /// Formats the list as text that ends with a newline, one path per line.
     pub fn to_text(&self) -> String {
         let mut text = format!("{{\"form\": {},\n\"origins\": [\n", row(&self.form));
         lines(&mut text, self.origins.iter().map(row));
@@ -106,12 +106,12 @@ impl Contents {
         text
     }
 
-    /// The origin of a path.
+    /// Returns the origin of a path.
     pub fn origin(&self, item: &Item) -> &str {
         self.origins.get(item.origin).map_or("?", String::as_str)
     }
 
-    /// The path itself, in the list.
+    /// Returns the list's entry for a path.
     pub fn find(&self, path: &str) -> Option<&Item> {
         let path = format!("/{}", path.trim_matches('/'));
         self.paths.iter().find(|item| item.path == path)
@@ -126,7 +126,7 @@ fn lines(text: &mut String, rows: impl Iterator<Item = String>) {
     text.push('\n');
 }
 
-/// One line of JSON: strings, numbers and maps by string, which JSON can hold.
+/// Formats one line of JSON: strings, numbers and maps keyed by string, which JSON can hold.
 fn row(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }

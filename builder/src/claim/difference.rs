@@ -1,5 +1,5 @@
-//! Yields what differs between two images, two locks or two recipes: packages, then files, then what changed in them,
-//! then everything else.
+//! Yields what differs between two images, two locks or two recipes: packages, then files, then changes
+//! inside them, then everything else.
 //!
 //! # Shape
 //! ```text
@@ -8,8 +8,8 @@
 //! recipe               ┘                                                          ├─> Difference
 //! the other one        ──> Side ──────────────────────────────────────────────────┘
 //! ```
-//! A package is the set of its versions and digests, wherever it lies. Who brought a path differs when the package's
-//! name or the recipe's file does: versions are said with the packages, and lines move.
+//! A package is the set of its versions and digests, wherever it lies. The origin of a path differs if the
+//! package's name or the recipe's file does: versions are listed with the packages, and line numbers shift.
 //!
 //! # Not here
 //! Reading the documents and the files in an image (`host::built`).
@@ -31,7 +31,7 @@ use crate::lock::{Deb, Lock, Npm};
 use crate::recipe::document::{self, NpmApplication};
 use crate::recipe::{Entry, EntryKind, ReadFile, Recipe, Source};
 
-/// The longest text whose lines are compared, in bytes.
+/// The longest text to compare line by line, in bytes.
 pub const MAX_TEXT: usize = 256 * 1024;
 
 /// Name and kind of a package, as `deb dash`.
@@ -55,11 +55,11 @@ pub struct PackageChange {
     pub kind: String,
     /// Name.
     pub name: String,
-    /// Versions before; with the digest when the version alone does not tell them apart.
+    /// Versions before, with the digest if the version alone does not tell them apart.
     pub before: Vec<String>,
-    /// Versions afterwards.
+    /// Versions after.
     pub after: Vec<String>,
-    /// The one profile that it holds for; absent: all.
+    /// The one profile that it applies to; absent means all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<&'static str>,
 }
@@ -73,10 +73,10 @@ pub struct FileChange {
     pub change: Change,
     /// What differs.
     pub aspects: Vec<Aspect>,
-    /// How the content differs, where both were looked into.
+    /// How the content differs, if both contents were compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<Inside>,
-    /// The one profile that it holds for; absent: all.
+    /// The one profile that it applies to; absent means all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<&'static str>,
 }
@@ -89,7 +89,7 @@ pub enum Change {
     Added,
     /// It is gone.
     Removed,
-    /// It is another.
+    /// It differs.
     Changed,
 }
 
@@ -111,7 +111,7 @@ impl Change {
     }
 }
 
-/// One thing about a path, before and afterwards.
+/// One property of a path, before and after.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Aspect {
     /// `kind`, `mode`, `owner`, `size`, `sha256`, `target`, `xattrs`, `origin` or `replace`.
@@ -119,7 +119,7 @@ pub struct Aspect {
     /// Before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
-    /// Afterwards.
+    /// After.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
 }
@@ -128,13 +128,13 @@ pub struct Aspect {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Inside {
-    /// Lines, as a unified diff.
+    /// In lines, as a unified diff.
     Lines(String),
-    /// Bytes.
+    /// In bytes.
     Bytes {
         /// `ELF`, or `binary or long`.
         what: &'static str,
-        /// Offset of the first byte that differs, or at which the shorter one ends.
+        /// Offset of the first byte that differs, or at which the shorter file ends.
         first: u64,
     },
 }
@@ -142,13 +142,13 @@ pub enum Inside {
 /// Something else that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FactChange {
-    /// What it is, as the way to it in the document.
+    /// Its path in the document.
     pub name: String,
     /// Values that are gone.
     pub removed: Vec<String>,
     /// Values that are new.
     pub added: Vec<String>,
-    /// The one profile that it holds for; absent: all.
+    /// The one profile that it applies to; absent means all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<&'static str>,
 }
@@ -164,20 +164,20 @@ pub struct Difference {
     pub facts: Vec<FactChange>,
 }
 
-/// A machine whose reference values are computed, in one line.
+/// Describes a machine whose reference values are computed, in one line.
 fn machine((name, shape): &(Name, Shape)) -> String {
     let words = shape.words(*name).into_iter().map(|(word, value)| format!(" {word}={value}"));
     format!("{name}{}", words.collect::<String>())
 }
 
-/// Gives the content of the file at a path; `None` when it cannot be had.
+/// Reads the content of the file at a path; `None` if it is not available.
 pub type ReadPath<'a> = &'a dyn Fn(&str) -> io::Result<Option<Vec<u8>>>;
 
 impl Side {
-    /// An image.
+    /// Makes the side of an image.
     pub fn of_image(manifest: &Manifest, contents: &Contents) -> Self {
         let mut side = Side::default();
-        // Strings, numbers, lists and maps by string: JSON can hold all of it.
+        // JSON can hold all of it: strings, numbers, lists and maps keyed by string.
         let mut value = serde_json::to_value(manifest).unwrap_or_default();
         if let Some(map) = value.as_object_mut() {
             map.remove("inputs");
@@ -215,7 +215,7 @@ impl Side {
         side
     }
 
-    /// A lock.
+    /// Makes the side of a lock.
     pub fn of_lock(lock: &Lock) -> Self {
         let mut side = Side::default();
         let rest = Lock { debs: Vec::new(), npm: Vec::new(), firmware: None, ..lock.clone() };
@@ -241,7 +241,7 @@ impl Side {
         side
     }
 
-    /// A recipe for one profile; `files` is the content of its files, as [`files_of`] gives it.
+    /// Makes the side of a recipe for one profile; `files` has the content of its files, from [`files_of`].
     pub fn of_recipe(recipe: &Recipe, files: &BTreeMap<String, Vec<u8>>) -> Self {
         let mut side = Side::default();
         let unknown = || BTreeSet::from([("any".to_owned(), String::new())]);
@@ -300,7 +300,7 @@ impl Side {
         side
     }
 
-    /// Every leaf of a JSON document, by the way to it; objects in a list are named by one of the `keys`.
+    /// Adds every leaf of a JSON document, by its path; one of the `keys` names the objects in a list.
     fn flatten(&mut self, way: &str, value: &Value, keys: &[&str]) {
         let below = |name: &str| if way.is_empty() { name.to_owned() } else { format!("{way} {name}") };
         match value {
@@ -329,7 +329,7 @@ impl Side {
     }
 }
 
-/// What a recipe says of an application, but for its version.
+/// Adds what a recipe says about an application, except its version.
 fn application(npm: &NpmApplication, fact: &mut dyn FnMut(&str, Vec<String>)) {
     fact(&format!("npm {} target", npm.name), vec![npm.target.clone()]);
     fact(&format!("npm {} omit", npm.name), npm.omit.iter().map(omit).collect());
@@ -345,7 +345,7 @@ fn application(npm: &NpmApplication, fact: &mut dyn FnMut(&str, Vec<String>)) {
     }
 }
 
-/// A recipe's users and groups.
+/// Adds a recipe's users and groups.
 fn accounts(recipe: &Recipe, fact: &mut dyn FnMut(&str, Vec<String>)) {
     for user in &recipe.users {
         let mut words: Vec<String> = user.id.iter().map(|id| format!("id={id}")).collect();
@@ -362,7 +362,7 @@ fn accounts(recipe: &Recipe, fact: &mut dyn FnMut(&str, Vec<String>)) {
     }
 }
 
-/// A path of a recipe's own.
+/// Lists the properties of one of the recipe's own paths.
 fn aspects(entry: &Entry, content: Option<&Vec<u8>>) -> BTreeMap<&'static str, String> {
     let mut aspects = BTreeMap::from([("origin", bringer(&entry.origin().to_string()))]);
     let access = match &entry.kind {
@@ -398,7 +398,7 @@ fn leaf(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Who brought a path, without what changes anyway.
+/// Names the origin of a path, without the parts that change anyway.
 fn bringer(origin: &str) -> String {
     match Bringer::of(origin) {
         Bringer::Debian { name, .. } => format!("deb:{name}"),
@@ -436,10 +436,10 @@ fn of_npm(npm: &Npm) -> Vec<String> {
     words
 }
 
-/// The content of a recipe's own files, by their path in the image.
+/// Reads the content of a recipe's own files, by their path in the image.
 ///
 /// # Errors
-/// What `read` says, with the file's name.
+/// The error of `read`, with the file's name.
 pub fn files_of(recipe: &Recipe, read: ReadFile<'_>) -> io::Result<BTreeMap<String, Vec<u8>>> {
     let mut all = BTreeMap::new();
     for (path, entry) in &recipe.entries {
@@ -458,7 +458,7 @@ pub fn files_of(recipe: &Recipe, read: ReadFile<'_>) -> io::Result<BTreeMap<Stri
     Ok(all)
 }
 
-/// Says what differs; of contents only that they do.
+/// Lists what differs; for file contents it says only that they differ.
 pub fn compare(before: &Side, after: &Side) -> Difference {
     let mut difference = Difference::default();
     let mut new_or_gone: BTreeSet<String> = BTreeSet::new();
@@ -528,7 +528,7 @@ fn union<'a, K: Ord, V, W>(a: &'a BTreeMap<K, V>, b: &'a BTreeMap<K, W>) -> BTre
     a.keys().chain(b.keys()).collect()
 }
 
-/// What of `all` is left when each of `others` takes away one.
+/// Returns what remains of `all` after each of `others` removes one equal entry.
 fn without(all: &[String], others: &[String]) -> Vec<String> {
     let mut counts: BTreeMap<&String, usize> = BTreeMap::new();
     for other in others {
@@ -544,7 +544,7 @@ fn without(all: &[String], others: &[String]) -> Vec<String> {
     left
 }
 
-/// How two contents differ.
+/// Returns how two contents differ.
 pub fn inside(path: &str, before: &[u8], after: &[u8]) -> Inside {
     if let (Some(old), Some(new)) = (text(before), text(after)) {
         let name = path.trim_start_matches('/');
@@ -558,7 +558,7 @@ pub fn inside(path: &str, before: &[u8], after: &[u8]) -> Inside {
     Inside::Bytes { what, first: same as u64 }
 }
 
-/// The bytes as text whose lines can be shown.
+/// Returns the bytes as text, if they can be shown line by line.
 fn text(bytes: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_TEXT)?;
     let odd = |c: char| c.is_control() && !matches!(c, '\n' | '\t' | '\r');
@@ -566,15 +566,15 @@ fn text(bytes: &[u8]) -> Option<&str> {
 }
 
 impl Difference {
-    /// Whether nothing differs.
+    /// Returns whether nothing differs.
     pub fn is_empty(&self) -> bool {
         self.packages.is_empty() && self.files.is_empty() && self.facts.is_empty()
     }
 
-    /// Adds how contents differ, where both can be had.
+    /// Adds how file contents differ, where both are available.
     ///
     /// # Errors
-    /// What `before` and `after` say.
+    /// The error of `before` or `after`.
     pub fn look_into(&mut self, before: ReadPath<'_>, after: ReadPath<'_>) -> io::Result<()> {
         for file in &mut self.files {
             let content = file.aspects.iter().find(|aspect| aspect.name == "sha256");
@@ -588,7 +588,7 @@ impl Difference {
         Ok(())
     }
 
-    /// The differences of both profiles as one: what is not the same in both names its profile.
+    /// Merges the differences of both profiles: an entry that is not the same in both names its profile.
     pub fn of_profiles(release: Difference, debug: Difference) -> Self {
         fn merge<T: PartialEq>(a: Vec<T>, b: Vec<T>, mark: fn(&mut T, &'static str)) -> Vec<T> {
             let (mut all, mut rest) = (Vec::new(), b);
@@ -612,7 +612,7 @@ impl Difference {
         }
     }
 
-    /// For people; ends with a newline.
+    /// Formats it for people; the text ends with a newline.
     pub fn to_text(&self) -> String {
         let only = |profile: &Option<&str>| profile.map_or(String::new(), |name| format!(" (only {name})"));
         let mut text = String::new();

@@ -1,4 +1,4 @@
-//! Yields what `proofmark eventlog` says of an event log: its registers, its events, and which digests its data explain.
+//! Yields the report of `proofmark eventlog`: registers, events, and which digests the data explain.
 //!
 //! # Shape
 //! ```text
@@ -22,7 +22,7 @@ use serde::Serialize;
 /// How many digits of a digest the table shows.
 const SHORT: usize = 16;
 
-/// What is said of a log.
+/// The report on a log.
 #[derive(Debug, Serialize)]
 pub struct Told {
     kind: RegisterKind,
@@ -36,16 +36,16 @@ pub struct Told {
     answer: Answer,
 }
 
-/// Whether the log contradicts itself.
+/// Whether the log's data contradict its digests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
-    /// No digest is contradicted by its data.
+    /// The data contradict no digest.
     Consistent,
-    /// At least one is.
+    /// The data contradict at least one digest.
     Contradicted,
 }
 
-/// The registers, a TPM's below `pcr`.
+/// The registers; those of a TPM are under `pcr`.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum Registers {
@@ -59,7 +59,7 @@ pub enum Registers {
 }
 
 impl Registers {
-    /// Puts registers into the shape that is printed; what is not of the kind is left out.
+    /// Puts registers into the printed shape; leaves out those of another kind.
     pub fn of(registers: BTreeMap<Register, Digest>, kind: RegisterKind) -> Self {
         match kind {
             RegisterKind::Tdx => Registers::Tdx(registers),
@@ -92,7 +92,7 @@ struct Event {
     source: Source,
     offset: usize,
     derivation: &'static str,
-    /// The digest that the data have.
+    /// The digest of the data.
     #[serde(skip_serializing_if = "Option::is_none")]
     expected: Option<Digest>,
 }
@@ -104,10 +104,10 @@ struct Informative {
     subject: String,
 }
 
-/// Says what there is to say of one bank of a log.
+/// Reports on one bank of a log.
 ///
 /// # Errors
-/// The log has no such bank, or names registers that there are not.
+/// The log has no such bank, or names registers that do not exist.
 pub fn tell(log: &Log, algorithm: Algorithm) -> Result<Told, replay::Error> {
     let registers = replay::replay(log, algorithm)?;
     let findings = replay::findings(log, algorithm)?;
@@ -142,7 +142,7 @@ fn event(entry: &Entry, register: Register, digest: Digest) -> Event {
         Derivation::Contradicted { rule, expected } => ("contradicted", rule.to_string(), Some(expected)),
         Derivation::NotDerivable(why) => ("not_derivable", why.to_string(), None),
     };
-    // Where the data are, for whoever hashes them again.
+    // Where the data lie, for anyone who hashes them again.
     let bytes = entry.data.as_ref().map(|data| (entry.data_at as u64, data.len() as u64));
     let ranges = bytes.filter(|(begin, _)| *begin > 0).into_iter().collect();
     Event {
@@ -158,12 +158,12 @@ fn event(entry: &Entry, register: Register, digest: Digest) -> Event {
 }
 
 impl Told {
-    /// Says whether the log contradicts itself.
+    /// Returns whether the log contradicts itself.
     pub fn answer(&self) -> Answer {
         self.answer
     }
 
-    /// Says it as a table: the registers, the events, what is odd.
+    /// Formats the report as a table: the registers, the events, the oddities.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         let mut line = |arguments: std::fmt::Arguments<'_>| {

@@ -1,13 +1,13 @@
-//! Yields what is known of a path of an image and of its size, from the list of its contents, its manifest and its
-//! lock: `proofmark why` and `proofmark size`.
+//! Yields what is known about a path of an image and about the image's size, from the list of its contents,
+//! its manifest and its lock: `proofmark why` and `proofmark size`.
 //!
 //! # Shape
 //! ```text
 //! contents + path ─> Explanation (or Absence: what is near it)
 //! lock + origin   ─> the chain of packages that wanted the one that brought the path
-//! contents        ─> Sizes: bytes by who brought them, and by folder with everything below it
+//! contents        ─> Sizes: bytes by origin, and by folder with everything below it
 //! ```
-//! Sizes are bytes before compression unless they are called otherwise.
+//! Sizes are bytes before compression unless stated otherwise.
 //!
 //! # Not here
 //! Reading the documents (`host::built`).
@@ -26,10 +26,10 @@ use crate::recipe::near_miss;
 /// How many links a path may lead through (Linux `MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
 
-/// How many paths of the same name are named for one that is absent.
+/// How many paths with the same name to suggest for an absent one.
 const NEAR: usize = 5;
 
-/// Who brought a path, as [`Contents::origins`] says it.
+/// What brought a path, as [`Contents::origins`] names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bringer<'a> {
     /// A Debian package.
@@ -57,12 +57,12 @@ pub enum Bringer<'a> {
     },
     /// A fix-up.
     FixUp(&'a str),
-    /// Something that this program does not know.
+    /// An origin that this program does not know.
     Other(&'a str),
 }
 
 impl<'a> Bringer<'a> {
-    /// Takes an origin apart.
+    /// Parses an origin.
     pub fn of(origin: &'a str) -> Self {
         let parts = origin.split_once(':').and_then(|(kind, rest)| match kind {
             "deb" => rest.split_once('=').map(|(name, version)| Bringer::Debian { name, version }),
@@ -78,7 +78,7 @@ impl<'a> Bringer<'a> {
         parts.unwrap_or(Bringer::Other(origin))
     }
 
-    /// In words.
+    /// Describes it in words.
     fn words(self) -> String {
         match self {
             Bringer::Debian { name, version } => format!("Debian package {name} {version}"),
@@ -95,26 +95,26 @@ impl<'a> Bringer<'a> {
 pub struct Step {
     /// The link.
     pub link: String,
-    /// What it says.
+    /// The link's target, as written.
     pub target: String,
 }
 
-/// What is known of a path.
+/// What is known about a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Explanation {
-    /// The path as it was asked for, normalised.
+    /// The path that was asked for, normalised.
     pub asked: String,
     /// Links to directories on the way.
     pub followed: Vec<Step>,
-    /// The path itself, and what stands in the list about it.
+    /// The path itself, with its entry in the list.
     #[serde(flatten)]
     pub item: Item,
-    /// For a link: the path that it leads to in the end; absent when nothing is there.
+    /// For a link: the path that it finally leads to; absent if there is nothing at it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leads_to: Option<String>,
-    /// Who brought it.
+    /// What brought it.
     pub brought_by: String,
-    /// For a package: itself, who wanted it, and so on; absent when there is no lock to say so.
+    /// For a package: the package, what required it, and so on; absent without a lock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chain: Option<Vec<String>>,
 }
@@ -122,13 +122,13 @@ pub struct Explanation {
 /// A path that is not in an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Absence {
-    /// The path as it was asked for, normalised.
+    /// The path that was asked for, normalised.
     pub asked: String,
     /// Links on the way.
     pub followed: Vec<Step>,
-    /// The first path on the way that is not there.
+    /// The first path on the way that does not exist.
     pub missing: String,
-    /// What may have been meant.
+    /// Suggestions.
     pub near: Vec<String>,
 }
 
@@ -180,10 +180,10 @@ fn resolve(index: &Index<'_>, path: &str, last: Last) -> (Place, Vec<Step>) {
     (Place::At(if here.is_empty() { "/".to_owned() } else { here }), steps)
 }
 
-/// Says what is known of a path; without a lock nothing is said about why a package is there.
+/// Explains a path; without a lock, it does not say why a package is there.
 ///
 /// # Errors
-/// [`Absence`] when nothing is there.
+/// [`Absence`] if nothing is at the path.
 pub fn why(contents: &Contents, lock: Option<&Lock>, path: &str) -> Result<Explanation, Absence> {
     let index: Index<'_> = contents.paths.iter().map(|item| (item.path.as_str(), item)).collect();
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
@@ -214,8 +214,8 @@ pub fn why(contents: &Contents, lock: Option<&Lock>, path: &str) -> Result<Expla
     })
 }
 
-/// Who wanted a package, and who wanted that, up to the recipe; `None` when the lock does not know it or it is no
-/// package.
+/// Lists a package, what required it, what required that, and so on up to the recipe; `None` if the origin is
+/// not a package or the lock does not list it.
 pub fn chain(lock: &Lock, bringer: Bringer<'_>) -> Option<Vec<String>> {
     match bringer {
         Bringer::Debian { name, version } => {
@@ -265,7 +265,7 @@ pub fn chain(lock: &Lock, bringer: Bringer<'_>) -> Option<Vec<String>> {
     }
 }
 
-/// What may be meant instead of a path that is absent: the nearest name beside it, and the same name elsewhere.
+/// Suggests paths for one that is absent: the nearest name beside it, and the same name elsewhere.
 fn near(index: &Index<'_>, missing: &str, asked: &str) -> Vec<String> {
     let (folder, name) = missing.rsplit_once('/').unwrap_or(("", missing));
     let prefix = format!("{folder}/");
@@ -286,7 +286,7 @@ fn near(index: &Index<'_>, missing: &str, asked: &str) -> Vec<String> {
 }
 
 impl Explanation {
-    /// For people; ends with a newline.
+    /// Formats it for people; the text ends with a newline.
     pub fn to_text(&self) -> String {
         let item = &self.item;
         let mut text = format!("{}\n", item.path);
@@ -333,7 +333,7 @@ impl Explanation {
 }
 
 impl Absence {
-    /// What is wrong, in one clause.
+    /// States the problem in one clause.
     pub fn message(&self) -> String {
         let steps: Vec<String> =
             self.followed.iter().take(3).map(|step| format!("{} -> {}", step.link, step.target)).collect();
@@ -350,7 +350,7 @@ impl Absence {
         }
     }
 
-    /// What to do next.
+    /// Suggests what to do next.
     pub fn hint(&self) -> String {
         if self.near.is_empty() {
             "an `omit` rule of the recipe may have left it out, or no package of the image has it".to_owned()
@@ -363,7 +363,7 @@ impl Absence {
 /// Bytes and paths of a part of an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Share {
-    /// Which part.
+    /// Name of the part.
     pub name: String,
     /// Bytes of its files.
     pub bytes: u64,
@@ -381,26 +381,26 @@ impl Share {
     }
 }
 
-/// Where the bytes of an image are.
+/// What takes up space in an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Sizes {
-    /// Everything.
+    /// The whole image.
     pub total: Share,
-    /// Bytes of files when equal files count once, as the file system holds them.
+    /// Bytes of files, with equal files counted once, as the file system stores them.
     pub different_bytes: u64,
-    /// Bytes of the file system, compressed as [`Sizes::compression`] says.
+    /// Size of the file system in bytes, compressed as [`Sizes::compression`] says.
     pub filesystem_bytes: u64,
     /// How the file system is compressed.
     pub compression: String,
-    /// Bytes of what came out, by file name; a disk may be sparse.
+    /// Sizes of the outputs in bytes, by file name; a disk may be sparse.
     pub outputs: BTreeMap<String, u64>,
-    /// By who brought it, largest first; the places of one npm package are one.
+    /// By origin, largest first; one npm package in several places counts as one.
     pub origins: Vec<Share>,
-    /// By folder, everything below it included, largest first.
+    /// By folder, including everything below it, largest first.
     pub folders: Vec<Share>,
 }
 
-/// Adds up the sizes of an image, by folders that lie at most `depth` deep.
+/// Adds up the sizes of an image, for folders at most `depth` deep.
 pub fn sizes(contents: &Contents, manifest: &Manifest, depth: usize) -> Sizes {
     let mut total = Share { name: "all".to_owned(), ..Share::default() };
     let mut different: BTreeMap<&str, u64> = BTreeMap::new();
@@ -419,7 +419,7 @@ pub fn sizes(contents: &Contents, manifest: &Manifest, depth: usize) -> Sizes {
         origins.entry(name).or_default().add(item);
         let ends = item.path.match_indices('/').map(|(at, _)| at).skip(1).chain([item.path.len()]);
         for folder in ends.take(depth).filter_map(|end| item.path.get(..end)) {
-            // The last one is the path itself, which counts only when it is a directory.
+            // The last one is the path itself, which counts only if it is a directory.
             if folder != item.path || (item.kind == "directory" && folder != "/") {
                 folders.entry(folder).or_default().add(item);
             }
@@ -444,14 +444,14 @@ pub fn sizes(contents: &Contents, manifest: &Manifest, depth: usize) -> Sizes {
 }
 
 impl Sizes {
-    /// The same with at most `top` origins and folders.
+    /// Keeps at most `top` origins and folders.
     pub fn top(mut self, top: usize) -> Self {
         self.origins.truncate(top);
         self.folders.truncate(top);
         self
     }
 
-    /// For people, at most `top` origins and folders; ends with a newline.
+    /// Formats it for people, with at most `top` origins and folders; the text ends with a newline.
     pub fn to_text(&self, top: usize) -> String {
         let mut text = String::new();
         let mut line = |bytes: u64, rest: &str| {

@@ -2,17 +2,17 @@
 
 /// The image itself, a raw disk.
 pub const DISK: &str = "disk.raw";
-/// The program that firmware starts, as it lies on the disk's system partition too.
+/// The program that the firmware starts, also stored on the disk's system partition.
 pub const UKI: &str = "image.efi";
-/// What went in and what came out: [`super::manifest`].
+/// The inputs and outputs: [`super::manifest`].
 pub const MANIFEST: &str = "manifest.json";
 /// Every path of the root file system: [`super::contents`].
 pub const CONTENTS: &str = "contents.json";
-/// The lock that it was built from.
+/// The lock that the image was built from.
 pub const LOCK: &str = "recipe.lock";
-/// What a boot measures, where the recipe lists machines: [`super::reference`].
+/// What a boot measures, if the recipe lists machines: [`super::reference`].
 pub const VALUES: &str = "reference-values.json";
-/// The bill of materials as CycloneDX: [`super::sbom::cyclonedx`].
+/// The bill of materials in CycloneDX form: [`super::sbom::cyclonedx`].
 pub const CYCLONEDX: &str = "sbom.cdx.json";
-/// The bill of materials as SPDX: [`super::sbom::spdx`].
+/// The bill of materials in SPDX form: [`super::sbom::spdx`].
 pub const SPDX: &str = "sbom.spdx.json";

@@ -1,11 +1,11 @@
-//! Yields the manifest of an image: what went in, what came out, and what a verifier has to know.
+//! Yields the manifest of an image: what went in, what came out, and what a verifier must know.
 //!
 //! # Shape
-//! `manifest.json`, one JSON document with sorted inputs and no clock, host or path. Digests are SHA-256 in lower-case
-//! hexadecimal, sizes are bytes, addresses on the disk are blocks of 512 bytes.
+//! `manifest.json` is one JSON document with sorted inputs and no clock, host or path. Digests are SHA-256 in
+//! lower-case hexadecimal, sizes are in bytes, addresses on the disk count blocks of 512 bytes.
 //!
 //! # Not here
-//! Registers that a boot of the image gives (`ovmf-measure`), signatures.
+//! The registers after a boot of the image (`ovmf-measure`), signatures.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::recipe::Profile;
 
-/// The form of manifest that this program writes.
+/// The manifest format that this program writes.
 pub const FORM: &str = "proofmark-manifest/1";
 
 /// What went into an image and what came out.
@@ -32,7 +32,7 @@ pub struct Manifest {
     pub tool: Tool,
     /// Digest of the lock.
     pub lock_sha256: String,
-    /// The one time of all files, in seconds since 1970: the date of the newest Debian archive in the lock.
+    /// The timestamp of all files, in seconds since 1970: the date of the newest Debian archive in the lock.
     pub epoch: u64,
     /// The kernel.
     pub kernel: Kernel,
@@ -44,14 +44,14 @@ pub struct Manifest {
     pub verity: Verity,
     /// The partition table.
     pub disk: Disk,
-    /// The sections of the UKI, in the order in which they lie in it.
+    /// The sections of the UKI, in file order.
     pub uki: Vec<Part>,
-    /// Set when the UKI is signed.
+    /// Set if the UKI is signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secure_boot: Option<SecureBoot>,
     /// Everything that went in, by kind and name.
     pub inputs: Vec<Input>,
-    /// Everything that came out beside this manifest, by file name.
+    /// Everything that came out besides this manifest, by file name.
     pub outputs: BTreeMap<String, Output>,
 }
 
@@ -143,7 +143,7 @@ pub struct Partition {
     pub last_lba: u64,
 }
 
-/// A part of something, by name.
+/// A named part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Part {
@@ -161,7 +161,7 @@ pub struct Part {
 pub struct SecureBoot {
     /// SHA-256 of the certificate's DER.
     pub certificate_sha256: String,
-    /// What that means for the measurement.
+    /// What the signature means for the measurement.
     pub note: String,
 }
 
@@ -193,9 +193,9 @@ pub struct Output {
 }
 
 impl Manifest {
-    /// The manifest as a text that ends with a newline.
+    /// Formats the manifest as text that ends with a newline.
     pub fn to_text(&self) -> String {
-        // Strings, numbers, lists and maps by string: JSON can hold all of it.
+        // JSON can hold all of it: strings, numbers, lists and maps keyed by string.
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
         text

@@ -1,4 +1,4 @@
-//! What is claimed of an image, as data: pure, without a clock, a host or a path of this machine.
+//! Yields what is claimed about an image, as data, without a clock, a host or a path of this machine.
 
 pub mod appraisal;
 pub mod contents;

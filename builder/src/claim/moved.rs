@@ -1,16 +1,16 @@
-//! Yields which registers and events differ between two images, and because of which package or line, from their
-//! reference values and what else differs.
+//! Yields which registers and events differ between two images, and which packages or lines caused it, from
+//! the images' reference values and everything else that differs.
 //!
 //! # Shape
 //! ```text
 //! platform ─ register: value ─> value
 //!              event: digest ─> digest   because deb systemd 257.9 -> 257.13; recipe.toml: …
 //! ```
-//! A cause is named by what an event hashes: a section of the UKI comes from certain packages and lines, and the command
-//! line names the root hash, so that everything in the root file system stands behind it.
+//! What an event hashes names its causes: a section of the UKI comes from certain packages and lines. The
+//! command line contains the root hash, so everything in the root file system is a cause of it.
 //!
 //! # Not here
-//! What differs besides (`difference`).
+//! The other differences (`difference`).
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -22,7 +22,7 @@ use serde::Serialize;
 use super::difference::Difference;
 use super::reference::{register, registers, title};
 
-/// The most causes of one kind that are named; what is beyond is counted.
+/// The most causes of one kind to name; the rest is counted.
 const MOST_CAUSES: usize = 4;
 
 /// One register that differs.
@@ -32,9 +32,9 @@ pub struct Moved {
     pub platform: String,
     /// The register.
     pub register: String,
-    /// Its value before; none where the platform decides, or there was no such machine.
+    /// Its value before; `None` if the platform decides, or the machine is new.
     pub before: Option<String>,
-    /// Its value afterwards.
+    /// Its value after.
     pub after: Option<String>,
     /// The events that differ.
     pub events: Vec<MovedEvent>,
@@ -45,11 +45,11 @@ pub struct Moved {
 pub struct MovedEvent {
     /// What is measured.
     pub subject: String,
-    /// What was accepted before; none when there was no such event.
+    /// What was accepted before; `None` if there was no such event.
     pub before: Option<String>,
-    /// What is accepted afterwards.
+    /// What is accepted after.
     pub after: Option<String>,
-    /// Packages, files and lines behind it.
+    /// The packages, files and lines that caused it.
     pub because: Vec<String>,
 }
 
@@ -123,7 +123,7 @@ fn events(old: &Platform, new: &Platform, name: Register, difference: &Differenc
         events.iter().filter(|other| other.subject == event.subject).count()
     };
     for event in &olds {
-        // Separators and the like are many; those of one subject are compared as one.
+        // Separators and the like repeat; all events with the same subject are compared as one.
         let other = news.iter().find(|other| other.subject == event.subject);
         let (before, after) = (Some(told(event)), other.map(told));
         if before != after || count(&olds, event) != count(&news, event) {
@@ -144,7 +144,7 @@ fn events(old: &Platform, new: &Platform, name: Register, difference: &Differenc
     moved
 }
 
-/// Names what stands behind a subject.
+/// Names the causes of a change to a subject.
 fn causes(subject: &str, difference: &Difference, sections: &[String]) -> Vec<String> {
     let packages = |is: &dyn Fn(&str, &str) -> bool| -> Vec<String> {
         let all = difference.packages.iter().filter(|change| is(&change.kind, &change.name));
@@ -167,7 +167,7 @@ fn causes(subject: &str, difference: &Difference, sections: &[String]) -> Vec<St
             let mut all = packages(&|kind, name| kernel(kind, name) || kind == "guest");
             all.extend(facts(&|name| name.starts_with("kernel initrd_modules")));
             if subject == "initrd" {
-                // The stub hands on the release's file as part of it.
+                // The initrd that the stub passes on contains the release's file.
                 let handed_on = ["section .initrd", "section .ucode", "section .osrel", "section .pcrpkey"];
                 all.extend(sections.iter().filter(|section| handed_on.contains(&section.as_str())).cloned());
             }
@@ -203,7 +203,7 @@ fn causes(subject: &str, difference: &Difference, sections: &[String]) -> Vec<St
     if all.is_empty() { vec!["the machine, or this program's own rules".to_owned()] } else { all }
 }
 
-/// The first few, and how many more there are.
+/// Names the first few, and counts the others.
 fn named(all: impl Iterator<Item = String>) -> Vec<String> {
     let mut all: Vec<String> = all.collect();
     let more = all.len().saturating_sub(MOST_CAUSES);
@@ -214,7 +214,7 @@ fn named(all: impl Iterator<Item = String>) -> Vec<String> {
     all
 }
 
-/// Says it for people.
+/// Formats it for people.
 pub fn to_text(all: &[Moved]) -> String {
     let mut out = String::new();
     let short = |value: &Option<String>| match value.as_deref() {

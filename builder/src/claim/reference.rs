@@ -1,16 +1,16 @@
-//! Yields the reference values of an image, for every machine that its recipe lists, and what of a document of such
-//! values does not agree with an image.
+//! Yields the reference values of an image for every machine that its recipe lists, and what in a document of
+//! such values disagrees with an image.
 //!
 //! # Shape
 //! ```text
 //! UKI, first sectors of the disk ─ hashed once for each bank ─┐
 //! firmware ─ MRTD, its own events ────────────────────────────┼─ for each machine ─> reference-values.json
 //! shapes, platform files ─────────────────────────────────────┘
-//! a document, the same of an image ─> [`Mismatch`]es
+//! a document, the values of an image ─> [`Mismatch`]es
 //! ```
 //!
 //! # Not here
-//! How each value follows (`ovmf_measure`); files.
+//! How each value is derived (`ovmf_measure`); files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -34,10 +34,10 @@ use serde_json::{Value, json};
 
 use crate::recipe;
 
-/// Why there are no reference values.
+/// Why the reference values cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The image's events cannot be told.
+    /// The image's events cannot be determined.
     #[error("cannot tell what a boot of the image measures")]
     Boot(#[from] boot::Error),
     /// The firmware cannot be read.
@@ -51,13 +51,13 @@ pub enum Error {
         /// Why.
         source: shape::Error,
     },
-    /// A machine of QEMU needs firmware.
+    /// A QEMU machine needs firmware, and none is given.
     #[error("{name} needs firmware, and there is none")]
     NoFirmware {
         /// The platform.
         name: Name,
     },
-    /// This program's own file of a platform is damaged.
+    /// This program's own file for a platform is damaged.
     #[error("the file of platform {name} cannot be read")]
     File {
         /// The platform.
@@ -67,21 +67,21 @@ pub enum Error {
     },
 }
 
-/// Firmware of QEMU's machines.
+/// Firmware for QEMU's machines.
 #[derive(Debug, Clone)]
 pub struct Firmware {
-    /// Variables and code.
+    /// The variables and the code.
     pub image: Blob,
-    /// What it does.
+    /// What the firmware does.
     pub profile: Profile,
-    /// Digests of its PEIFV that were seen.
+    /// Known digests of its PEIFV.
     pub pei: Vec<Digest>,
 }
 
 /// What reference values are computed from.
 #[derive(Debug)]
 pub struct Inputs<'a> {
-    /// The image's name, version and profile.
+    /// The name, version and profile of the image.
     pub image: reference::Image,
     /// The unified kernel image.
     pub uki: &'a [u8],
@@ -89,28 +89,28 @@ pub struct Inputs<'a> {
     pub disk_head: &'a [u8],
     /// The machines.
     pub machines: &'a [(Name, Shape)],
-    /// In which orders a VMM may have added the pages of a TD: an MRTD for each.
+    /// The orders in which a VMM may add the pages of a TD: one MRTD for each.
     pub orders: &'a [Order],
 }
 
-/// How many bytes a thread hashes of one thing before it looks for another.
+/// How many bytes of one input a thread hashes before it turns to another.
 const TURN: usize = 512 << 10;
 
 /// Both orders.
 pub const ORDERS: [Order; 2] = [Order::SinglePass, Order::TwoPass];
 
-/// The files that the document names beside the firmware.
+/// The files that the document names besides the firmware.
 #[derive(Debug, Clone, Copy)]
 pub struct Files {
     /// SHA-256 of the UKI.
     pub uki: Digest,
-    /// SHA-256 of the disk, where it is known.
+    /// SHA-256 of the disk, if known.
     pub disk: Option<Digest>,
     /// The disk's size.
     pub disk_bytes: u64,
 }
 
-/// Names an image.
+/// Returns the description of an image that reference values carry.
 pub fn image_of(name: &str, version: &str, profile: recipe::Profile) -> reference::Image {
     reference::Image {
         name: name.to_owned(),
@@ -122,7 +122,7 @@ pub fn image_of(name: &str, version: &str, profile: recipe::Profile) -> referenc
     }
 }
 
-/// Everything that takes long, done: the digests of the image's parts in each bank, and what the firmware gives.
+/// The results of all slow work: the digests of the image's parts in each bank, and what the firmware gives.
 #[derive(Debug)]
 pub struct Hashed<'a> {
     inputs: &'a Inputs<'a>,
@@ -131,7 +131,7 @@ pub struct Hashed<'a> {
     images: BTreeMap<Algorithm, Image>,
 }
 
-/// Firmware, its own events in each bank, and MRTD in the orders that were asked for.
+/// Firmware, its own events in each bank, and the MRTD for each requested order.
 #[derive(Debug)]
 struct HashedFirmware {
     given: Firmware,
@@ -166,25 +166,25 @@ impl Inputs<'_> {
     }
 }
 
-/// Passes on all threads, and the digests of those that are finished.
+/// Hash passes in progress on all threads, and the digests of the finished ones.
 struct Passes<'p> {
     turns: Mutex<Turns<'p>>,
     finished: Mutex<Vec<Vec<Digest>>>,
 }
 
-/// Who is at which pass.
+/// Which passes wait for a thread, and which threads to expect.
 struct Turns<'p> {
     waiting: Vec<(usize, Pass<'p>)>,
-    /// Threads that were told to take a turn after somebody's last, and have not come yet.
+    /// Threads that were asked to take another turn and have not started it yet.
     coming: usize,
-    /// Threads that came when no pass was waiting.
+    /// Threads that found no waiting pass.
     turned_away: usize,
 }
 
 impl<'p> Passes<'p> {
-    /// Finishes passes on all threads. Each is a chain that only one thread can be at, and several of them go in step on
-    /// one: whoever is free takes its share of those of which most is left, for a turn, so that nobody is left alone with a
-    /// long one at the end.
+    /// Finishes all passes on all threads. Each pass is a chain that only one thread can advance, and a
+    /// thread advances several of them in step. For one turn, an idle thread takes its share of the passes
+    /// with the most left, so that no thread is left alone with a long one at the end.
     fn finish(passes: Vec<Pass<'p>>) -> Vec<Vec<Digest>> {
         let finished = Mutex::new(vec![Vec::new(); passes.len()]);
         let waiting = passes.into_iter().enumerate().collect();
@@ -197,10 +197,10 @@ impl<'p> Passes<'p> {
         all.finished.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a turn, and asks for another: between them a thread may do what else is waited for.
+    /// Takes a turn, then schedules another: between turns, the thread may do other work that is waiting.
     fn turn<'s>(&'s self, scope: &rayon::Scope<'s>) {
         let taken = self.turns.lock().map(|mut turns| turns.take()).unwrap_or_default();
-        // Who finds none is asked again after somebody's turn.
+        // A thread that finds no pass is scheduled again after another thread's turn.
         if taken.is_empty() {
             return;
         }
@@ -226,7 +226,7 @@ impl<'p> Passes<'p> {
 }
 
 impl<'p> Turns<'p> {
-    /// Takes a thread's share of the passes, those of which most is left.
+    /// Takes a thread's share of the passes, those with the most left.
     fn take(&mut self) -> Vec<(usize, Pass<'p>)> {
         self.coming = self.coming.saturating_sub(1);
         if self.waiting.is_empty() {
@@ -237,7 +237,7 @@ impl<'p> Turns<'p> {
         self.waiting.split_off(self.waiting.len() - share)
     }
 
-    /// Takes passes back, and gives how many threads are to take a turn: who puts them back, and who was turned away.
+    /// Takes passes back; returns how many threads to schedule: the caller, and those turned away.
     fn put_back(&mut self, passes: Vec<(usize, Pass<'p>)>) -> usize {
         self.waiting.extend(passes);
         let asked = std::mem::take(&mut self.turned_away) + 1;
@@ -246,10 +246,10 @@ impl<'p> Turns<'p> {
     }
 }
 
-/// Hashes what reference values are computed from, each piece by itself, in parallel; meanwhile `firmware` gets the firmware.
+/// Hashes the inputs of the reference values, each piece in parallel, while `firmware` gets the firmware.
 ///
 /// # Errors
-/// [`Error`], and what `firmware` says.
+/// [`Error`], and the error of `firmware`.
 pub fn hash<'a, E: From<Error> + Send>(
     inputs: &'a Inputs<'a>,
     firmware: impl FnOnce() -> Result<Option<Firmware>, E> + Send,
@@ -276,7 +276,7 @@ pub fn hash<'a, E: From<Error> + Send>(
 }
 
 impl Hashed<'_> {
-    /// Gives the document: the values of every machine.
+    /// Returns the document: the values of every machine.
     ///
     /// # Errors
     /// [`Error`].
@@ -292,7 +292,7 @@ impl Hashed<'_> {
         Ok(Reference { format: Format1, image: self.inputs.image.clone(), subjects, platforms })
     }
 
-    /// Gives the values of every machine.
+    /// Returns the values of every machine.
     ///
     /// # Errors
     /// [`Error`].
@@ -336,15 +336,15 @@ impl Hashed<'_> {
     }
 }
 
-/// Writes the document: the same values are always the same text.
+/// Formats the document; equal values give the same text.
 pub fn to_text(reference: &Reference) -> String {
-    // Strings, numbers, lists and maps by string: JSON can hold all of it.
+    // JSON can hold all of it: strings, numbers, lists and maps keyed by string.
     let mut text = serde_json::to_string_pretty(reference).unwrap_or_default();
     text.push('\n');
     text
 }
 
-/// The register that an event is extended into; `None` for what a TD is not told.
+/// Returns the register that an event extends; `None` if a TD does not record it.
 pub fn register(kind: RegisterKind, event: &Event) -> Option<Register> {
     match kind {
         RegisterKind::Tpm => Some(Register::Pcr(event.pcr)),
@@ -352,7 +352,7 @@ pub fn register(kind: RegisterKind, event: &Event) -> Option<Register> {
     }
 }
 
-/// The registers of a platform, MRTD among them where it is one value or the first of one firmware's orders.
+/// Returns a platform's registers, with MRTD: its only value, or that of the first order.
 pub fn registers(platform: &Platform) -> BTreeMap<Register, Digest> {
     let mut all = platform.registers.clone();
     if let Some(first) = platform.mrtd.first() {
@@ -361,7 +361,7 @@ pub fn registers(platform: &Platform) -> BTreeMap<Register, Digest> {
     all
 }
 
-/// The registers as nested JSON: `mrtd`, `rtmr0` … or `pcr` with numbers.
+/// Returns the registers as nested JSON: `mrtd`, `rtmr0` … or `pcr` with numbers.
 pub fn registers_json(platform: &Platform) -> Value {
     let mut values = serde_json::Map::new();
     let mut pcrs = serde_json::Map::new();
@@ -377,7 +377,8 @@ pub fn registers_json(platform: &Platform) -> Value {
     values.into()
 }
 
-/// The events as JSON: register, type, digest (null where the platform decides), subject, source, expected.
+/// Returns the events as JSON: register, type, digest, subject, source, expected. The digest is null where
+/// the platform decides it.
 pub fn events_json(platform: &Platform) -> Value {
     let event = |event: &Event| {
         let digest = match &event.expected {
@@ -396,7 +397,7 @@ pub fn events_json(platform: &Platform) -> Value {
     platform.events.iter().map(event).collect()
 }
 
-/// A platform's name and shape, in one line.
+/// Returns a platform's name and shape, in one line.
 pub fn title(platform: &Platform) -> String {
     let mut line = platform.name.clone();
     for (word, value) in &platform.shape {
@@ -430,7 +431,7 @@ fn rule(expected: &Expected) -> String {
     }
 }
 
-/// What a kind of source stands for, in the words of a person who changes it.
+/// Describes a source in the terms of someone who changes it.
 fn input_words(file: &str) -> &str {
     match file {
         "acpi" => "the machine's ACPI tables (QEMU's version, vCPUs, memory, devices, address bits)",
@@ -443,7 +444,7 @@ fn input_words(file: &str) -> &str {
     }
 }
 
-/// What a register depends on, without its constants.
+/// Describes what a register depends on, leaving out constants.
 fn inputs_of(register: Register, events: &[&Event]) -> String {
     if register == Register::Mrtd {
         return "the firmware's code, and the order in which the VMM adds its pages".to_owned();
@@ -453,7 +454,7 @@ fn inputs_of(register: Register, events: &[&Event]) -> String {
     if words.is_empty() { "constants alone".to_owned() } else { words.join("; ") }
 }
 
-/// How much is said of each register.
+/// How much detail to give for each register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
     /// Its value.
@@ -462,7 +463,7 @@ pub enum Detail {
     Explained,
 }
 
-/// A platform for people.
+/// Formats a platform for people.
 pub fn text(platform: &Platform, detail: Detail) -> String {
     let values = registers(platform);
     let mut all: BTreeMap<Register, Vec<&Event>> =
@@ -491,28 +492,28 @@ pub fn text(platform: &Platform, detail: Detail) -> String {
     out
 }
 
-/// Something of a document that does not agree with an image.
+/// A value in a document that disagrees with an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Mismatch {
-    /// Which machine; absent for the image as a whole.
+    /// The machine; absent if the mismatch concerns the image as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
-    /// The register, or which part of the document.
+    /// The register, or the part of the document.
     pub register: String,
-    /// Index of the first event of the register that differs.
+    /// Index of the register's first event that differs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event: Option<usize>,
-    /// What it measures.
+    /// What that event measures.
     pub subject: String,
     /// What the document says.
     pub expected: String,
     /// What the image gives.
     pub found: String,
-    /// What that points to.
+    /// The likely cause.
     pub points_to: String,
 }
 
-/// Compares a document with what an image gives: every register, its first event that differs, every subject.
+/// Compares a document with an image's values: every register, its first event that differs, every subject.
 pub fn compare(document: &Reference, computed: &Reference) -> Vec<Mismatch> {
     let mut all = Vec::new();
     let mut whole = |register: &str, subject: &str, expected: String, found: String, points_to: &str| {

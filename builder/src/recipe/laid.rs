@@ -1,4 +1,4 @@
-//! Yields a recipe for one profile from its parsed files, laid upon each other: what a later one says counts, lists grow.
+//! Yields a recipe for one profile from its parsed files, merged in order: later values win, and lists grow.
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU8, NonZeroU16};
@@ -17,7 +17,7 @@ use super::{
     Access, Debian, Entry, EntryKind, Error, Kernel, Measure, Place, Profile, Recipe, Source, Systemd,
 };
 
-/// Lays the files of a chain upon each other, for one profile.
+/// Merges the files of a chain in order, for one profile.
 pub(super) fn lay(path: &Path, profile: Profile, chain: &[Parsed]) -> Result<Recipe, Error> {
     let missing = |what| Error::Missing { path: path.to_owned(), what };
     let overlays = || {
@@ -89,7 +89,7 @@ pub(super) fn lay(path: &Path, profile: Profile, chain: &[Parsed]) -> Result<Rec
     })
 }
 
-/// Single values, of which the last file's counts.
+/// Single values, for which the last file wins.
 #[derive(Default)]
 struct Last {
     name: Option<String>,
@@ -139,7 +139,7 @@ impl Last {
 
 type Places = BTreeMap<String, Place>;
 
-/// Packages that are wanted, and packages that must not come along.
+/// Collects the packages to install and the packages to exclude.
 fn packages<'a>(
     chain: &'a [Parsed],
     overlays: impl Iterator<Item = (&'a Parsed, &'a document::Overlay)>,
@@ -159,7 +159,7 @@ fn packages<'a>(
     Ok((packages, exclude))
 }
 
-/// Files that are left out, each with its reason.
+/// Collects the rules for files to leave out, each with its reason.
 fn omissions(chain: &[Parsed]) -> Result<Vec<document::Omit>, Error> {
     let mut omit = Vec::new();
     for (parsed, rule) in chain.iter().flat_map(|p| p.document.debian.omit.iter().map(move |rule| (p, rule)))
@@ -170,7 +170,7 @@ fn omissions(chain: &[Parsed]) -> Result<Vec<document::Omit>, Error> {
     Ok(omit)
 }
 
-/// The most machines that a recipe may list: each has its own entry in the document.
+/// The largest number of machines that a recipe may list: each has its own entry in the document.
 const MOST_MACHINES: usize = 256;
 
 fn measured(chain: &[Parsed]) -> Result<Measure, Error> {
@@ -197,7 +197,7 @@ fn measured(chain: &[Parsed]) -> Result<Measure, Error> {
     Ok(Measure { firmware, machines })
 }
 
-/// Every combination of a platform's lists.
+/// Lists every combination of a platform's lists.
 fn shapes(given: &document::MeasuredPlatform) -> Result<Vec<(Name, Shape)>, String> {
     let name: Name = given.platform.parse().map_err(|error: shape::Error| error.to_string())?;
     let usual = Shape::usual(name);
@@ -283,7 +283,7 @@ fn name_is_plain(text: &str) -> Result<(), &'static str> {
     good.then_some(()).ok_or("a name of lower-case letters, digits, \".\", \"_\" and \"-\"")
 }
 
-/// Whether an image may have this name.
+/// Returns whether an image may have this name.
 pub fn is_plain_name(text: &str) -> bool {
     name_is_plain(text).is_ok()
 }
@@ -451,7 +451,7 @@ fn access(
     Some(Access { mode, owner, group })
 }
 
-/// The path of a source file, which must lie in the folder of the recipe that names it.
+/// Resolves the path of a source file, which must lie in the folder of the recipe that names it.
 fn inside(parsed: &Parsed, span: Range<usize>, source: &str) -> Result<PathBuf, Error> {
     let relative = Path::new(source);
     let plain = relative.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));

@@ -1,15 +1,15 @@
-//! Yields a whole recipe for one profile, from a `recipe.toml` and those that it extends.
+//! Yields a whole recipe for one profile, from a `recipe.toml` and the recipes that it extends.
 //!
 //! # Shape
 //! ```text
 //! recipe.toml ─┬─ extends ─> documents, the most basic first ─┐
 //!              └─ profiles.<profile> ─────────────────────────┴─> Recipe
 //! ```
-//! Lists add up, single values are overridden, and every value that could be wrong in itself is checked here, so that
-//! a [`Recipe`] holds no path that escapes, no name that is none, and no path twice.
+//! Lists add up, single values are overridden, and every value is checked here as far as it can be on its
+//! own. A [`Recipe`] therefore has no path that escapes, no invalid name and no duplicate path.
 //!
 //! # Not here
-//! Reading files: a function that does comes in by argument. What the packages bring: `pipeline`.
+//! Reading files: the caller passes a function that does. What the packages bring: `pipeline`.
 
 pub mod document;
 mod laid;
@@ -42,22 +42,22 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// Something in it is wrong.
+    /// The file has an error.
     #[error("{place}: {message}")]
     Wrong {
-        /// Where.
+        /// Where it is.
         place: Place,
-        /// What.
+        /// What is wrong.
         message: String,
-        /// What to do.
+        /// How to fix it.
         hint: Option<String>,
     },
-    /// Something that every recipe says is not said.
+    /// The recipe lacks something required.
     #[error("{}: no {what}", path.display())]
     Missing {
         /// The recipe.
         path: PathBuf,
-        /// What is not said.
+        /// What is missing.
         what: &'static str,
     },
 }
@@ -105,13 +105,13 @@ fn in_words<S: Serializer>(machines: &[(Name, Shape)], serializer: S) -> Result<
     serializer.collect_seq(machines.iter().map(|(name, shape)| (name.as_str(), shape.words(*name))))
 }
 
-/// Which of the two images of a recipe is meant.
+/// Selects one of the two images of a recipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
     /// For production.
     Release,
-    /// For development: with a login. A verifier refuses it unless it is told otherwise.
+    /// For development, with a login. A verifier refuses it unless it is told otherwise.
     Debug,
 }
 
@@ -119,7 +119,7 @@ impl Profile {
     /// Both.
     pub const ALL: [Profile; 2] = [Profile::Release, Profile::Debug];
 
-    /// Its name, as it stands in os-release and in every manifest.
+    /// Returns its name, as in os-release and in every manifest.
     pub fn name(self) -> &'static str {
         match self {
             Profile::Release => "release",
@@ -147,7 +147,7 @@ pub struct Recipe {
     pub node: Option<document::Node>,
     /// Applications from the npm registry, by name.
     pub npm: Vec<document::NpmApplication>,
-    /// Files, links and directories of the recipe's own, by path.
+    /// The recipe's own files, links and directories, by path.
     #[serde(serialize_with = "by_path")]
     pub entries: BTreeMap<TreePath, Entry>,
     /// System users.
@@ -158,9 +158,9 @@ pub struct Recipe {
     pub systemd: Systemd,
     /// Debian alternatives.
     pub alternatives: BTreeMap<String, String>,
-    /// Level of zstd; `None`: not compressed.
+    /// The zstd level; `None` means uncompressed.
     pub compression: Option<i32>,
-    /// Size of the whole disk in bytes, when it is given.
+    /// Size of the whole disk in bytes, if the recipe states it.
     pub disk_size: Option<u64>,
     /// The machines whose reference values are computed.
     pub measure: Measure,
@@ -171,7 +171,7 @@ pub struct Recipe {
 /// The machines whose reference values are computed.
 #[derive(Debug, Clone, Serialize)]
 pub struct Measure {
-    /// Debian package of QEMU's firmware, and where it stands.
+    /// Debian package of QEMU's firmware, and its place in the recipe.
     pub firmware: Option<(String, Place)>,
     /// Each machine, in the order of the recipe.
     #[serde(serialize_with = "in_words")]
@@ -183,15 +183,15 @@ pub struct Measure {
 pub struct Debian {
     /// Code name of the release.
     pub suite: String,
-    /// Moment of the archive, `YYYYMMDDTHHMMSSZ`.
+    /// Time of the archive snapshot, `YYYYMMDDTHHMMSSZ`.
     pub snapshot: Option<String>,
-    /// Packages wanted, sorted, each with its place.
+    /// Packages to install, sorted, each with its place.
     pub packages: BTreeMap<String, Place>,
-    /// Packages that must not come along.
+    /// Packages that must not be installed.
     pub exclude: BTreeMap<String, Place>,
     /// Files to leave out.
     pub omit: Vec<document::Omit>,
-    /// What to do about unknown maintainer scripts.
+    /// How to treat unknown maintainer scripts.
     pub scripts: BTreeMap<String, document::ScriptRule>,
 }
 
@@ -217,22 +217,22 @@ pub struct Systemd {
     pub enable: Vec<String>,
     /// Units to mask.
     pub mask: Vec<String>,
-    /// What the machine boots to.
+    /// The target that the machine boots to.
     pub default_target: String,
 }
 
-/// A path of the recipe's own.
+/// One of the recipe's own paths.
 #[derive(Debug, Clone, Serialize)]
 pub struct Entry {
     /// What it is.
     pub kind: EntryKind,
-    /// Where it is said.
+    /// Its place in the recipe.
     pub place: Place,
-    /// Whether it takes the place of a package's file.
+    /// Whether it replaces a package's file.
     pub replace: bool,
 }
 
-/// What a path of the recipe's own is.
+/// What one of the recipe's own paths is.
 #[derive(Debug, Clone, Serialize)]
 pub enum EntryKind {
     /// A file.
@@ -262,22 +262,22 @@ pub struct Access {
 /// Where the content of a file comes from.
 #[derive(Debug, Clone, Serialize)]
 pub enum Source {
-    /// A file of the recipe's folder.
+    /// A file in the recipe's folder.
     Path(PathBuf),
-    /// The recipe itself.
+    /// Text in the recipe itself.
     Text(String),
 }
 
 impl Entry {
-    /// Who brings it.
+    /// Returns the origin of the path.
     pub fn origin(&self) -> Origin {
         Origin::Recipe { file: Arc::clone(&self.place.file), line: self.place.line }
     }
 }
 
-/// Reads a file: the one effect that loading a recipe needs.
+/// Reads a file: the only effect that loading a recipe needs.
 pub type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<Vec<u8>>;
-/// Finds the recipe file that `argument` names: a `recipe.toml`, or the folder that holds one.
+/// Returns the recipe file that `argument` names: a `recipe.toml`, or the folder that holds one.
 pub fn file_of(argument: &Path) -> PathBuf {
     if argument.extension().is_some_and(|extension| extension == "toml") {
         argument.to_owned()
@@ -286,17 +286,17 @@ pub fn file_of(argument: &Path) -> PathBuf {
     }
 }
 
-/// Loads the recipe at `path` and all that it extends, for one profile.
+/// Loads the recipe at `path` and everything that it extends, for one profile.
 ///
 /// # Errors
-/// [`Error`], with file, line and column, and the near miss where there is one.
+/// [`Error`], with file, line and column, and the nearest valid name if there is one.
 pub fn load(path: &Path, profile: Profile, read: ReadFile<'_>) -> Result<Recipe, Error> {
     let mut chain = Vec::new();
     parsed::parse_chain(path, path, read, &mut chain, 0)?;
     laid::lay(path, profile, &chain)
 }
 
-/// The candidate nearest to `word`, if one is near.
+/// Returns the candidate nearest to `word`, if one is near enough.
 pub fn near_miss<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let limit = word.chars().count().div_ceil(3).max(1);
     candidates
@@ -306,7 +306,7 @@ pub fn near_miss<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> O
         .map(|(_, candidate)| candidate)
 }
 
-/// Digest of everything in a recipe that decides what a lock holds, over both profiles.
+/// Returns the digest of everything in a recipe that decides what a lock holds, over both profiles.
 pub fn lock_digest(recipes: &[Recipe]) -> String {
     #[derive(Serialize)]
     struct Inputs<'a> {
@@ -340,14 +340,14 @@ pub fn lock_digest(recipes: &[Recipe]) -> String {
             npm: recipe.npm.iter().map(|app| (&*app.name, &*app.version, &*app.target)).collect(),
             accounts: users.chain(groups).collect(),
         };
-        // Strings, numbers and lists: nothing that JSON cannot hold.
+        // The value has only strings, numbers and lists, so JSON can hold it.
         hasher.update(serde_json::to_vec(&inputs).unwrap_or_default());
         hasher.update([0]);
     }
     hex::encode(hasher.finalize())
 }
 
-/// The JSON Schema of a recipe, as a text that ends with a newline.
+/// Returns the JSON Schema of a recipe, as text that ends with a newline.
 pub fn schema() -> String {
     let schema = schemars::schema_for!(Document);
     // A schema is JSON by construction.

@@ -1,4 +1,4 @@
-//! Yields a recipe's files, parsed: the recipe itself and all that it extends, the outermost base first.
+//! Yields a recipe's files, parsed: the recipe itself and everything it extends, the outermost base first.
 
 use std::io;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use super::{Error, Place, ReadFile, file_of, near_miss};
 /// How deep recipes may extend each other.
 const MAX_EXTENDS: usize = 16;
 
-/// A parsed file, and what is needed to say where something stands in it.
+/// A parsed file, and what is needed to locate a value in it.
 pub(super) struct Parsed {
     pub(super) path: PathBuf,
     name: Arc<str>,
@@ -70,7 +70,7 @@ pub(super) fn parse_chain(
     Ok(())
 }
 
-/// The path without `.` and `a/..`.
+/// Normalises a path: removes `.` and `a/..`.
 pub(super) fn normal(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for component in path.components() {
@@ -85,7 +85,7 @@ pub(super) fn normal(path: &Path) -> PathBuf {
     out
 }
 
-/// `path` as seen from the folder of the recipe that is built: it must not depend on where that lies.
+/// Names `path` relative to the folder of the recipe being built, wherever that folder lies.
 fn relative_name(path: &Path, top: &Path) -> String {
     let folder = normal(top.parent().unwrap_or(Path::new("")));
     let path = normal(path);
@@ -118,7 +118,7 @@ fn parse(path: &Path, top: &Path, read: ReadFile<'_>) -> Result<Parsed, Error> {
     Ok(Parsed { path: normal(path), name, text, document })
 }
 
-/// "unknown field `x`, expected one of `a`, `b`": which of those may be meant.
+/// Finds the likeliest name in "unknown field `x`, expected one of `a`, `b`".
 fn near_miss_of(message: &str) -> Option<String> {
     let mut names = message.split('`').skip(1).step_by(2);
     let word = names.next()?;

@@ -1,4 +1,4 @@
-//! Recipes are loaded, and refused with their place.
+//! Tests that recipes load, and that errors name their place.
 
 use super::*;
 

@@ -1,11 +1,11 @@
-//! Yields what breaks the chain from Debian's keys to the packages of a lock; nothing does when it is whole.
+//! Yields what breaks the chain from Debian's keys to the packages of a lock: nothing, if the chain is whole.
 //!
 //! # Shape
 //! ```text
 //! pinned keys ─ signature ─> InRelease ─ SHA-256 ─> Packages ─ SHA-256 ─> every .deb that the lock takes from the suite
 //! ```
-//! All of it is bytes that the lock names by digest: no mirror has to be believed, and no clock is asked. A release is
-//! judged at the moment of the snapshot that the lock names.
+//! The lock names all of these bytes by digest, so the check trusts no mirror and reads no clock. A release
+//! is judged at the time of the snapshot that the lock names.
 //!
 //! # Source
 //! As `inrelease` and `packages`.
@@ -23,15 +23,15 @@ use crate::lock::{Archive, Deb, moment, moment_seconds};
 use crate::trust::debian::inrelease::{self, InReleaseError};
 use crate::trust::debian::keys::{Keyring, UnixTime};
 
-/// The architecture of all images.
+/// The architecture of every image.
 const ARCHITECTURE: &str = "amd64";
-/// A package index unpacks to 60 MB today.
+/// A limit far above the size of an unpacked package index, 60 MB today.
 const MAX_INDEX: u64 = 1 << 30;
 
 /// What breaks the chain.
 #[derive(Debug, thiserror::Error)]
 pub enum Break {
-    /// The signed release cannot be believed.
+    /// The signed release is not authentic.
     #[error("the InRelease of {suite} cannot be believed")]
     InRelease {
         /// The suite.
@@ -39,16 +39,16 @@ pub enum Break {
         /// Why.
         source: InReleaseError,
     },
-    /// The lock says something else than the signed release.
+    /// The lock contradicts the signed release.
     #[error("{what} of {suite} is {found} in the signed release, and {expected} in the lock")]
     Differs {
-        /// Of what.
+        /// The value that differs.
         what: &'static str,
         /// The suite.
         suite: String,
-        /// What the lock says.
+        /// The lock's value.
         expected: String,
-        /// What the release says.
+        /// The release's value.
         found: String,
     },
     /// The package index cannot be read.

@@ -1,4 +1,4 @@
-//! Debian package sets, from signed archive indexes: what is authentic, what exists, what a set of roots needs.
+//! Yields Debian package sets from signed archive indexes: what is authentic, what exists, what roots need.
 //!
 //! # Shape
 //! ```text
@@ -13,7 +13,7 @@
 //! (wiki.debian.org/DebianRepository/Format), apt 2.6.1 (order of choice).
 //!
 //! # Not here
-//! Network and files: every function takes bytes and a time, and gives values.
+//! Network and files: every function takes bytes and a time, and returns values.
 
 pub mod chain;
 pub mod npm;

@@ -12,7 +12,7 @@
 //! npm's documentation, "package.json" and "package-lock.json".
 //!
 //! # Not here
-//! Running npm (`host::npm_resolver`), fetching tarballs (`host::fetch`).
+//! Running npm (`host::npm_resolver`) and fetching tarballs (`host::fetch`).
 
 use std::collections::BTreeMap;
 
@@ -22,10 +22,10 @@ use rootfs::npm::{engines, integrity, lock as package_lock};
 
 use crate::lock::{Npm, NpmRole};
 
-/// Why an application cannot be locked, or its lock not be used.
+/// Why an application cannot be locked, or its lock cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A version that names more than one.
+    /// A version is not exact.
     #[error("{name}@{version} is no exact version")]
     NotExact {
         /// Name of the package.
@@ -46,7 +46,7 @@ pub enum Error {
     Drifted {
         /// Name of the package.
         name: String,
-        /// What npm chose; empty when nothing.
+        /// What npm chose; empty if nothing.
         found: String,
         /// What was asked for.
         expected: String,
@@ -59,7 +59,7 @@ pub enum Error {
         /// Which package, and why.
         source: engines::Error,
     },
-    /// An integrity of the lock that is none.
+    /// An integrity value in the lock is invalid.
     #[error("{location} has an integrity that is refused")]
     Integrity {
         /// Place of the package.
@@ -69,8 +69,8 @@ pub enum Error {
     },
 }
 
-/// The `package.json` of a folder that holds one application and nothing else. `overrides` are exact versions for
-/// packages below it, by name.
+/// Returns the `package.json` of a folder that holds one application and nothing else. `overrides` sets exact
+/// versions of packages below it, by name.
 ///
 /// # Errors
 /// [`Error::NotExact`].
@@ -98,8 +98,8 @@ pub fn package_json(
     Ok(format!("{document:#}\n"))
 }
 
-/// The packages of an application that an image gets, from the package-lock that npm wrote: those for its platform,
-/// all of which run on Node.js `node`.
+/// Reads the packages that an image gets for an application from the package-lock that npm wrote: those for
+/// the image's platform. All of them must run on Node.js `node`.
 ///
 /// # Errors
 /// [`Error::Lock`], [`Error::Drifted`] or [`Error::Engines`].
@@ -121,7 +121,7 @@ pub fn resolved(package_lock: &[u8], name: &str, version: &str, node: &str) -> R
     Ok(entries)
 }
 
-/// The lock's block of a package, whose tarball has this size and digest.
+/// Returns the lock's block for a package whose tarball has this size and digest.
 pub fn locked(entry: &Entry, application: &str, size: u64, sha256: Sha256Digest) -> Npm {
     let text = |text: &Option<Box<str>>| text.as_deref().unwrap_or_default().to_owned();
     Npm {
@@ -143,7 +143,7 @@ pub fn locked(entry: &Entry, application: &str, size: u64, sha256: Sha256Digest)
     }
 }
 
-/// The package that a block of the lock stands for.
+/// Returns the package that a block of the lock describes.
 ///
 /// # Errors
 /// [`Error::Integrity`].

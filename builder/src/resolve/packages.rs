@@ -1,36 +1,36 @@
-//! The packages of one index, from the bytes of a decompressed `Packages` file.
+//! Yields the packages of one index, from the bytes of a decompressed `Packages` file.
 //!
 //! # Shape
-//! One stanza a package; every text field is a slice of the index, `size` is in bytes.
+//! One stanza per package; every text field is a slice of the index, and `size` is in bytes.
 //!
 //! # Source
 //! Debian repository format, "Packages Indices"; Debian Policy 5.3 and 5.6.
 //!
 //! # Not here
-//! Authenticity (the index's digest stands in a verified [`crate::trust::debian::inrelease`]), merging of suites and choice
-//! ([`super::solve`]).
+//! Authenticity (a verified [`crate::trust::debian::inrelease`] names the index's digest), merging of suites
+//! and choice ([`super::solve`]).
 
 use super::relation::is_package_name;
 use super::version::{Version, VersionError};
 use crate::trust::debian::control::{self, ControlError, Stanza, is_safe_path, read_sha256, read_size};
 
-/// An index that cannot be trusted to name files; `line` is the stanza's first line.
+/// Why an index cannot be used; `line` is the stanza's first line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PackagesError {
     /// The index is not deb822.
     #[error("the package index is malformed")]
     Control(#[from] ControlError),
-    /// A stanza without a field that it must have.
+    /// A stanza lacks a required field.
     #[error("package `{package}` at line {line} has no field `{field}`")]
     Missing {
-        /// The package, or `?` if the stanza names none.
+        /// The package, or `?` if the stanza does not name one.
         package: String,
         /// The stanza's first line.
         line: usize,
         /// The field's name.
         field: &'static str,
     },
-    /// A field that holds something it may not.
+    /// A field has an invalid value.
     #[error("package `{package}` at line {line} has the bad {field} `{found}`")]
     Field {
         /// The package as written.
@@ -39,20 +39,20 @@ pub enum PackagesError {
         line: usize,
         /// The field's name.
         field: &'static str,
-        /// What it holds.
+        /// Its value.
         found: String,
     },
-    /// A version that is none.
+    /// A version is malformed.
     #[error("package `{package}` at line {line} has a bad version")]
     Version {
         /// The package as written.
         package: String,
         /// The stanza's first line.
         line: usize,
-        /// Why it is none.
+        /// Why it is malformed.
         source: VersionError,
     },
-    /// A package of another architecture than the index should hold.
+    /// A package is for another architecture than the index.
     #[error("package `{package}` at line {line} is for `{found}`, expected `{expected}` or `all`")]
     Architecture {
         /// The package as written.
@@ -70,7 +70,7 @@ pub enum PackagesError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "the names are Policy 2.5's")]
 pub enum Priority {
-    /// The field is absent: apt counts that as 0, before all others.
+    /// The field is absent: apt counts it as 0, before all others.
     Absent,
     Required,
     Important,
@@ -79,7 +79,7 @@ pub enum Priority {
     Extra,
 }
 
-/// How a package stands to other architectures.
+/// How a package relates to other architectures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are the Multi-Arch specification's")]
 pub enum MultiArch {
@@ -100,19 +100,19 @@ pub struct Package<'a> {
     pub architecture: &'a str,
     /// The source package's name; the package's own if the field is absent.
     pub source: &'a str,
-    /// The source package's version; the package's own if the field does not say.
+    /// The source package's version; the package's own if the field does not state one.
     pub source_version: &'a str,
-    /// What must be configured before it is unpacked.
+    /// What must be configured before the package is unpacked.
     pub pre_depends: &'a str,
     /// What it needs.
     pub depends: &'a str,
-    /// What may not be unpacked beside it.
+    /// What must not be unpacked alongside it.
     pub conflicts: &'a str,
-    /// What may not be configured beside it.
+    /// What must not be configured alongside it.
     pub breaks: &'a str,
-    /// The virtual packages it stands for.
+    /// The virtual packages that it provides.
     pub provides: &'a str,
-    /// Recommends, Suggests, Replaces and Enhances: never followed, but apt's last tie-break sees them.
+    /// Recommends, Suggests, Replaces and Enhances: never followed, but apt's last tie-break considers them.
     pub mentions: [&'a str; 4],
     /// Whether every system must have it.
     pub essential: bool,
@@ -134,7 +134,7 @@ pub struct Package<'a> {
 
 /// Reads an index whose packages are for `architecture` or `all`, in the order of the index.
 pub fn read<'a>(bytes: &'a [u8], architecture: &str) -> Result<Vec<Package<'a>>, PackagesError> {
-    // A stanza of Debian's index has about 800 bytes.
+    // A stanza of Debian's index is about 800 bytes long.
     let mut packages = Vec::with_capacity(bytes.len() / 700);
     for stanza in control::stanzas(bytes) {
         packages.push(read_stanza(&stanza?, architecture)?);
@@ -142,7 +142,7 @@ pub fn read<'a>(bytes: &'a [u8], architecture: &str) -> Result<Vec<Package<'a>>,
     Ok(packages)
 }
 
-/// The fields of a stanza that matter here, as they stand there.
+/// The fields of a stanza that matter here, as written.
 #[derive(Default)]
 struct Fields<'a> {
     name: Option<&'a str>,

@@ -15,18 +15,18 @@
 
 use super::version::{Version, VersionError};
 
-/// A relationship field that cannot be read.
+/// Why a relationship field cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RelationError {
-    /// A package name that breaks Policy 5.6.1.
+    /// A package name breaks Policy 5.6.1.
     #[error("`{found}` in relation `{relation}` is no package name")]
     Name {
         /// The alternative as written.
         relation: String,
-        /// What stands where the name should be.
+        /// The text in place of the name.
         found: String,
     },
-    /// An operator other than `<<`, `<=`, `=`, `>=`, `>>`.
+    /// The operator is not `<<`, `<=`, `=`, `>=` or `>>`.
     #[error("relation `{relation}` has the unknown operator `{found}`")]
     Operator {
         /// The alternative as written.
@@ -34,7 +34,7 @@ pub enum RelationError {
         /// The operator as written.
         found: String,
     },
-    /// A bracket that is not closed, or text after the last one.
+    /// A bracket is not closed, or text follows the last one.
     #[error("relation `{relation}` ends in `{rest}`, which is not understood")]
     Rest {
         /// The alternative as written.
@@ -42,17 +42,17 @@ pub enum RelationError {
         /// What could not be read.
         rest: String,
     },
-    /// A version that is none.
+    /// The version is malformed.
     #[error("relation `{relation}` has a bad version")]
     Version {
         /// The alternative as written.
         relation: String,
-        /// Why it is none.
+        /// Why it is malformed.
         source: VersionError,
     },
 }
 
-/// How a version stands to the one named.
+/// How a version compares with the one named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operator {
     /// `<<`
@@ -78,13 +78,13 @@ pub struct Alternative<'a> {
     pub qualifier: Option<&'a str>,
     /// The version it asks for.
     pub constraint: Option<(Operator, Version<'a>)>,
-    /// What stands in brackets, negations with their `!`; empty if absent.
+    /// The text in brackets, negations with their `!`; empty if absent.
     pub architectures: Vec<&'a str>,
-    /// What stands in angle brackets, one entry a pair; empty if absent.
+    /// The text in angle brackets, one entry per pair; empty if absent.
     pub profiles: Vec<&'a str>,
 }
 
-/// Alternatives of which one is enough.
+/// Alternatives, one of which is enough.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group<'a> {
     /// The text of the whole group, trimmed.
@@ -94,7 +94,7 @@ pub struct Group<'a> {
 }
 
 impl Alternative<'_> {
-    /// Tells whether `version` satisfies the constraint.
+    /// Returns whether `version` satisfies the constraint.
     pub fn admits(&self, version: &Version<'_>) -> bool {
         match &self.constraint {
             None => true,
@@ -106,12 +106,12 @@ impl Alternative<'_> {
         }
     }
 
-    /// Tells whether the alternative is meant for `architecture`, with no build profile active.
+    /// Returns whether the alternative applies to `architecture`, with no build profile active.
     pub fn applies_to(&self, architecture: &str) -> bool {
         let negated = self.architectures.iter().any(|a| a.starts_with('!'));
         let named = self.architectures.iter().any(|a| a.trim_start_matches('!') == architecture);
         let architecture_fits = self.architectures.is_empty() || (named != negated);
-        // A restriction formula holds if each term of one of its lists does; without profiles only negated terms do.
+        // A restriction formula holds if all terms of one list hold; without profiles only negated terms do.
         let profile_fits = self.profiles.is_empty()
             || self
                 .profiles
@@ -121,7 +121,7 @@ impl Alternative<'_> {
     }
 }
 
-/// Reads a relationship field; an empty field has no groups, an empty group between commas is skipped.
+/// Reads a relationship field. An empty field has no groups; an empty group between commas is skipped.
 pub fn read(field: &str) -> Result<Vec<Group<'_>>, RelationError> {
     let mut groups = Vec::new();
     for text in field.split(',').map(str::trim).filter(|text| !text.is_empty()) {
@@ -132,7 +132,7 @@ pub fn read(field: &str) -> Result<Vec<Group<'_>>, RelationError> {
     Ok(groups)
 }
 
-/// Tells whether `name` fits Policy 5.6.1: two or more of `a-z0-9+-.`, the first a letter or digit.
+/// Returns whether `name` fits Policy 5.6.1: two or more of `a-z0-9+-.`, the first a letter or a digit.
 pub fn is_package_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     name.len() >= 2

@@ -1,4 +1,4 @@
-//! What stands in for each maintainer script of a package set, from the scripts' text and a reviewed table.
+//! Yields what replaces each maintainer script of a package set, from the scripts' text and a reviewed table.
 //!
 //! # Shape
 //! ```text
@@ -8,13 +8,14 @@
 //! section:   its digest, parameters out  -> inert, or handled by named fix-ups, with its units and files
 //! anything else                          -> unknown: the lock stops, unless the recipe overrides it
 //! ```
-//! A release in a package's name (`linux-image-6.12.117+deb13-cloud-amd64`) counts as `@RELEASE@` in name and text.
+//! A kernel release in a package's name (`linux-image-6.12.117+deb13-cloud-amd64`) reads `@RELEASE@` in name
+//! and text.
 //!
 //! # Source
 //! Debian Policy 6 (which scripts run when); debhelper 13's `autoscripts/`; deb-triggers(5); `data/scripts.toml`.
 //!
 //! # Not here
-//! The fix-ups themselves, which are stages of the assembly; running scripts, which nothing does.
+//! The fix-ups themselves, which are stages of the assembly. Nothing runs the scripts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -24,7 +25,7 @@ use sha2::{Digest, Sha256};
 
 use crate::trust::debian::control::read_sha256;
 
-/// A part of a package that dpkg would run or read beside the files.
+/// A part of a package that dpkg would run or read, besides the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the names are dpkg's file names")]
@@ -38,7 +39,7 @@ pub enum ScriptKind {
 }
 
 impl ScriptKind {
-    /// Recognises a member of the control archive by its name; `None` for those that are no scripts.
+    /// Recognises a member of the control archive by its name; `None` if it is not a script.
     pub fn from_member(name: &str) -> Option<Self> {
         Some(match name {
             "config" => Self::Config,
@@ -65,7 +66,7 @@ impl fmt::Display for ScriptKind {
     }
 }
 
-/// A step of the assembly that does declaratively what scripts do.
+/// A step of the assembly that does declaratively what scripts would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FixUp {
@@ -89,9 +90,9 @@ pub enum FixUp {
     Pam,
     /// Owners and modes that archives cannot carry.
     Paths,
-    /// Units enabled or left disabled by presets.
+    /// Units that presets enable or leave disabled.
     Presets,
-    /// Folders, links and files that packages make on first installation.
+    /// Folders, links and files that packages create on first installation.
     Skeleton,
     /// tmpfiles.d.
     Tmpfiles,
@@ -108,7 +109,7 @@ pub struct Script<'a> {
     pub bytes: &'a [u8],
 }
 
-/// What a script comes to in an image.
+/// What a script amounts to in an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judgement {
     /// It would change nothing in a fresh image.
@@ -136,11 +137,11 @@ pub struct Judged {
     pub kind: ScriptKind,
     /// The digest of the whole script, for the lock.
     pub sha256: [u8; 32],
-    /// What it comes to.
+    /// The judgement.
     pub judgement: Judgement,
 }
 
-/// A script that nobody has reviewed.
+/// A script that has not been reviewed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{package} has an unreviewed {kind} ({what}, sha256 {digest}) that begins {first:?}; \
@@ -152,18 +153,18 @@ pub struct Unknown {
     pub package: String,
     /// Which of its scripts.
     pub kind: ScriptKind,
-    /// `script`, or the debhelper tool whose section it is.
+    /// `script`, or the debhelper tool that wrote the section.
     pub what: String,
-    /// The digest that the table would have to list.
+    /// The digest to list in the table.
     pub sha256: [u8; 32],
-    /// Its first lines that do something, at most three.
+    /// Its first lines with an effect, at most three.
     pub first: String,
 }
 
 /// All judgements of a package set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Review {
-    /// One entry a script, in the order given.
+    /// One entry per script, in the order given.
     pub judged: Vec<Judged>,
     /// Overrides that no unknown script needed.
     pub unused_overrides: Vec<String>,
@@ -183,19 +184,19 @@ impl fmt::Display for Listed<'_> {
     }
 }
 
-/// A table that cannot be used.
+/// Why a table cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// It is not the TOML that is expected.
+    /// It is not the expected TOML.
     #[error("the script table cannot be read")]
     Toml(#[from] toml::de::Error),
-    /// An entry's digest is none.
+    /// An entry's digest is not a SHA-256.
     #[error("`{0}` in the script table is no SHA-256")]
     Digest(String),
-    /// An inert entry with fix-ups, or a handled one without.
+    /// An inert entry has fix-ups, or a handled one has none.
     #[error("the entry {0} in the script table names fix-ups if and only if it is inert")]
     Treatment(String),
-    /// Two entries for one script.
+    /// Two entries are for the same script.
     #[error("{0} stands twice in the script table")]
     Twice(String),
 }
@@ -218,7 +219,7 @@ struct ScriptEntry {
     treatment: Treatment,
     #[serde(default)]
     by: BTreeSet<FixUp>,
-    /// For reviewers; asked for, never read.
+    /// Required for reviewers; the program does not use it.
     #[serde(rename = "reason")]
     _reason: String,
 }
@@ -242,7 +243,7 @@ enum Treatment {
     Handled,
 }
 
-/// The reviewed scripts and sections, each with the fix-ups that stand in for it (none: inert).
+/// The reviewed scripts and sections, each with the fix-ups that replace it (none if inert).
 #[derive(Debug, Clone)]
 pub struct Table {
     scripts: BTreeMap<(String, ScriptKind, [u8; 32]), BTreeSet<FixUp>>,
@@ -283,7 +284,7 @@ impl Table {
     }
 }
 
-/// Judges all scripts of a set; `overrides` maps a package to the recipe's reason for leaving its scripts out.
+/// Judges all scripts of a set; `overrides` maps a package to the recipe's reason for ignoring its scripts.
 pub fn review<'a>(
     scripts: impl IntoIterator<Item = Script<'a>>,
     table: &Table,
@@ -313,7 +314,7 @@ pub fn review<'a>(
     Ok(Review { judged, unused_overrides: unused.into_iter().cloned().collect() })
 }
 
-/// Judges one script by rule and table.
+/// Judges one script by the rules and the table.
 pub fn judge(script: &Script<'_>, table: &Table) -> Result<Judgement, Box<Unknown>> {
     let release = script
         .package
@@ -330,7 +331,7 @@ pub fn judge(script: &Script<'_>, table: &Table) -> Result<Judgement, Box<Unknow
     };
     let digest = |text: &str| -> [u8; 32] { Sha256::digest(text.as_bytes()).into() };
     match script.kind {
-        // They run when a package goes; and a config script only asks debconf's questions (debconf-devel(7)).
+        // These run on removal; a config script only asks debconf's questions (debconf-devel(7)).
         ScriptKind::Prerm | ScriptKind::Postrm | ScriptKind::Config => return Ok(Judgement::Inert),
         ScriptKind::Preinst | ScriptKind::Postinst | ScriptKind::Triggers => {}
     }
@@ -363,13 +364,13 @@ pub fn judge(script: &Script<'_>, table: &Table) -> Result<Judgement, Box<Unknow
     Ok(if by.is_empty() { Judgement::Inert } else { Judgement::Handled { by, parameters } })
 }
 
-/// Whether a shell line is more than a comment or a frame around sections.
+/// Returns whether a shell line is more than a comment or part of the frame around sections.
 fn does_something(line: &str) -> bool {
     let line = line.trim();
     !(line.is_empty() || line.starts_with('#') || matches!(line, "set -e" | "set -eu" | "exit 0" | ":"))
 }
 
-/// What a line of a triggers file asks for; interest alone does nothing.
+/// Judges a line of a triggers file; a line that only declares interest does nothing.
 fn judge_trigger(line: &str) -> Option<BTreeSet<FixUp>> {
     let (directive, name) = line.trim().split_once(char::is_whitespace)?;
     Some(match (directive, name.trim()) {
@@ -399,7 +400,7 @@ struct Section<'a> {
 const SECTION_BEGIN: &str = "# Automatically added by ";
 const SECTION_END: &str = "# End automatically added section\n";
 
-/// Cuts debhelper's sections out; a section without end stays in the remainder.
+/// Cuts debhelper's sections out; a section without an end marker stays in the remainder.
 fn split(text: &str) -> Split<'_> {
     let mut split = Split { remainder: String::new(), sections: Vec::new() };
     let mut rest = text;
@@ -424,7 +425,7 @@ fn split(text: &str) -> Split<'_> {
 
 fn judge_section(tool: &str, body: &str, table: &Table) -> Option<(BTreeSet<FixUp>, BTreeSet<String>)> {
     let lines = || body.lines().map(str::trim).filter(|line| !line.is_empty());
-    // Words that no shell expands, save the arguments handed on.
+    // Words that a shell does not expand, except the arguments passed on.
     let plain = |line: &str| {
         let line = line.strip_suffix("-- \"$@\"").unwrap_or(line);
         line.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" /._+-:~\\@".contains(&byte))
@@ -454,8 +455,8 @@ fn judge_section(tool: &str, body: &str, table: &Table) -> Option<(BTreeSet<FixU
     Some((by.clone(), if by.is_empty() { BTreeSet::new() } else { parameters }))
 }
 
-/// Takes the parameters out of a section: units and configuration files become `UNIT`, a run of them one `UNIT`;
-/// the init script's name becomes `INIT`; what stands quoted behind an equals sign becomes `?`.
+/// Takes the parameters out of a section: a run of units and configuration files becomes one `UNIT`, the init
+/// script's name becomes `INIT`, and a quoted value after an equals sign becomes `?`.
 fn normalise(body: &str) -> (String, BTreeSet<String>) {
     const SUFFIXES: [&str; 9] =
         [".service", ".socket", ".timer", ".path", ".target", ".mount", ".slice", ".conf", ".automount"];
@@ -485,7 +486,7 @@ fn normalise(body: &str) -> (String, BTreeSet<String>) {
             normal = normal.replace(many, one);
         }
     }
-    // NAME='ssh' ENABLE='yes': only what is quoted whole, without anything that a shell expands inside.
+    // NAME='ssh' ENABLE='yes': only values that are quoted whole and contain nothing that a shell expands.
     let mut quoted = String::with_capacity(normal.len());
     let mut rest = normal.as_str();
     while let Some((before, after)) = rest.split_once("='") {
@@ -642,7 +643,7 @@ fi
         assert_eq!((error.what.as_str(), error.first.as_str()), ("script", "depmod -a\nreboot"));
         assert_eq!(error.sha256, <[u8; 32]>::from(Sha256::digest("set -e\ndepmod -a\nreboot\n")));
         assert!(judge_text("bar", "depmod\n").is_err());
-        // A section without end is no section.
+        // A section without an end marker is not a section.
         assert_eq!(
             judge_text("foo", "depmod\n# Automatically added by dh_x/1\n").unwrap_err().what,
             "script"

@@ -2,7 +2,7 @@
 //!
 //! # Shape
 //! ```text
-//! suites, in the order of sources.list --Universe::merge--> one candidate a name (highest version, first suite on a tie)
+//! suites, in the order of sources.list --Universe::merge--> one candidate per name (highest version, first suite on a tie)
 //! roots marked first, in apt's cache order; then each root's Pre-Depends and Depends, depth first:
 //!   satisfied by something chosen -> next
 //!   else each alternative in order, each one's providers in apt's order of preference, the first that installs
@@ -28,7 +28,7 @@ use super::version::Version;
 /// Package indexes of one suite.
 #[derive(Debug, Clone)]
 pub struct Suite<'a> {
-    /// How messages and the lock call it, for example `trixie-security`.
+    /// Its name in messages and the lock, for example `trixie-security`.
     pub name: &'a str,
     /// Its packages, in the order of its index.
     pub packages: Vec<Package<'a>>,
@@ -37,7 +37,7 @@ pub struct Suite<'a> {
 /// A set that cannot be resolved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SolveError {
-    /// One version of one package with two different archives.
+    /// The same version of a package has two different archives.
     #[error("{first} and {second} both have {package} {version}, with different digests")]
     TwoArchives {
         /// The package.
@@ -49,7 +49,7 @@ pub enum SolveError {
         /// The suite that disagrees.
         second: String,
     },
-    /// A relationship field that cannot be read.
+    /// A relationship field cannot be read.
     #[error("package `{package}` has a bad {field} field")]
     Relation {
         /// The package.
@@ -59,15 +59,15 @@ pub enum SolveError {
         /// Why it cannot be read.
         source: RelationError,
     },
-    /// A root or an exclude that no suite has.
+    /// No suite has the package that a root or an exclude names.
     #[error("no suite has a package `{name}`{}", Near(.near))]
     Unknown {
         /// The name as asked for.
         name: String,
-        /// Names that exist and look like it, the likeliest first.
+        /// Existing names that resemble it, the likeliest first.
         near: Vec<String>,
     },
-    /// A root that is virtual and has more than one provider.
+    /// A root is virtual and has more than one provider.
     #[error("`{name}` is virtual, name one of its providers: {}", .providers.join(", "))]
     Virtual {
         /// The name as asked for.
@@ -75,13 +75,13 @@ pub enum SolveError {
         /// The packages that provide it.
         providers: Vec<String>,
     },
-    /// A package that is both asked for and excluded.
+    /// A package is both requested and excluded.
     #[error("package `{0}` is both a root and excluded")]
     ExcludedRoot(String),
-    /// Two chosen packages that may not stand together.
+    /// Two chosen packages exclude each other.
     #[error(transparent)]
     Conflict(Conflict),
-    /// A relation that nothing satisfies.
+    /// Nothing satisfies a relation.
     #[error(transparent)]
     Unsatisfied(Box<Unsatisfied>),
 }
@@ -102,14 +102,14 @@ pub struct Conflict {
     pub relation: String,
 }
 
-/// A relation without solution, with everything that was tried.
+/// A relation without a solution, with everything that was tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsatisfied {
-    /// Who asks, from the root on: each package with the relation through which the next one was tried.
+    /// The path from the root: each package with the relation through which the next one was tried.
     pub chain: Vec<(String, String)>,
     /// Every candidate with the reason why it fails; empty if the archive has none.
     pub attempts: Vec<(String, Failure)>,
-    /// Existing names that look like a name that does not exist.
+    /// Existing names that resemble a name that does not exist.
     pub near: Vec<String>,
 }
 
@@ -119,13 +119,13 @@ pub enum Failure {
     /// The candidate's version is outside the relation's bounds.
     #[error("the archive has {0}")]
     Version(String),
-    /// No package and no provider has the name.
+    /// No package has the name, and none provides it.
     #[error("no suite has it")]
     Absent,
-    /// It may not stand beside a chosen package.
+    /// It excludes a chosen package, or a chosen package excludes it.
     #[error(transparent)]
     Conflict(Conflict),
-    /// It needs something that cannot be had.
+    /// It needs something that is not available.
     #[error("({0})")]
     Needs(Box<Unsatisfied>),
 }
@@ -156,25 +156,25 @@ impl fmt::Display for Near<'_> {
 pub enum Essential {
     /// As on every Debian system.
     Included,
-    /// Only those that something needs.
+    /// Only the essential packages that something needs.
     OnlyIfNeeded,
 }
 
-/// What is asked for.
+/// The request.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'r> {
-    /// The packages to have; as with apt, an earlier one's choice of alternatives binds the later ones.
+    /// The packages to install; as in apt, the alternatives chosen for an earlier one bind the later ones.
     pub roots: &'r [&'r str],
-    /// Whether the essential set comes too.
+    /// Whether the essential set is included.
     pub essential: Essential,
-    /// Packages to leave out: wherever one would be taken, its relation counts as satisfied and is reported.
+    /// Packages to leave out: a relation that would take one counts as satisfied and is reported.
     pub exclude: &'r [&'r str],
 }
 
 /// Why a package is in the set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Why<'a> {
-    /// It was asked for.
+    /// The request names it.
     Root,
     /// It is `Essential: yes`.
     Essential,
@@ -196,7 +196,7 @@ pub struct Chosen<'u, 'a> {
     pub package: &'u Package<'a>,
     /// The suite that it comes from.
     pub suite: &'a str,
-    /// Why it is there: the first reason found.
+    /// Why it is in the set: the first reason found.
     pub why: Why<'a>,
 }
 
@@ -205,7 +205,7 @@ pub struct Chosen<'u, 'a> {
 pub struct Waived<'a> {
     /// The excluded package that would have been taken.
     pub excluded: &'a str,
-    /// The package whose relation it is, or nothing for the essential set.
+    /// The package that has the relation; `None` for the essential set.
     pub by: Option<&'a str>,
     /// The relation as written.
     pub relation: &'a str,
@@ -222,10 +222,10 @@ pub struct Solution<'u, 'a> {
     pub unused_excludes: Vec<&'a str>,
 }
 
-/// Where a package stands: its place in the list of all packages of all suites.
+/// Index of a package in the list of all packages of all suites.
 type Id = usize;
 
-/// All packages of all suites, with one candidate a name.
+/// All packages of all suites, with one candidate per name.
 #[derive(Debug)]
 pub struct Universe<'a> {
     packages: Vec<(&'a str, Package<'a>)>,
@@ -284,7 +284,7 @@ impl<'a> Universe<'a> {
         self.packages.get(id).map(|(_, package)| package)
     }
 
-    /// Existing names within two edits of `name`, or that begin with it; the likeliest first.
+    /// Finds existing names within two edits of `name`, or that begin with it; the likeliest first.
     fn near(&self, name: &str) -> Vec<String> {
         let names = self.candidates.keys().chain(self.providers.keys());
         let mut near: Vec<(usize, &str)> = names
@@ -300,7 +300,7 @@ impl<'a> Universe<'a> {
         near.into_iter().take(5).map(|(_, name)| name.to_owned()).collect()
     }
 
-    /// Where each of `names` first enters apt's cache: as a package's own name, or named in one of its relations.
+    /// Finds where each of `names` first enters apt's cache: as a package's own name or in a relation.
     fn first_mentions(&self, names: &BTreeSet<&str>) -> BTreeMap<&'a str, (Id, usize)> {
         let mut found = BTreeMap::new();
         for (id, (_, package)) in self.packages.iter().enumerate() {
@@ -329,7 +329,7 @@ impl<'a> Universe<'a> {
             for (place, mention) in mentions.enumerate() {
                 let mention = mention.trim_start();
                 let end = mention.bytes().position(|byte| b" (\n".contains(&byte)).unwrap_or(mention.len());
-                // A qualified name (`a:any`) is a package of its own to apt.
+                // To apt, a qualified name (`a:any`) is a separate package.
                 note(mention.get(..end).unwrap_or(mention), place + 1);
             }
         }
@@ -349,7 +349,7 @@ fn read_field<'a>(
     })
 }
 
-/// The Levenshtein distance of two short names.
+/// Returns the Levenshtein distance of two short names.
 fn edits(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, byte_a) in a.bytes().enumerate() {
@@ -406,7 +406,7 @@ struct Negative<'a> {
     forbidden: Alternative<'a>,
 }
 
-/// How long the lists of a search are.
+/// Lengths of the search's lists, to cut them back to.
 #[derive(Clone, Copy)]
 struct Lengths {
     order: usize,
@@ -423,13 +423,13 @@ struct Frame<'u, 'a> {
     before: Lengths,
 }
 
-/// The relation of a frame that something deeper is to satisfy.
+/// The relation of a frame that a deeper frame is trying to satisfy.
 struct Pending<'a> {
     field: &'static str,
     group: Group<'a>,
     untried: std::vec::IntoIter<Id>,
     attempts: Vec<(String, Failure)>,
-    /// Why the last candidate failed, kept to go on with if it was the only one.
+    /// Why the last candidate failed; the explanation continues with it if it was the only candidate.
     only: Option<Box<Unsatisfied>>,
 }
 
@@ -440,7 +440,7 @@ impl Pending<'_> {
     }
 }
 
-/// What is chosen so far; the lists only grow, so a failed attempt is undone by cutting them.
+/// What is chosen so far; the lists only grow, so cutting them back undoes a failed attempt.
 struct Search<'u, 'a> {
     universe: &'u Universe<'a>,
     excluded: BTreeSet<Id>,
@@ -448,7 +448,7 @@ struct Search<'u, 'a> {
     why: BTreeMap<Id, Why<'a>>,
     negatives: Vec<Negative<'a>>,
     waived: Vec<Waived<'a>>,
-    /// Packages that failed once; apt does not try them again either.
+    /// Packages that failed once; like apt, the search does not try them again.
     discarded: BTreeMap<Id, Box<Unsatisfied>>,
 }
 
@@ -476,7 +476,7 @@ impl<'u, 'a> Search<'u, 'a> {
         })
     }
 
-    /// Finds the roots' candidates: the essential set by name, then what was asked for, in the order asked.
+    /// Finds the roots' candidates: the essential set by name, then the requested packages in their order.
     fn roots(&mut self, request: &Request<'_>) -> Result<Vec<(Id, Why<'a>)>, SolveError> {
         let mut asked: Vec<Id> = Vec::with_capacity(request.roots.len());
         for &name in request.roots {
@@ -527,7 +527,7 @@ impl<'u, 'a> Search<'u, 'a> {
 
     fn package(&self, id: Id) -> Result<&'u Package<'a>, SolveError> {
         let package = self.universe.package(id);
-        // Every id comes from the universe's own maps.
+        // Every id comes from the universe's own maps, so this never fails.
         package.ok_or_else(|| SolveError::Unknown { name: format!("#{id}"), near: Vec::new() })
     }
 
@@ -577,7 +577,7 @@ impl<'u, 'a> Search<'u, 'a> {
         Ok(())
     }
 
-    /// All candidates that an alternative's name and version fit, the real package first.
+    /// Lists the candidates that match an alternative's name and version, the real package first.
     fn providing(&self, alternative: &Alternative<'a>) -> Vec<Id> {
         let fits = |id: &Id| {
             self.universe.package(*id).is_some_and(|package| match alternative.qualifier {
@@ -598,7 +598,7 @@ impl<'u, 'a> Search<'u, 'a> {
         real.into_iter().chain(provided.map(|&(id, _)| id)).filter(fits).collect()
     }
 
-    /// The candidates of a group in the order in which apt tries them.
+    /// Lists the candidates of a group in the order in which apt tries them.
     fn solutions(&self, group: &Group<'a>) -> Vec<Id> {
         let mut solutions: Vec<Id> = Vec::new();
         for alternative in &group.alternatives {
@@ -632,7 +632,7 @@ impl<'u, 'a> Search<'u, 'a> {
         solutions
     }
 
-    /// Opens a marked package: its relations in apt's order, and where to cut back to if it fails.
+    /// Opens a marked package: its relations in apt's order, and the lengths to cut back to if it fails.
     fn open(&self, id: Id, before: Lengths) -> Result<Frame<'u, 'a>, Stop> {
         let package = self.package(id).map_err(Stop::Fatal)?;
         let mut groups = Vec::new();
@@ -656,14 +656,14 @@ impl<'u, 'a> Search<'u, 'a> {
         self.waived.truncate(to.waived);
     }
 
-    /// Adds all that a marked root needs, depth first; the stack is a list, so its depth is bounded by memory alone.
+    /// Adds everything that a marked root needs, depth first, with a stack that only memory bounds.
     fn expand(&mut self, root: Id) -> Result<(), Stop> {
         let mut stack = vec![self.open(root, self.lengths())?];
         while let Some(frame) = stack.last_mut() {
             if frame.pending.is_none() {
                 match frame.groups.next() {
                     None => {
-                        // Everything is there: whoever asked for it has what it asked for.
+                        // All its relations hold, so the parent's pending relation is satisfied.
                         stack.pop();
                         if let Some(parent) = stack.last_mut() {
                             parent.pending = None;
@@ -729,7 +729,7 @@ impl<'u, 'a> Search<'u, 'a> {
             return Box::new(Unsatisfied { chain: Vec::new(), attempts: Vec::new(), near: Vec::new() });
         };
         let asked = (frame.package.name.to_owned(), group.text.to_owned());
-        // The chain goes on through a candidate that was the only one.
+        // If there was only one candidate, the chain continues through it.
         if let (Some(mut inner), [_]) = (only, attempts.as_slice()) {
             inner.chain.insert(0, asked);
             return inner;

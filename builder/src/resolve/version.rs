@@ -11,7 +11,7 @@
 
 use std::cmp::Ordering;
 
-/// A version string that is not one of Debian's.
+/// A string that is not a Debian version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VersionError {
     /// The upstream part is empty.
@@ -42,7 +42,7 @@ pub struct Version<'a> {
 }
 
 impl<'a> Version<'a> {
-    /// Reads a version; errors name the offending part.
+    /// Reads a version; the error names the offending part.
     pub fn read(text: &'a str) -> Result<Self, VersionError> {
         for (offset, found) in text.char_indices() {
             if !(found.is_ascii_alphanumeric() || ".+-~:".contains(found)) {
@@ -99,7 +99,7 @@ impl Ord for Version<'_> {
     }
 }
 
-/// Compares alternately a run of non-digits and a run of digits, as Policy 5.6.12 says.
+/// Compares runs of non-digits and runs of digits in turn, as Policy 5.6.12 says.
 fn compare_part(mut a: &str, mut b: &str) -> Ordering {
     loop {
         let (text_a, text_b);
@@ -123,7 +123,7 @@ fn compare_part(mut a: &str, mut b: &str) -> Ordering {
     }
 }
 
-/// Orders bytes: tilde before the end, the end before letters, letters before all else.
+/// Orders bytes: tilde before the end of the text, the end before letters, letters before everything else.
 fn compare_text(a: &str, b: &str) -> Ordering {
     let weight = |byte: Option<u8>| match byte {
         Some(b'~') => -1,
@@ -151,7 +151,7 @@ fn split_run(text: &str, wanted: impl Fn(u8) -> bool) -> (&str, &str) {
 pub(crate) mod tests {
     use super::*;
 
-    /// Also what `system-tests` asks `dpkg --compare-versions` about.
+    /// `system-tests` checks this table against `dpkg --compare-versions`.
     const TABLE: &[(&str, &str, Ordering)] = &[
         ("1.0", "1.0", Ordering::Equal),
         ("1.0", "1.00", Ordering::Equal),

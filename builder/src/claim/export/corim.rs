@@ -14,7 +14,7 @@
 //! with a name, as VENDOR/MODEL/NAME/digests.
 //!
 //! # Not here
-//! A signature: the file's digest stands in the signed statement.
+//! A signature: the signed statement names the file's digest.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ use rootfs::content::Sha256Digest;
 
 use super::{Error, Exported, label, platforms, unknown};
 
-/// The number of an algorithm in IANA's registry.
+/// Returns an algorithm's number in IANA's registry.
 fn number(algorithm: Algorithm) -> i64 {
     match algorithm {
         Algorithm::Sha256 => 1,
@@ -52,10 +52,10 @@ fn measurement(name: Option<String>, values: MeasurementValuesMap) -> Measuremen
     MeasurementMap { mkey: name.map(MeasuredElement::Text), mval: values, authorized_by: None }
 }
 
-/// The document.
+/// Returns the document.
 ///
 /// # Errors
-/// [`Error`] when there is no value, or it cannot be encoded.
+/// [`Error`] if there is no value to export, or the document cannot be encoded.
 pub fn document(reference: &Reference, platform: Option<&str>) -> Result<Exported<Vec<u8>>, Error> {
     let platforms = platforms(reference, None, platform)?;
     let wrong = |error: &dyn std::fmt::Display| Error::Encode(error.to_string());
@@ -81,7 +81,7 @@ pub fn document(reference: &Reference, platform: Option<&str>) -> Result<Exporte
             instance: None,
             group: None,
         };
-        // Two machines of one platform, or two banks, must not bear one name.
+        // Two machines of one platform, or two banks, must have different names.
         let label = format!("{} {}", label(platform), platform.algorithm);
         let short = Sha256Digest::of(label.as_bytes()).to_string();
         let id = format!("proofmark/{image}/{}/{}", platform.name, short.get(..12).unwrap_or_default());

@@ -1,18 +1,18 @@
-//! Yields an image's reference values in the forms that verifiers of others import.
+//! Yields an image's reference values in the formats that other verifiers import.
 //!
 //! # Shape
 //! ```text
-//! reference-values.json ─┬─ rvps ──> {"version","type":"sample","payload"}   names of Trustee, or of Alibaba Cloud's
+//! reference-values.json ─┬─ rvps ──> {"version","type":"sample","payload"}   Trustee's names, or Alibaba Cloud's
 //!                        └─ corim ─> CBOR, tag 501, unsigned
 //! ```
-//! Both forms hold sets of values: which RTMR0 goes with which MRTD is lost in `rvps`, and event logs in both. Registers
-//! that the platform has a say in have no value to export; their names are given back as left out.
+//! Both formats hold sets of values: `rvps` loses which RTMR0 belongs to which MRTD, and both lose event
+//! logs. Registers that depend on the platform have no value to export; their names are returned as left out.
 //!
 //! # Source
 //! See the modules.
 //!
 //! # Not here
-//! `sbom.cdx.json` and `sbom.spdx.json`, which lie beside the image as they are.
+//! `sbom.cdx.json` and `sbom.spdx.json`, which a build writes beside the image.
 
 pub mod corim;
 pub mod rvps;
@@ -24,10 +24,10 @@ use ovmf_measure::reference::{Platform, Reference, RegisterKind};
 use crate::claim::file;
 use crate::claim::manifest::Manifest;
 
-/// Why reference values cannot be exported.
+/// Why the reference values cannot be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// They are of another image.
+    /// They belong to another image.
     #[error("the reference values are of another image: {what} is {found}, expected {expected}")]
     OtherImage {
         /// What differs.
@@ -37,12 +37,12 @@ pub enum Error {
         /// What the reference values say.
         found: String,
     },
-    /// No platform has values of the kind that the form holds.
+    /// No platform has values of the kind that the format holds.
     #[error("the reference values have no {kind} platform{}", named.as_ref().map_or(String::new(), |name| format!(" {name:?}")))]
     NoPlatform {
-        /// `TDX`, or nothing where any will do.
+        /// `TDX`, or empty if any kind will do.
         kind: &'static str,
-        /// The platform that was asked for.
+        /// The requested platform.
         named: Option<String>,
     },
     /// There is nothing to export.
@@ -58,11 +58,11 @@ pub enum Error {
 pub struct Exported<T> {
     /// The document.
     pub document: T,
-    /// Registers and measurements that have no value beforehand, with their platforms.
+    /// Registers and measurements without a value known beforehand, with their platforms.
     pub left_out: Vec<String>,
 }
 
-/// Checks that reference values are those of an image.
+/// Checks that reference values belong to an image.
 ///
 /// # Errors
 /// [`Error::OtherImage`].
@@ -89,7 +89,7 @@ pub fn is_of(reference: &Reference, manifest: &Manifest) -> Result<(), Error> {
     }
 }
 
-/// The platforms of a kind, or all of them; only those of a name, when one is given.
+/// Returns the platforms of a kind, or of any kind; only those with the name, if one is given.
 fn platforms<'a>(
     reference: &'a Reference,
     kind: Option<RegisterKind>,
@@ -106,7 +106,7 @@ fn platforms<'a>(
     Ok(found)
 }
 
-/// A platform and the machine that its values hold for, in words.
+/// Describes a platform and the machine that its values hold for.
 fn label(platform: &Platform) -> String {
     let shape: Vec<String> = platform.shape.iter().map(|(name, value)| format!("{name}={value}")).collect();
     match shape.is_empty() {
@@ -115,7 +115,7 @@ fn label(platform: &Platform) -> String {
     }
 }
 
-/// The registers of a TD or a TPM that have no value beforehand, though an event is extended into them.
+/// Lists the registers of a TD or a TPM that an event extends but whose value is not known beforehand.
 fn unknown(platform: &Platform) -> Vec<Register> {
     let of = |pcr: u8| match platform.kind {
         RegisterKind::Tdx => ovmf_measure::event::rtmr_of_pcr(pcr).map(Register::Rtmr),
@@ -132,7 +132,7 @@ fn unknown(platform: &Platform) -> Vec<Register> {
     all
 }
 
-/// The digest that an event must have; `None` when the platform decides.
+/// Returns the digest that an event must have; `None` if the platform decides.
 fn exact(expected: &Expected) -> Option<&Digest> {
     match expected {
         Expected::Exact(digest) => Some(digest),

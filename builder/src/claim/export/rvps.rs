@@ -1,4 +1,4 @@
-//! Yields the message by which Trustee's reference value provider service takes an image's values.
+//! Yields the message with which Trustee's reference value provider service registers an image's values.
 //!
 //! # Shape
 //! ```text
@@ -13,7 +13,7 @@
 //! `ear_default_policy_cpu.rego`; openanolis/trustee for the second set of names.
 //!
 //! # Not here
-//! Sending it (`rvps-tool register --path FILE`), and for how long it holds.
+//! Sending it (`rvps-tool register --path FILE`), and how long it stays valid.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,12 +24,12 @@ use serde::Serialize;
 
 use super::{Error, Exported, exact, label, platforms, unknown};
 
-/// Whose names the values bear.
+/// Whose names to give the values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Names {
     /// Trustee's own.
     Upstream,
-    /// Those of Alibaba Cloud's Trustee.
+    /// Those of Alibaba Cloud's fork of Trustee.
     Alibaba,
 }
 
@@ -43,11 +43,11 @@ struct Message<'a> {
 
 type Values = BTreeMap<String, BTreeSet<String>>;
 
-/// The message, as a text that ends with a newline. `xfam` is what the platform lets a TD use, in hexadecimal: no image
-/// decides it.
+/// Returns the message, as text that ends with a newline. `xfam` is the set of features that the platform
+/// lets a TD use, in hexadecimal: it does not depend on the image.
 ///
 /// # Errors
-/// [`Error`] when there is no value of a TD.
+/// [`Error`] if there is no value for a TD.
 pub fn message(
     reference: &Reference,
     names: Names,
@@ -90,7 +90,7 @@ pub fn message(
     if values.is_empty() {
         return Err(Error::Empty);
     }
-    // Maps and lists of strings: JSON can hold them.
+    // JSON can hold it: maps and lists of strings.
     let payload = serde_json::to_string(&values).unwrap_or_default();
     let payload = base64::engine::general_purpose::STANDARD.encode(payload);
     let message = Message { version: "0.1.0", kind: "sample", payload };
@@ -99,11 +99,11 @@ pub fn message(
     Ok(Exported { document, left_out })
 }
 
-/// The events that Alibaba Cloud's names stand for.
+/// Finds the events that Alibaba Cloud's names stand for.
 fn artifacts(events: &[Event]) -> Vec<(&'static str, &Event)> {
     let of_uki = || events.iter().filter(|event| event.source.file == "uki" && event.witness != Witness::Tpm);
     let programs = of_uki().filter(|event| event.kind == EventType::EV_EFI_BOOT_SERVICES_APPLICATION);
-    // The firmware starts the UKI, and the stub in it the kernel.
+    // The firmware starts the UKI, and the UKI's stub starts the kernel.
     let mut found: Vec<(&str, &Event)> = ["uki", "kernel"].into_iter().zip(programs).collect();
     for (name, subject) in [("kernel_cmdline", "command line"), ("initrd", "initrd")] {
         found.extend(of_uki().find(|event| event.subject == subject).map(|event| (name, event)));

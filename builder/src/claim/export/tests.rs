@@ -1,4 +1,4 @@
-//! The values of two machines and a TPM in every form.
+//! Tests the values of two machines and a TPM in every format.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -133,7 +133,7 @@ fn a_corim_holds_every_value_by_name_and_as_the_intel_profile_has_it() {
 
     let exported = corim::document(&reference(), Some("qemu-tdx")).unwrap();
     assert_eq!(exported.document[..3], [0xd9, 0x01, 0xf5], "CBOR tag 501");
-    // The crate's own reader checks the structure besides.
+    // The crate's own reader also checks the structure.
     let (corim, comids): (CorimMap, Vec<ComidTag>) =
         ::corim::validate::decode_and_validate(&exported.document).unwrap();
     assert!(corim.profile.is_some());

@@ -1,4 +1,4 @@
-//! Yields whether an image is to be believed, with every reason why not, from its bundles and a policy.
+//! Yields whether to trust an image, with every reason against it, from its bundles and a policy.
 //!
 //! # Shape
 //! ```text
@@ -8,15 +8,15 @@
 //!   deny list           disk, payload, key, version
 //!   statement           subjects are the image's files; builder, name, profile, version, manifest
 //!   reference values    recomputed from the image, equal to the signed ones
-//!   identities          so many distinct ones agree, none disagrees
+//!   identities          enough distinct ones agree, none disagrees
 //!   age                 of the earliest trusted time
 //! -> Verdict { problems, accepted }
 //! ```
-//! A bundle of somebody whom the policy does not name adds nothing, and takes nothing away. All that cannot be checked
-//! is a problem; nothing is believed for want of a check.
+//! A bundle from a signer that the policy does not name counts neither for nor against the image. Everything
+//! that cannot be checked is a problem; nothing is trusted without a check.
 //!
 //! # Not here
-//! Reading files, the clock, the recomputation itself: the caller brings them.
+//! Reading files, the clock, and the recomputation itself: the caller supplies them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -35,29 +35,29 @@ use crate::trust::Verified;
 use crate::trust::bundle::{self, Signer, Verify};
 use crate::trust::image_policy::{Identity, Policy, References, Signed};
 
-/// Seconds that a trusted time may lie ahead of this machine's clock.
+/// How many seconds a trusted time may be ahead of this machine's clock.
 const SKEW: u64 = 300;
 
-/// The image at hand, as it was found.
+/// The image to judge.
 pub struct Image<'a> {
-    /// Its manifest, whose outputs were compared with the files.
+    /// Its manifest, whose outputs have been compared with the files.
     pub manifest: &'a Manifest,
-    /// SHA-256 of the manifest's bytes, hexadecimal.
+    /// SHA-256 of the manifest's bytes, in hexadecimal.
     pub manifest_sha256: String,
-    /// Outputs that the manifest names and that are not there.
+    /// Outputs that the manifest names but that are missing.
     pub absent: Vec<String>,
 }
 
-/// Gives the reference values that an image has.
+/// Recomputes the reference values of an image.
 pub trait Recompute {
-    /// The document of reference values for the machines that a signed one names, computed from the image.
+    /// Computes, from the image, the reference values of the machines that a signed document names.
     ///
     /// # Errors
-    /// Why it cannot be computed, for people.
+    /// The reason why it cannot be computed, for people.
     fn recompute(&self, signed: &Value) -> Result<Value, String>;
 }
 
-/// Says register by register in what the signed values are not the image's.
+/// Lists, register by register, where the signed values differ from the image's.
 fn differences(signed: &Value, image: &Value) -> Vec<String> {
     let read = |document: &Value| serde_json::from_value::<Reference>(document.clone());
     let found = match (read(signed), read(image)) {
@@ -78,60 +78,60 @@ fn differences(signed: &Value, image: &Value) -> Vec<String> {
     found.iter().map(say).collect()
 }
 
-/// Why an image is not believed.
+/// Why an image is not trusted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Problem {
     /// The policy's trust root cannot be used.
     TrustRoot(String),
-    /// An output that the manifest names is not there.
+    /// An output that the manifest names is missing.
     Absent(String),
-    /// The policy is of another image.
+    /// The policy is for another image.
     Name {
-        /// The policy's.
+        /// The name in the policy.
         expected: String,
-        /// The manifest's.
+        /// The name in the manifest.
         found: String,
     },
     /// The profile is not allowed.
     Profile(String),
-    /// The version is too old, or cannot be compared.
+    /// The version is too old, or not comparable.
     Version {
-        /// The oldest that is allowed.
+        /// The oldest version allowed.
         least: String,
-        /// The image's.
+        /// The image's version.
         found: String,
     },
     /// The image, its version, a payload or a key is on the deny list.
     Denied(String),
-    /// A statement of somebody whom the policy names does not fit the image.
+    /// A statement by a signer that the policy names does not match the image.
     Statement {
-        /// Which bundle.
+        /// Name of the bundle.
         bundle: String,
-        /// In what way.
+        /// What does not match.
         reason: String,
     },
-    /// Two statements of one kind for this image differ.
+    /// Two statements of one kind about this image differ.
     Contradiction {
-        /// Which predicate.
+        /// The predicate type.
         predicate: String,
         /// Names of the bundles.
         bundles: Vec<String>,
     },
-    /// Nobody whom the policy names says how the image was built.
+    /// No signer that the policy names states how the image was built.
     NoProvenance,
     /// Too few identities agree.
     Rebuilders {
-        /// How many must.
+        /// How many must agree.
         expected: usize,
-        /// Who does.
+        /// The identities that agree.
         found: BTreeSet<String>,
     },
-    /// Nobody whom the policy names signed reference values.
+    /// No signer that the policy names signed reference values.
     NoReferenceValues,
-    /// The signed reference values are not the image's.
+    /// The signed reference values differ from the image's.
     ReferenceValues(String),
-    /// No trusted time, or one that is too long ago, or in the future.
+    /// There is no trusted time, or it is too long ago or in the future.
     Age(String),
 }
 
@@ -169,40 +169,40 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A statement that is believed.
+/// A trusted statement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Accepted {
     /// The bundle.
     pub bundle: String,
-    /// Who signed, as the policy names them.
+    /// The signer, as the policy names it.
     pub identity: String,
-    /// What kind of statement.
+    /// The predicate type.
     pub predicate: String,
-    /// Logs that hold it, and where.
+    /// Logs that contain it, with its index in each.
     pub logs: BTreeMap<String, u64>,
     /// The earliest trusted time of the signature, in seconds since 1970.
     pub time: Option<u64>,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    /// Why the image is not believed; none when it is.
+    /// Why the image is not trusted; empty if it is.
     pub problems: Vec<Problem>,
-    /// Statements that are believed.
+    /// The trusted statements.
     pub accepted: Vec<Accepted>,
-    /// Bundles that add nothing, and why.
+    /// Bundles that count for nothing, with the reasons.
     pub passed_over: BTreeMap<String, Vec<String>>,
 }
 
 impl Verdict {
-    /// Whether the image is to be believed.
+    /// Returns whether the image is trusted.
     pub fn holds(&self) -> bool {
         self.problems.is_empty()
     }
 }
 
-/// A statement whose signature and log entries are believed; not yet compared with the image.
+/// A statement with a trusted signature and trusted log entries, not yet compared with the image.
 struct Proven<'a> {
     bundle: &'a str,
     identity: &'a Identity,
@@ -210,7 +210,7 @@ struct Proven<'a> {
     statement: Statement,
 }
 
-/// What a bundle states when an identity signed it; why nothing, otherwise.
+/// Returns what a bundle states if an identity signed it, or else why it states nothing.
 fn proven<'a>(
     verifier: &dyn Verify,
     policy: &Policy,
@@ -224,7 +224,7 @@ fn proven<'a>(
     Ok(Proven { bundle, identity, signed, statement })
 }
 
-/// An error and its causes in one line.
+/// Formats an error and its causes in one line.
 fn bundle_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -235,7 +235,7 @@ fn bundle_chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// In what way a statement does not fit the image.
+/// Lists where a statement does not match the image.
 fn misfits(
     proven: &Proven<'_>,
     image: &Image<'_>,
@@ -302,7 +302,7 @@ fn misfits(
     Ok(misfits)
 }
 
-/// What speaks against the image before any statement is looked at.
+/// Lists the problems of the image that need no statement.
 fn problems_of_image(policy: &Policy, image: &Image<'_>) -> Vec<Problem> {
     let manifest = image.manifest;
     let mut problems: Vec<Problem> = image.absent.iter().cloned().map(Problem::Absent).collect();
@@ -330,7 +330,7 @@ fn problems_of_image(policy: &Policy, image: &Image<'_>) -> Vec<Problem> {
     problems
 }
 
-/// Judges an image at a time, in seconds since 1970.
+/// Judges an image at a time given in seconds since 1970.
 pub fn judge(
     policy: &Policy,
     image: &Image<'_>,
@@ -358,7 +358,7 @@ pub fn judge(
     Verdict { problems, accepted, passed_over }
 }
 
-/// Statements of one kind.
+/// Returns the statements of one kind.
 fn of<'p>(
     fitting: &'p [Proven<'p>],
     predicate: &'static str,
@@ -366,7 +366,7 @@ fn of<'p>(
     fitting.iter().filter(move |proven| proven.statement.predicate_kind == predicate)
 }
 
-/// What each bundle proves, by each identity that the policy names.
+/// Collects what each bundle proves, for each identity that the policy names.
 fn all_proven<'a>(
     policy: &'a Policy,
     image: &Image<'_>,
@@ -405,7 +405,7 @@ fn all_proven<'a>(
     found
 }
 
-/// Statements that are not denied, and fit the image.
+/// Returns the statements that are not denied and match the image.
 fn fitting<'a>(
     found: Vec<Proven<'a>>,
     policy: &Policy,
@@ -430,7 +430,7 @@ fn fitting<'a>(
     fitting
 }
 
-/// Whether too few agree, or some disagree.
+/// Lists the problems if too few agree or some disagree.
 fn disagreements(fitting: &[Proven<'_>], policy: &Policy) -> Vec<Problem> {
     let mut problems = Vec::new();
     for predicate in [PROVENANCE, REFERENCE] {
@@ -455,7 +455,7 @@ fn disagreements(fitting: &[Proven<'_>], policy: &Policy) -> Vec<Problem> {
     problems
 }
 
-/// Whether the signed reference values are those that the image gives.
+/// Lists the problems if the signed reference values differ from the image's.
 fn of_reference_values(fitting: &[Proven<'_>], policy: &Policy, recompute: &dyn Recompute) -> Vec<Problem> {
     if policy.reference_values != References::Required {
         return Vec::new();
@@ -469,7 +469,7 @@ fn of_reference_values(fitting: &[Proven<'_>], policy: &Policy, recompute: &dyn 
     }
 }
 
-/// Whether the image was stated too long ago, or in the future.
+/// Returns the problem if the image was stated too long ago, or in the future.
 fn of_age(fitting: &[Proven<'_>], policy: &Policy, now: u64) -> Option<Problem> {
     let most = policy.maximum_age?;
     let reason = match of(fitting, PROVENANCE).filter_map(|proven| proven.signed.time).min() {

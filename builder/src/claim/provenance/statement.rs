@@ -1,4 +1,4 @@
-//! Yields the statements that are signed of an image: how it was built, what it measures to, that it was built again.
+//! Yields the statements signed about an image: how it was built, what it measures to, that it was rebuilt.
 //!
 //! # Shape
 //! ```text
@@ -8,8 +8,9 @@
 //!   <REFERENCE>                                     what it measures to: `reference-values.json` of the image
 //!   https://slsa.dev/verification_summary/v1        a rebuilder found the same bytes
 //! ```
-//! Subjects are files: registers are not digests of artifacts, they stand in the predicate. Nothing in a statement
-//! depends on when, where or by whom it was made: two who build the same image sign the same bytes.
+//! Subjects are files; registers are not digests of artifacts, so they are in the predicate. Nothing in a
+//! statement depends on when, where or by whom it was made: two builders of the same image sign the same
+//! bytes.
 //!
 //! # Source
 //! in-toto attestation framework v1 (`statement.md`, `digest_set.md`); SLSA 1.2, provenance v1 and verification
@@ -26,43 +27,43 @@ use serde_json::{Value, json};
 use crate::claim::file;
 use crate::claim::manifest::Manifest;
 
-/// What each statement is.
+/// The type of every statement.
 pub const STATEMENT: &str = "https://in-toto.io/Statement/v1";
-/// The predicate of how an image was built.
+/// The predicate type for how an image was built.
 pub const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
-/// The predicate of what an image measures to; `docs/provenance.md` describes it.
+/// The predicate type for what an image measures to; `docs/provenance.md` describes it.
 pub const REFERENCE: &str =
     "https://github.com/proofmark/proofmark/blob/main/docs/provenance.md#reference-values-v1";
-/// The predicate of what a verifier found.
+/// The predicate type for what a verifier found.
 pub const SUMMARY: &str = "https://slsa.dev/verification_summary/v1";
-/// How images are built.
+/// The build type of images.
 pub const BUILD_TYPE: &str = "https://github.com/proofmark/proofmark/blob/main/docs/provenance.md#image-v1";
-/// The builder that statements name when none is given: this program, whoever runs it.
+/// The builder that statements name by default: this program, no matter who runs it.
 pub const BUILDER: &str = concat!("https://github.com/proofmark/proofmark@", env!("CARGO_PKG_VERSION"));
 /// What a rebuilder checked, in a verification summary.
 pub const REPRODUCED: &str =
     "https://github.com/proofmark/proofmark/blob/main/docs/provenance.md#reproduced-v1";
 
-/// Why bytes are no statement.
+/// Why bytes are not a usable statement.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No JSON of this shape.
+    /// The bytes are not JSON of this shape.
     #[error("the payload is no in-toto statement")]
     Shape(#[source] serde_json::Error),
-    /// Another kind or version of statement.
+    /// The statement has another type or version.
     #[error("the statement's {field} is {found:?}, expected {expected:?}")]
     Field {
         /// Which member.
         field: &'static str,
-        /// Its value.
+        /// The value found.
         found: String,
-        /// What it must be.
+        /// The value expected.
         expected: &'static str,
     },
-    /// There is no subject, or one without a SHA-256.
+    /// The statement has no subject, or a subject has no SHA-256.
     #[error("the statement has no subject with a SHA-256, or one without")]
     Subject,
-    /// A member that is needed is not there.
+    /// A required member is missing.
     #[error("the statement has no {field}")]
     Missing {
         /// Which member.
@@ -73,21 +74,21 @@ pub enum Error {
 /// A file that a statement is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
-    /// Digests by algorithm, hexadecimal.
+    /// Digests by algorithm, in hexadecimal.
     pub digest: BTreeMap<String, String>,
     /// Its name.
     pub name: String,
 }
 
-/// A statement. Members lie in the order of their names.
+/// A statement. Members are in the order of their names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Statement {
     /// [`STATEMENT`].
     #[serde(rename = "_type")]
     pub kind: String,
-    /// What is said of the subjects.
+    /// The claim about the subjects.
     pub predicate: Value,
-    /// What kind of thing is said.
+    /// The type of the predicate.
     #[serde(rename = "predicateType")]
     pub predicate_kind: String,
     /// The files.
@@ -98,7 +99,7 @@ fn subject(name: &str, sha256: &str) -> Subject {
     Subject { digest: BTreeMap::from([("sha256".to_owned(), sha256.to_owned())]), name: name.to_owned() }
 }
 
-/// The subjects of an image's statements: disk and UKI.
+/// Returns the subjects of an image's statements: the disk and the UKI.
 fn subjects(manifest: &Manifest) -> Vec<Subject> {
     let named =
         [file::DISK, file::UKI].into_iter().filter_map(|name| Some((name, manifest.outputs.get(name)?)));
@@ -110,7 +111,7 @@ fn subjects(manifest: &Manifest) -> Vec<Subject> {
 pub struct Byproduct {
     /// Its name.
     pub name: String,
-    /// SHA-256, hexadecimal.
+    /// SHA-256, in hexadecimal.
     pub sha256: String,
 }
 
@@ -124,7 +125,7 @@ impl Statement {
         }
     }
 
-    /// How an image was built: everything that went in, by digest; `beside` lists documents beside the outputs.
+    /// States how an image was built: every input by digest; `beside` lists documents beside the outputs.
     pub fn provenance(manifest: &Manifest, builder: &str, beside: &[Byproduct]) -> Self {
         let mut dependencies = vec![json!({
             "name": file::LOCK,
@@ -180,10 +181,10 @@ impl Statement {
         Self::new(PROVENANCE, subjects(manifest), predicate)
     }
 
-    /// What an image measures to. `values` is the document of reference values, as it lies beside the image.
+    /// States what an image measures to; `values` is the document of reference values beside the image.
     pub fn reference(manifest: &Manifest, values: Value) -> Self {
         let mut subjects = subjects(manifest);
-        // Files that the values were computed from besides, as the firmware.
+        // Other files that the values were computed from, such as the firmware.
         let known: Vec<String> =
             subjects.iter().filter_map(|subject| subject.digest.get("sha256").cloned()).collect();
         let more = values.get("subjects").and_then(Value::as_array).into_iter().flatten();
@@ -198,7 +199,7 @@ impl Statement {
         Self::new(REFERENCE, subjects, values)
     }
 
-    /// That an image was built again, and each output had the same bytes.
+    /// States that an image was built again and every output had the same bytes.
     pub fn reproduced(manifest: &Manifest, builder: &str, manifest_sha256: &str) -> Self {
         let predicate = json!({
             "verifier": {"id": builder, "version": {manifest.tool.name.as_str(): manifest.tool.version}},
@@ -215,7 +216,7 @@ impl Statement {
     /// Reads a statement.
     ///
     /// # Errors
-    /// Why it is none.
+    /// [`Error`] says why it is not a usable statement.
     pub fn parse(payload: &[u8]) -> Result<Self, Error> {
         let statement: Statement = serde_json::from_slice(payload).map_err(Error::Shape)?;
         if statement.kind != STATEMENT {
@@ -232,19 +233,19 @@ impl Statement {
         Ok(statement)
     }
 
-    /// The payload: canonical JSON.
+    /// Returns the payload as canonical JSON.
     pub fn to_payload(&self) -> Vec<u8> {
-        // Members of objects are sorted by serde_json's map; those of the struct lie sorted.
+        // serde_json's map sorts the members of objects; the struct declares its own members in sorted order.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// SHA-256 of the subject of a name.
+    /// Returns the SHA-256 of the subject with this name.
     pub fn digest_of(&self, name: &str) -> Option<&str> {
         let subject = self.subject.iter().find(|subject| subject.name == name)?;
         subject.digest.get("sha256").map(String::as_str)
     }
 
-    /// A text in the predicate, by JSON pointer.
+    /// Returns a string in the predicate, by JSON pointer.
     ///
     /// # Errors
     /// [`Error::Missing`].
@@ -340,7 +341,7 @@ pub(super) mod tests {
         let text = String::from_utf8(of(&other)).unwrap();
         assert!(text.starts_with(r#"{"_type":"#));
         let parsed: Value = serde_json::from_str(&text).unwrap();
-        // serde_json's map is sorted: were it not, this text would be another.
+        // serde_json's map is sorted; if it were not, this text would differ.
         assert_eq!(parsed.to_string(), text);
     }
 

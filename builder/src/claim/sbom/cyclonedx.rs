@@ -1,17 +1,17 @@
-//! Yields `sbom.cdx.json` from a [`Bom`]: CycloneDX 1.6, a component a line.
+//! Yields `sbom.cdx.json` from a [`Bom`]: CycloneDX 1.6, one component per line.
 //!
 //! # Shape
 //! ```text
-//! metadata.component              the image; inside it its layers, the sections of the UKI inside of theirs
+//! metadata.component              the image; inside it its layers, with the sections of the UKI inside theirs
 //! components[]                    packages; inside them what their archives bundle
-//!   .evidence.occurrences[]       a file each: location, and "sha256:HEX PLACE" as additionalContext
+//!   .evidence.occurrences[]       one per file: location, and "sha256:HEX PLACE" as additionalContext
 //!   .properties proofmark:layer   each layer that the package lies in
 //! components[] "no-package"       inside it, a component of type file for each file that belongs to no package
 //! dependencies[]                  image -> layers and what the recipe asks for; layer -> its packages; package -> packages
 //! ```
-//! Files of packages are occurrences, not components: validators compare components pair by pair, and need minutes for
-//! 20,000 of them. For the same reason npm's pages and all addresses of archives are in `sbom.spdx.json` only: validators
-//! parse each by a grammar.
+//! Files of packages are occurrences, not components: validators compare components in pairs, and take
+//! minutes for 20,000 of them. For the same reason, npm homepages and all archive addresses are in
+//! `sbom.spdx.json` only: validators parse each with a grammar.
 //!
 //! # Source
 //! CycloneDX 1.6, `bom-1.6.schema.json`; the property taxonomy for `cdx:npm:…`.
@@ -163,7 +163,7 @@ struct Composition<'a> {
     assemblies: [&'a str; 1],
 }
 
-/// The document, which ends with a newline.
+/// Returns the document, which ends with a newline.
 pub fn document(bom: &Bom) -> String {
     let references: Vec<String> = bom.layers.iter().map(|layer| format!("layer:{}", layer.id)).collect();
     let mut bundles: BTreeMap<usize, Vec<&Package>> = BTreeMap::new();
@@ -365,7 +365,7 @@ fn dependencies<'a>(bom: &'a Bom, references: &'a [String]) -> Vec<Dependency<'a
     all
 }
 
-/// Whether a place is in a layer itself, not in one inside of it.
+/// Returns whether a place is directly in a layer, not in a layer inside it.
 fn is_in(place: &str, layer: &str) -> bool {
     match place.strip_prefix("root:") {
         Some(_) => layer == "root",

@@ -1,12 +1,14 @@
 //! Yields a [`Bom`] from the lock, the assembled tree, the place of every file and the manifest.
 //!
 //! # Shape
-//! One pass over the tree gives every file to its origin. Debian packages are told by their control stanza and
-//! copyright file, npm packages by their own `package.json`: licence, authors, what they need. A `package.json` with
-//! a name that lies deeper in a package is a package that the other's archive bundles; it may lack a version.
+//! One pass over the tree assigns every file to its origin. The control stanza and copyright file describe a
+//! Debian package; its own `package.json` describes an npm package: licence, authors, what it needs. A
+//! `package.json` with a name deeper in a package is a package that the archive bundles; it may lack a
+//! version.
 //!
 //! # Source
-//! deb-control(5); package.json(5), Node.js "Modules: loading from node_modules folders" (what a name leads to).
+//! deb-control(5); package.json(5), Node.js "Modules: loading from node_modules folders" (what a name
+//! resolves to).
 //!
 //! # Not here
 //! The documents: `cyclonedx`, `spdx`.
@@ -34,22 +36,22 @@ use crate::resolve::{relation, version};
 use crate::trust::debian::control;
 use crate::trust::purl;
 
-/// The longest `package.json` that is read, in bytes; real ones have some hundred kilobytes.
+/// The longest `package.json` that is read, in bytes; real ones reach some hundred kilobytes.
 const MAX_DOCUMENT: u64 = 16 << 20;
 
-/// How many links a hard link may lead through.
+/// How many hard links a chain may have.
 const MAX_LINKS: usize = 40;
 
-/// The public archive of Debian's past; a mirror of today has the same files at the same paths.
+/// The public archive of Debian's history; a current mirror has the same files at the same paths.
 const SNAPSHOT: &str = "https://snapshot.debian.org/archive";
 
 /// The public registry of npm.
 const REGISTRY: &str = "https://registry.npmjs.org";
 
-/// Why no bill of materials could be made.
+/// Why the bill of materials cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The writer of the file system told the places of other nodes.
+    /// The number of places from the file system writer does not match the tree.
     #[error("the file system has {found} inodes, expected {expected}")]
     Places {
         /// Nodes of the tree that have an inode.
@@ -76,17 +78,17 @@ pub struct Given<'a> {
     pub lock: &'a Lock,
     /// The tree, and what goes into the UKI.
     pub assembled: &'a Assembled,
-    /// Where each node that is no hard link lies, in the order of the tree.
+    /// Where each node, except hard links, lies, in the order of the tree.
     pub places: &'a [Place],
     /// The list of modules in the initrd.
     pub module_list: &'a str,
-    /// What is known of the image besides; its outputs are not looked at.
+    /// The image's manifest; its outputs are not used.
     pub manifest: &'a Manifest,
     /// The UKI.
     pub uki: &'a [u8],
 }
 
-/// What a `package.json` says that matters here; fields of a wrong type say nothing.
+/// The fields of a `package.json` that matter here; a field of the wrong type counts as absent.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct PackageJson {
@@ -103,7 +105,7 @@ struct PackageJson {
     peer_dependencies: Value,
 }
 
-/// A package, and what its needs are worked out from.
+/// A package, and what determines its needs.
 struct Draft<'a> {
     package: Package,
     told: Told<'a>,
@@ -112,7 +114,7 @@ struct Draft<'a> {
 enum Told<'a> {
     Debian(&'a str),
     Npm(&'a Npm, Box<PackageJson>),
-    /// A package in the archive of another, which is named by its reference.
+    /// A package in the archive of another, which its reference names.
     Bundled(String),
     Ours,
 }
@@ -121,7 +123,7 @@ impl Bom {
     /// Takes the inventory of an image.
     ///
     /// # Errors
-    /// [`Error`] when the parts are not of one image.
+    /// [`Error`] if the parts are not of one image.
     pub fn of(given: &Given<'_>) -> Result<Bom, Error> {
         let tree = &given.assembled.tree;
         let (mut files, loose) = files(given)?;
@@ -176,7 +178,7 @@ impl Bom {
     }
 }
 
-/// What is measured, and as what.
+/// Lists what is measured, and under which name.
 fn layers(given: &Given<'_>, uki: &Sha256Digest) -> Vec<Layer> {
     let manifest = given.manifest;
     let verity = &manifest.verity;
@@ -233,7 +235,7 @@ fn layers(given: &Given<'_>, uki: &Sha256Digest) -> Vec<Layer> {
 
 type Files<'a> = BTreeMap<&'a Origin, Vec<File>>;
 
-/// Every regular file, and every other name of one, by who brought it; and those that no package brought.
+/// Collects every regular file under each of its names, by origin, and the files that no package brought.
 fn files<'a>(given: &Given<'a>) -> Result<(Files<'a>, Vec<LooseFile>), Error> {
     let tree = &given.assembled.tree;
     let nodes: Vec<(&TreePath, &Node)> =
@@ -289,7 +291,7 @@ fn files<'a>(given: &Given<'a>) -> Result<(Files<'a>, Vec<LooseFile>), Error> {
     Ok((files, loose))
 }
 
-/// The file that a hard link names, at the end of a chain of them.
+/// Follows a chain of hard links to the file at its end.
 fn end<'a>(tree: &'a Tree, mut target: &'a TreePath) -> Option<&'a TreePath> {
     for _ in 0..MAX_LINKS {
         match &tree.get(target)?.kind {
@@ -301,7 +303,7 @@ fn end<'a>(tree: &'a Tree, mut target: &'a TreePath) -> Option<&'a TreePath> {
     None
 }
 
-/// `root:` and the blocks, each range by its first and last.
+/// Formats `root:` and the blocks, each range by its first and last.
 fn blocks(place: &Place) -> String {
     let text = |range: &Range<u32>| match range.len() {
         0 => String::new(),
@@ -313,7 +315,7 @@ fn blocks(place: &Place) -> String {
     format!("root:{inode}{comma}{data}")
 }
 
-/// A Debian package, and the licence texts that only it has.
+/// Describes a Debian package, with the licence texts that SPDX has no name for.
 fn describe<'a>(
     given: &Given<'a>,
     modules: &Modules<'_>,
@@ -358,7 +360,7 @@ fn describe<'a>(
         package.licence_text = Some(format!("see /usr/share/doc/{}/copyright", deb.name));
     }
     if !stub {
-        // dpkg's database in the image names it, even if all its files stayed out.
+        // dpkg's database in the image lists it, even if all its files are left out.
         package.layers.insert("root".to_owned());
     }
     let section = |path: &str, sha256: String, place: &str| File {
@@ -402,7 +404,7 @@ fn debian<'a>(
     drafts
 }
 
-/// Gives a package its files, and names the layers that they lie in.
+/// Adds the files to a package, with the layers that they lie in.
 fn place(package: &mut Package, files: Option<Vec<File>>) {
     package.files.splice(0..0, files.unwrap_or_default());
     for file in &package.files {
@@ -416,8 +418,7 @@ fn place(package: &mut Package, files: Option<Vec<File>>) {
     }
 }
 
-/// The modules of the initrd, by the package that brought them.
-/// Modules of the initrd, by who brought them.
+/// Modules of the initrd, by the package that brought them.
 type Modules<'a> = BTreeMap<Origin, Vec<(&'a str, &'a [u8])>>;
 
 fn initrd_modules(assembled: &Assembled) -> Modules<'_> {
@@ -438,7 +439,7 @@ fn initrd_modules(assembled: &Assembled) -> Modules<'_> {
     found
 }
 
-/// deb-control(5): `Source: NAME (VERSION)`, each part absent when it is the package's own.
+/// deb-control(5): `Source: NAME (VERSION)`; a part is absent if it equals the package's own.
 fn source_of(deb: &Deb, field: Option<&str>) -> Source {
     let field = field.unwrap_or("").trim();
     let (name, rest) = field.split_once('(').unwrap_or((field, ""));
@@ -446,7 +447,7 @@ fn source_of(deb: &Deb, field: Option<&str>) -> Source {
         |text: &str, otherwise: &str| if text.is_empty() { otherwise.to_owned() } else { text.to_owned() };
     let name = own(name.trim(), &deb.name);
     let version = match rest.trim_end().trim_end_matches(')').trim() {
-        // A rebuild of the same source has a suffix of its own.
+        // A rebuild of the same source adds a suffix.
         "" => deb.version.split("+b").next().unwrap_or(&deb.version).to_owned(),
         version => version.to_owned(),
     };
@@ -463,7 +464,7 @@ fn npm<'a>(given: &Given<'a>, files: &mut Files<'_>) -> Vec<Draft<'a>> {
         version: npm.version.as_str().into(),
         location: npm.location.as_str().into(),
     };
-    // What the recipe's rules keep out altogether is not in the image.
+    // A package that the recipe's rules omit entirely is not in the image.
     let present: Vec<&'a Npm> = given
         .lock
         .npm
@@ -518,7 +519,7 @@ fn npm<'a>(given: &Given<'a>, files: &mut Files<'_>) -> Vec<Draft<'a>> {
     drafts
 }
 
-/// Node.js itself, under the name by which others know it.
+/// Describes Node.js itself, under the name that vulnerability databases use.
 fn node<'a>(npm: &Npm, carrier: &Package) -> Draft<'a> {
     let version = &npm.version;
     let package = Package {
@@ -533,7 +534,7 @@ fn node<'a>(npm: &Npm, carrier: &Package) -> Draft<'a> {
     Draft { package, told: Told::Bundled(carrier.reference.clone()) }
 }
 
-/// Packages that lie in another's archive.
+/// Finds packages inside another package's archive.
 fn bundled<'a>(tree: &Tree, drafts: &[Draft<'_>]) -> Vec<Draft<'a>> {
     let documents: Vec<(&Package, &File)> = drafts
         .iter()
@@ -555,7 +556,7 @@ fn bundled<'a>(tree: &Tree, drafts: &[Draft<'_>]) -> Vec<Draft<'a>> {
         let mut facts = vec![Fact { name: "cdx:npm:package:bundled", value: "true".to_owned() }];
         let (purl, version) = match version {
             Some(version) => (purl::npm(&name, &version), version),
-            // An entry point that has a name of its own: whoever looks it up must not find another's version.
+            // An entry point with its own name: a lookup must not find a version of another package.
             None => {
                 facts.push(Fact { name: "proofmark:version-of", value: owner.name.clone() });
                 (purl::npm_of_no_version(&name), owner.version.clone())
@@ -580,7 +581,7 @@ fn bundled<'a>(tree: &Tree, drafts: &[Draft<'_>]) -> Vec<Draft<'a>> {
     documents.par_iter().filter_map(describe).collect()
 }
 
-/// The init of the initrd.
+/// Describes the init of the initrd.
 fn guest<'a>() -> Draft<'a> {
     let (name, version) = ("proofmark-guest", env!("CARGO_PKG_VERSION"));
     let sha256 = Sha256Digest::of(proofmark_guest::INIT).to_string();
@@ -601,7 +602,7 @@ fn guest<'a>() -> Draft<'a> {
     Draft { package, told: Told::Ours }
 }
 
-/// The firmware that the reference values are computed for.
+/// Describes the firmware that the reference values are computed for.
 fn firmware<'a>(given: &Given<'_>, deb: &Deb) -> Draft<'a> {
     let package = Package {
         role: Role::Firmware,
@@ -657,7 +658,7 @@ fn package_json(tree: &Tree, path: &TreePath) -> Option<PackageJson> {
     serde_json::from_slice(&content.read().ok()?).ok()
 }
 
-/// What a package says of its licence: today's form, or one of those of old.
+/// Returns the licence that a package states, in the current form or an older one.
 fn licence_field(document: &PackageJson) -> Option<String> {
     let one = |value: &Value| value.as_str().or_else(|| value.get("type")?.as_str()).map(str::to_owned);
     one(&document.license).or_else(|| {
@@ -666,7 +667,7 @@ fn licence_field(document: &PackageJson) -> Option<String> {
     })
 }
 
-/// The author, else the owner of the scope, else the owner of the repository, else whoever published it.
+/// Returns the author, else the owner of the scope, else the owner of the repository, else the publisher.
 fn supplier(document: &PackageJson, name: &str) -> Supplier {
     let text = |value: &Value, field: &str| {
         let text = value.as_str().or_else(|| value.get(field)?.as_str());
@@ -690,13 +691,13 @@ fn supplier(document: &PackageJson, name: &str) -> Supplier {
     Supplier::Organization(format!("publisher of {name} at npm"))
 }
 
-/// The first line of a text, without what cannot be printed, and not too long.
+/// Returns the first line of a text, limited in length and without unprintable characters.
 fn line(text: &str) -> String {
     let first = text.trim().lines().next().unwrap_or_default();
     first.chars().filter(|char| !char.is_control()).take(200).collect::<String>().trim().to_owned()
 }
 
-/// A web address, as every validator takes it.
+/// Returns a web address in the form that every validator accepts.
 fn url(text: &str) -> Option<String> {
     let text = text.trim();
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
@@ -707,7 +708,7 @@ fn url(text: &str) -> Option<String> {
     (named && whole && text.matches('#').count() <= 1).then(|| text.to_owned())
 }
 
-/// For every draft, the numbers of those that it needs.
+/// For every draft, lists the numbers of the drafts that it needs.
 fn needs(drafts: &[Draft<'_>]) -> Vec<BTreeSet<usize>> {
     let mut debs: BTreeMap<&str, usize> = BTreeMap::new();
     let mut provided: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
@@ -751,7 +752,7 @@ fn needs(drafts: &[Draft<'_>]) -> Vec<BTreeSet<usize>> {
         .collect()
 }
 
-/// Of each group of alternatives, the first that is in the image.
+/// Takes, from each group of alternatives, the first that is in the image.
 fn debian_needs(
     value: &str,
     drafts: &[Draft<'_>],
@@ -771,7 +772,7 @@ fn debian_needs(
         .collect()
 }
 
-/// What each name leads to: from the package's own folder upwards.
+/// Resolves each name, from the package's own folder upwards.
 fn npm_needs(npm: &Npm, document: &PackageJson, places: &BTreeMap<(&str, &str), usize>) -> BTreeSet<usize> {
     let lists = [&document.dependencies, &document.optional_dependencies, &document.peer_dependencies];
     let names = lists.into_iter().filter_map(Value::as_object).flat_map(|list| list.keys());

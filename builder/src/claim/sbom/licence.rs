@@ -1,12 +1,13 @@
-//! Yields an SPDX licence expression from what a package says of its licence: Debian's copyright file, or npm's field.
+//! Yields an SPDX licence expression from what a package states: Debian's copyright file or npm's field.
 //!
 //! # Shape
 //! ```text
 //! copyright (machine-readable) ─> License: of every Files: stanza ─> A AND (B OR C) AND LicenseRef-Debian-…
-//! package.json "license"       ─> the expression, its names as SPDX writes them
+//! package.json "license"       ─> the expression, with names in SPDX's spelling
 //! ```
-//! A name that SPDX does not know becomes a `LicenseRef-Debian-NAME-DIGEST` that carries the text which the file gives;
-//! the digest is of that text, so that equal names of unlike texts stay apart. What is no expression is `None`.
+//! A name that SPDX does not know becomes a `LicenseRef-Debian-NAME-DIGEST` that carries the text in the
+//! file. The digest is of that text, so equal names with different texts stay distinct. An invalid expression
+//! gives `None`.
 //!
 //! # Source
 //! Debian copyright-format 1.0 ("License specification", "Short name", "Syntax"); SPDX 2.3 annex D; package.json(5).
@@ -22,18 +23,18 @@ use rootfs::content::Sha256Digest;
 
 use crate::trust::debian::control::{self, Stanza};
 
-/// A licence that SPDX has no name for, with its text.
+/// A licence without an SPDX name, with its text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Extracted {
     /// `LicenseRef-…`.
     pub id: String,
     /// The name that the package gives it.
     pub name: String,
-    /// Its text, as the package gives it.
+    /// Its text, as given by the package.
     pub text: String,
 }
 
-/// An expression, and the licences in it that SPDX has no name for.
+/// An expression, and the licences in it without an SPDX name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Licence {
     /// A valid SPDX expression.
@@ -42,7 +43,7 @@ pub struct Licence {
     pub extracted: BTreeSet<Extracted>,
 }
 
-/// SPDX's names by their lower-case form.
+/// SPDX's names, keyed by their lower-case form.
 static NAMES: LazyLock<BTreeMap<String, &'static str>> = LazyLock::new(|| {
     spdx::identifiers::LICENSES
         .iter()
@@ -50,7 +51,7 @@ static NAMES: LazyLock<BTreeMap<String, &'static str>> = LazyLock::new(|| {
         .collect()
 });
 
-/// Short names of Debian that differ from SPDX's by more than case, version or a plus.
+/// Debian's short names that differ from SPDX's by more than case, version or a plus.
 const DEBIAN_NAMES: [(&str, &str); 6] = [
     ("apache-2", "Apache-2.0"),
     ("artistic", "Artistic-1.0"),
@@ -86,7 +87,7 @@ impl fmt::Display for Expression {
     }
 }
 
-/// The licence that a Debian copyright file states; `None` when it is not machine-readable or states none.
+/// Reads the licence that a Debian copyright file states; `None` unless it is machine-readable and has one.
 pub fn of_copyright(text: &[u8]) -> Option<Licence> {
     let text = String::from_utf8_lossy(text);
     if !text.trim_start().starts_with("Format:") {
@@ -127,10 +128,10 @@ pub fn of_copyright(text: &[u8]) -> Option<Licence> {
     Some(Licence { expression, extracted })
 }
 
-/// What is written must be what SPDX defines; names that it has since replaced are still its names.
+/// Names must be SPDX's own; deprecated ones still count.
 const MODE: spdx::ParseMode = spdx::ParseMode { allow_deprecated: true, ..spdx::ParseMode::STRICT };
 
-/// The expression that an npm package states; `None` when it is none.
+/// Reads the expression that an npm package states; `None` if it is not a valid one.
 pub fn of_npm(stated: &str) -> Option<String> {
     let stated = stated.trim();
     if stated.is_empty() {
@@ -142,12 +143,12 @@ pub fn of_npm(stated: &str) -> Option<String> {
         Err(_) => NAMES.get(&stated.to_ascii_lowercase()).map(|name| (*name).to_owned())?,
     };
     let parsed = spdx::Expression::parse_mode(&expression, MODE).ok()?;
-    // npm gives no text that a reference could stand for.
+    // npm gives no licence text for a reference to carry.
     let known = parsed.requirements().all(|part| part.req.license.id().is_some());
     known.then_some(expression)
 }
 
-/// A folded value without its margin: one space, and a dot where a line is empty.
+/// Unfolds a value: removes the leading space, and the dot that marks an empty line.
 fn plain(body: &str) -> String {
     let lines = body.lines().map(|line| match line.trim() {
         "." => "",
@@ -156,7 +157,7 @@ fn plain(body: &str) -> String {
     lines.collect::<Vec<_>>().join("\n").trim_matches('\n').to_owned()
 }
 
-/// Reads `A and B or C, and D`: a comma separates more than `or`, `or` more than `and`.
+/// Reads `A and B or C, and D`: a comma binds more loosely than `or`, and `or` more loosely than `and`.
 fn parse(
     synopsis: &str,
     texts: &BTreeMap<String, String>,
@@ -197,7 +198,7 @@ fn parse(
     Expression::Name(name(synopsis.trim_end_matches(','), texts, extracted))
 }
 
-/// One licence, perhaps with an exception.
+/// Reads one licence, with its exception if there is one.
 fn name(stated: &str, texts: &BTreeMap<String, String>, extracted: &mut BTreeSet<Extracted>) -> String {
     let split = stated.split_once(" with ").or_else(|| stated.split_once(" WITH "));
     let known = match split {
@@ -225,7 +226,7 @@ fn name(stated: &str, texts: &BTreeMap<String, String>, extracted: &mut BTreeSet
     })
 }
 
-/// SPDX's name of one of Debian's short names.
+/// Returns SPDX's name for one of Debian's short names.
 fn known(stated: &str) -> Option<String> {
     let lower = stated.to_ascii_lowercase();
     if let Some((_, name)) = DEBIAN_NAMES.iter().find(|(debian, _)| *debian == lower) {
@@ -238,7 +239,7 @@ fn known(stated: &str) -> Option<String> {
     let gnu = ["gpl-", "lgpl-", "agpl-", "gfdl-"].iter().any(|family| base.starts_with(family));
     if gnu {
         let suffix = if later { "-or-later" } else { "-only" };
-        // Debian leaves a ".0" out, SPDX does not.
+        // Debian omits a final ".0"; SPDX does not.
         let forms = [format!("{base}{suffix}"), format!("{base}.0{suffix}")];
         return forms.iter().find_map(|form| NAMES.get(form)).map(|name| (*name).to_owned());
     }

@@ -1,4 +1,4 @@
-//! Yields the bill of materials of an image: its packages, where each lies in what is measured, and what belongs to none.
+//! Yields the bill of materials of an image: its packages, their places in what is measured, the loose files.
 //!
 //! # Shape
 //! ```text
@@ -9,16 +9,17 @@
 //!      └── layer uki             the file that firmware measures
 //!            ├── layer uki:stub, uki:.linux, uki:.initrd, …   its sections
 //! ```
-//! A file says where it lies: `root:12,340-341` are blocks of 4096 bytes of the root partition that hold its inode and
-//! its data (blocks of small files are shared), `uki:.linux` is a section. Hard links have the place of their file;
-//! symbolic links, directories and devices are in `contents.json` only.
+//! Each file has its place: `root:12,340-341` names blocks of 4096 bytes in the root partition that hold its
+//! inode and its data (small files share blocks); `uki:.linux` is a section. Hard links have the place of
+//! their file. Symbolic links, directories and devices are in `contents.json` only.
 //!
-//! There is no clock in it: the time is the newest archive's of the lock, the serial number a UUIDv5 of digests.
+//! It uses no clock: its time is that of the newest archive in the lock, its serial number a UUIDv5 of
+//! digests.
 //!
 //! # Source
 //! CycloneDX 1.6 (ECMA-424), SPDX 2.3, NTIA "The Minimum Elements For a Software Bill of Materials" (2021).
-//! SPDX demands a SHA-1 of each file: 20,000 files would have to be decompressed and hashed again, so `sbom.spdx.json`
-//! lists those only that belong to no package.
+//! SPDX demands a SHA-1 of each file, which would mean decompressing and hashing 20,000 files again, so
+//! `sbom.spdx.json` lists only files that belong to no package.
 //!
 //! # Not here
 //! Vulnerabilities (`claim::scan`), signatures.
@@ -46,19 +47,19 @@ pub struct Bom {
     pub profile: &'static str,
     /// The time of the document: seconds since 1970.
     pub epoch: u64,
-    /// Derived from lock, root hash and UKI.
+    /// UUID derived from the lock, the root hash and the UKI.
     pub serial: Uuid,
-    /// What made image and document.
+    /// What made the image and the document.
     pub tool: Tool,
-    /// What else is said of the image.
+    /// Other facts about the image.
     pub facts: Vec<Fact>,
-    /// What is measured.
+    /// The measured parts.
     pub layers: Vec<Layer>,
-    /// What is in it, by [`Package::reference`].
+    /// The packages in it, by [`Package::reference`].
     pub packages: Vec<Package>,
     /// Files that belong to no package, by path.
     pub loose: Vec<LooseFile>,
-    /// What the licences stand for that SPDX has no name for, by their id.
+    /// The licences without an SPDX name, by id.
     pub extracted: BTreeMap<String, Extracted>,
 }
 
@@ -73,10 +74,10 @@ pub struct Tool {
     pub compressor: String,
 }
 
-/// A name of ours, or of a registered taxonomy, and its value.
+/// A property name of ours, or of a registered taxonomy, and its value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fact {
-    /// As `proofmark:layer`.
+    /// The name, as `proofmark:layer`.
     pub name: &'static str,
     /// The value.
     pub value: String,
@@ -93,18 +94,18 @@ pub struct Layer {
     pub size: u64,
     /// Its digest; the root partition has a root hash instead.
     pub sha256: Option<String>,
-    /// What else is said of it.
+    /// Other facts about it.
     pub facts: Vec<Fact>,
 }
 
 impl Layer {
-    /// The layer that it lies in.
+    /// Returns the layer that contains it.
     pub fn parent(&self) -> Option<&str> {
         self.id.split_once(':').map(|(parent, _)| parent)
     }
 }
 
-/// A digest's algorithm.
+/// The algorithm of a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
     /// SHA-256.
@@ -113,12 +114,12 @@ pub enum Algorithm {
     Sha512,
 }
 
-/// What kind of thing a package is.
+/// The kind of a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// A program that is started by itself.
+    /// A program that runs on its own.
     Application,
-    /// What runs before the image does, and is no part of it.
+    /// Firmware, which runs before the image and is not part of it.
     Firmware,
     /// Anything else.
     Library,
@@ -156,9 +157,9 @@ pub struct Source {
 /// One package in one place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Package {
-    /// Its name in this document: the origin that `contents.json` names, or a name made like one.
+    /// Its name in this document: the origin as in `contents.json`, or a name of the same form.
     pub reference: String,
-    /// What it is.
+    /// Its kind.
     pub role: Role,
     /// Name, with npm's scope.
     pub name: String,
@@ -166,7 +167,7 @@ pub struct Package {
     pub version: String,
     /// Package URL.
     pub purl: String,
-    /// Name in the vulnerability database of NIST, where it is known.
+    /// Its name (CPE) in NIST's vulnerability database, if known.
     pub cpe: Option<String>,
     /// What it was built from.
     pub source: Option<Source>,
@@ -176,27 +177,27 @@ pub struct Package {
     pub download: Option<String>,
     /// Who supplies it.
     pub supplier: Supplier,
-    /// Who maintains it, where that is somebody else.
+    /// Its maintainer, if different from the supplier.
     pub maintainer: Option<String>,
     /// A valid SPDX expression.
     pub licence: Option<String>,
-    /// What it says of its licence, when that is no expression.
+    /// Its licence statement, if that is not a valid expression.
     pub licence_text: Option<String>,
-    /// Its page.
+    /// Its homepage.
     pub homepage: Option<String>,
-    /// What it is, in a line.
+    /// A one-line description.
     pub description: Option<String>,
-    /// What else is said of it.
+    /// Other facts about it.
     pub facts: Vec<Fact>,
-    /// The layers that it lies in.
+    /// The layers that contain its files.
     pub layers: BTreeSet<String>,
     /// Its files, by path.
     pub files: Vec<File>,
     /// Numbers of the packages that it needs.
     pub needs: BTreeSet<usize>,
-    /// Number of the package whose archive brought it.
+    /// Number of the package whose archive contains it.
     pub within: Option<usize>,
-    /// Whether the recipe asks for it by name, or every image has it.
+    /// Whether the recipe names it, or every image has it.
     pub direct: bool,
 }
 
@@ -207,7 +208,7 @@ pub struct File {
     pub path: String,
     /// Its digest.
     pub sha256: String,
-    /// Where it lies: layer, and blocks of the root partition.
+    /// Its place: the layer, and the blocks of the root partition.
     pub place: String,
 }
 
@@ -218,25 +219,25 @@ pub struct LooseFile {
     pub file: File,
     /// Size in bytes.
     pub size: u64,
-    /// Its digest as SPDX demands it.
+    /// Its SHA-1, which SPDX demands.
     pub sha1: String,
-    /// Who brought it: a line of a recipe, or a fix-up.
+    /// Its origin: a line of a recipe, or a fix-up.
     pub origin: String,
 }
 
 impl Bom {
-    /// Numbers of the packages that the recipe asks for by name.
+    /// Lists the numbers of the packages that the recipe names.
     pub fn roots(&self) -> impl Iterator<Item = usize> + '_ {
         self.packages.iter().enumerate().filter(|(_, package)| package.direct).map(|(number, _)| number)
     }
 
-    /// The time of the document, as `2026-09-12T07:55:41Z`.
+    /// Returns the time of the document, as `2026-09-12T07:55:41Z`.
     pub fn created(&self) -> String {
         time(self.epoch)
     }
 }
 
-/// A moment, given in seconds since 1970, as RFC 3339 writes it.
+/// Formats seconds since 1970 as RFC 3339.
 pub fn time(seconds: u64) -> String {
     let moment = crate::lock::moment(seconds);
     let part = |range| moment.get(range).unwrap_or_default();
@@ -244,12 +245,12 @@ pub fn time(seconds: u64) -> String {
     format!("{}T{}Z", date.join("-"), clock.join(":"))
 }
 
-/// One line of JSON: strings, numbers, lists and structures, which JSON can hold.
+/// Formats one line of JSON: strings, numbers, lists and structures, which JSON can hold.
 fn row(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// Appends `"name":[`, a row a line, and `]`.
+/// Appends `"name":[`, one row per line, and `]`.
 fn rows<T: serde::Serialize>(text: &mut String, name: &str, list: impl Iterator<Item = T>) {
     text.push_str(&format!("\"{name}\":[\n"));
     for (number, item) in list.enumerate() {

@@ -1,4 +1,4 @@
-//! Yields `sbom.spdx.json` from a [`Bom`]: SPDX 2.3, an element a line.
+//! Yields `sbom.spdx.json` from a [`Bom`]: SPDX 2.3, one element per line.
 //!
 //! # Shape
 //! ```text
@@ -146,7 +146,7 @@ struct Relationship<'a> {
     related_spdx_element: &'a str,
 }
 
-/// The document, which ends with a newline.
+/// Returns the document, which ends with a newline.
 pub fn document(bom: &Bom) -> String {
     let ids = Ids::of(bom);
     let mut text = String::new();
@@ -186,7 +186,7 @@ pub fn document(bom: &Bom) -> String {
     text
 }
 
-/// SPDX identifiers, which have letters, digits, dots and hyphens only.
+/// Assigns SPDX identifiers, which contain only letters, digits, dots and hyphens.
 struct Ids {
     layers: Vec<String>,
     packages: Vec<String>,
@@ -292,12 +292,12 @@ fn element<'a>(package: &'a Package, id: &'a str) -> Element<'a> {
     }
 }
 
-/// A name without what would be read as an address.
+/// Removes from a name what SPDX would read as an address.
 fn plain(name: &str) -> String {
     name.replace(['(', ')', '<', '>'], " ").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// `Name <address>` as `Person: Name (address)`; teams and lists are organizations.
+/// Turns `Name <address>` into `Person: Name (address)`; teams and lists become organizations.
 fn originator(maintainer: &str) -> String {
     let (name, address) = maintainer.split_once('<').unwrap_or((maintainer, ""));
     let address = address.trim_end().trim_end_matches('>').trim();

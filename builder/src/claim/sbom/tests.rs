@@ -1,4 +1,4 @@
-//! The inventory of a small tree, and both documents of it.
+//! Tests the inventory of a small tree, and both documents made from it.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -370,7 +370,7 @@ fn every_file_is_in_one_package_or_in_none_and_says_where_it_lies() {
     assert_eq!(paths.len(), all);
     let files = sample.assembled.tree.iter();
     let names = files.filter(|(_, node)| matches!(node.kind, Kind::File(_) | Kind::HardLink(_)));
-    // Besides: the stub, the kernel, a module, the init and the list of modules.
+    // The others: the stub, the kernel, a module, the init and the list of modules.
     assert_eq!(names.count() + 5, all);
     let files = &package(&bom, AA).files;
     assert_eq!(files[0].place, files[1].place, "a hard link has the place of its file");
@@ -401,7 +401,7 @@ fn the_serial_number_follows_from_what_is_in_it() {
     assert_eq!(sample.bom().created(), "2026-09-12T07:55:41Z");
 }
 
-/// All values of a key, anywhere in a document.
+/// Finds all values of a key, anywhere in a document.
 fn all<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a str>) {
     match value {
         Value::Array(list) => list.iter().for_each(|item| all(item, key, found)),
@@ -451,7 +451,7 @@ fn spdx_names_everything_once_and_refers_to_what_it_names() {
     all(&document, "spdxElementId", &mut from);
     all(&document, "relatedSpdxElement", &mut to);
     assert!(from.iter().chain(&to).all(|id| unique.contains(id)));
-    // All but the document lie in something.
+    // Everything except the document is inside something.
     let unreached: Vec<&&str> = unique.iter().filter(|id| !to.contains(*id)).collect();
     assert_eq!(unreached, [&"SPDXRef-DOCUMENT"]);
     let plain = |char: char| char.is_ascii_alphanumeric() || char == '.' || char == '-';

@@ -1,5 +1,5 @@
-//! Yields which known vulnerabilities affect an image, from its bill of materials, a vulnerability database that somebody
-//! brings along, and what VEX documents say.
+//! Yields which known vulnerabilities affect an image, from its bill of materials, a vulnerability database
+//! that the user supplies, and VEX documents.
 //!
 //! # Shape
 //! ```text
@@ -7,15 +7,16 @@
 //! OSV records ─────────────────────────────┼─ scan ─> findings ─┬─> in-toto statement, predicate vulns/v0.2
 //! OpenVEX documents ───────────────────────┘                    └─> OpenVEX document
 //! ```
-//! Debian packages are looked up by their source package and its version. The source of a package that Debian signed
-//! apart (`linux-signed-amd64`) is looked up under both names, for records name the one that was built (`linux`), with
-//! the version of the package itself. Packages of the lock of which no file is in the image are looked up too: they affect nothing, and a VEX document may say so.
+//! Debian packages are looked up by their source package and its version. If Debian signs a package
+//! separately (`linux-signed-amd64`), it is looked up under both source names with its own version, because
+//! records name the source that was built (`linux`). Packages of the lock without a file in the image are
+//! looked up too: they affect nothing, and a VEX document may say so.
 //!
 //! # Source
 //! in-toto predicate `vulns` 0.2; OSV and OpenVEX: see `osv` and `vex`.
 //!
 //! # Not here
-//! Databases for what has no ecosystem in OSV: Node.js itself, the code that npm packages were built from.
+//! Databases for what has no ecosystem in OSV: Node.js itself, and the code that npm packages are built from.
 
 pub mod osv;
 pub mod vex;
@@ -45,7 +46,7 @@ pub enum Presence {
     KeptOut,
 }
 
-/// Something that a vulnerability may be in.
+/// A component that may have a vulnerability.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Component {
     /// Its name in the bill of materials.
@@ -54,7 +55,7 @@ pub struct Component {
     pub purl: String,
     /// Where it comes from.
     pub ecosystem: Ecosystem,
-    /// Names and versions to look up; of a version that is not known it is empty.
+    /// Names and versions to look up; an unknown version is empty.
     pub names: Vec<(String, String)>,
     /// Whether it is in the image.
     pub presence: Presence,
@@ -68,7 +69,7 @@ pub enum Verdict {
         /// Versions that fix it.
         fixed: Vec<String>,
     },
-    /// Nobody can tell, so it counts as affected.
+    /// The record cannot be evaluated, so the component counts as affected.
     Unknown {
         /// Why.
         reason: String,
@@ -82,22 +83,22 @@ pub struct Finding {
     pub id: String,
     /// All its names, the record's first.
     pub names: Vec<String>,
-    /// What it is, in a line.
+    /// A one-line description.
     pub summary: Option<String>,
     /// How bad it is.
     pub severity: Vec<Severity>,
-    /// Number of the component.
+    /// Index of the component.
     pub component: usize,
-    /// The name and version that the record speaks of.
+    /// The name and version that were looked up.
     pub looked_up: (String, String),
     /// What the record says.
     pub verdict: Verdict,
-    /// What a VEX document says of it.
+    /// The VEX statement about it.
     pub vex: Option<vex::Statement>,
 }
 
 impl Finding {
-    /// Whether it counts: nobody says that nothing need be done.
+    /// Returns whether it counts: the component is in the image, and no VEX statement clears it.
     pub fn counts(&self, components: &[Component]) -> bool {
         let here = components.get(self.component).is_none_or(|one| one.presence == Presence::InImage);
         here && !self.vex.as_ref().is_some_and(|statement| statement.status.clears())
@@ -141,11 +142,11 @@ struct BomAncestor {
     version: String,
 }
 
-/// Releases of Debian by their code names (distro-info-data).
+/// Debian releases by their code names (distro-info-data).
 const RELEASES: [(&str, u32); 6] =
     [("buster", 10), ("bullseye", 11), ("bookworm", 12), ("trixie", 13), ("forky", 14), ("duke", 15)];
 
-/// Takes the components out of `sbom.cdx.json`, and those of the lock that are not among them.
+/// Lists the components of `sbom.cdx.json`, and those that are only in the lock.
 ///
 /// # Errors
 /// [`InventoryError`].
@@ -155,7 +156,7 @@ pub fn inventory(document: &[u8], lock: Option<&Lock>) -> Result<Vec<Component>,
     bom.components.iter().for_each(|component| take(component, &mut all));
     let known: BTreeSet<String> = all.iter().map(|component| component.reference.clone()).collect();
     for npm in lock.iter().flat_map(|lock| &lock.npm).filter(|npm| npm.role == NpmRole::Application) {
-        // As the tree's origins are written.
+        // In the same form as the tree's origins.
         let reference = format!("npm:{}@{} ({})", npm.name, npm.version, npm.location);
         if !known.contains(&reference) {
             all.push(Component {
@@ -198,7 +199,7 @@ fn take(component: &BomComponent, all: &mut Vec<Component>) {
     });
 }
 
-/// The number of the release that a package URL names.
+/// Returns the number of the release that a package URL names.
 fn release(purl: &str) -> Option<u32> {
     let (_, qualifiers) = purl.split_once('?')?;
     let suite = qualifiers.split('&').find_map(|one| one.strip_prefix("distro="))?;
@@ -206,7 +207,7 @@ fn release(purl: &str) -> Option<u32> {
     RELEASES.iter().find(|(name, _)| *name == suite).map(|(_, number)| *number).or_else(|| suite.parse().ok())
 }
 
-/// The source package, and the one that it repeats with a signature.
+/// Returns the source package, and the one that it repackages with a signature.
 fn debian_names(own: (String, String), pedigree: &BomPedigree) -> Vec<(String, String)> {
     let Some(source) = pedigree.ancestors.first() else { return vec![own] };
     let mut names = vec![(source.name.clone(), source.version.clone())];
@@ -216,7 +217,7 @@ fn debian_names(own: (String, String), pedigree: &BomPedigree) -> Vec<(String, S
     names
 }
 
-/// Looks every component up in every record.
+/// Looks up every component in every record.
 pub fn scan(components: &[Component], records: &[Record]) -> Vec<Finding> {
     let mut by_name: BTreeMap<&str, Vec<(usize, &str)>> = BTreeMap::new();
     for (number, component) in components.iter().enumerate() {
@@ -254,7 +255,7 @@ pub fn scan(components: &[Component], records: &[Record]) -> Vec<Finding> {
                 };
                 let key = (record.id.clone(), *number);
                 let clear = matches!(finding.verdict, Verdict::Affected { .. });
-                // One record may speak of a package in several entries: a clear word beats an unclear one.
+                // A record may list a package in several entries: a definite answer overrides an unclear one.
                 match findings.get(&key) {
                     Some(there) if !clear || matches!(there.verdict, Verdict::Affected { .. }) => {}
                     _ => {
@@ -267,7 +268,7 @@ pub fn scan(components: &[Component], records: &[Record]) -> Vec<Finding> {
     findings.into_values().collect()
 }
 
-/// What record and entry say of it, and the ecosystem's own word.
+/// Returns the severities from the record and its entry, and the ecosystem's own rating.
 fn severity(record: &Record, affected: &osv::Affected) -> Vec<Severity> {
     let mut all: BTreeSet<Severity> = record.severity.iter().chain(&affected.severity).cloned().collect();
     if let Some(urgency) = affected.ecosystem_specific.get("urgency").and_then(|urgency| urgency.as_str()) {
@@ -276,7 +277,7 @@ fn severity(record: &Record, affected: &osv::Affected) -> Vec<Severity> {
     all.into_iter().collect()
 }
 
-/// Names of the image, as VEX documents may call it.
+/// Returns the names by which VEX documents may refer to the image.
 pub fn image_name(manifest: &Manifest) -> ImageName {
     let digest = |name: &str| manifest.outputs.get(name).map(|output| output.sha256.clone());
     ImageName {
@@ -285,7 +286,7 @@ pub fn image_name(manifest: &Manifest) -> ImageName {
     }
 }
 
-/// Adds to each finding what the documents say of it.
+/// Adds to each finding the VEX statement about it.
 pub fn apply_vex(
     findings: &mut [Finding],
     components: &[Component],
@@ -299,21 +300,21 @@ pub fn apply_vex(
     }
 }
 
-/// What a scan was made with.
+/// The database that a scan used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Database {
-    /// SHA-256 over the list of its files and their digests.
+    /// SHA-256 of the list of its files and their digests.
     pub sha256: String,
-    /// When its newest record was changed.
+    /// When its newest record was last modified.
     pub modified: String,
 }
 
-/// A moment, given in seconds since 1970, as RFC 3339 writes it.
+/// Formats seconds since 1970 as RFC 3339.
 pub fn time(seconds: u64) -> String {
     crate::claim::sbom::time(seconds)
 }
 
-/// The span of time of a scan, as RFC 3339 writes it.
+/// The start and end of a scan, in RFC 3339 form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
     /// When it began.
@@ -380,8 +381,8 @@ struct Metadata<'a> {
     scan_finished_on: &'a str,
 }
 
-/// The in-toto statement of a scan, as a text that ends with a newline. Every finding in the image stands in it, also
-/// what VEX documents clear: the annotations say what they say.
+/// Returns the in-toto statement of a scan, as text that ends with a newline. It contains every finding in
+/// the image, even those that VEX documents clear: the annotations carry what the documents say.
 pub fn statement(
     manifest: &Manifest,
     components: &[Component],
@@ -430,7 +431,7 @@ pub fn statement(
             metadata: Metadata { scan_started_on: &span.started, scan_finished_on: &span.finished },
         },
     };
-    // Strings, lists and maps by string: JSON can hold all of it.
+    // JSON can hold all of it: strings, lists and maps keyed by string.
     let mut text = serde_json::to_string_pretty(&statement).unwrap_or_default();
     text.push('\n');
     text
@@ -469,7 +470,7 @@ fn annotations(
     all.into_iter().filter(|(_, text)| !text.is_empty()).map(|one| BTreeMap::from([one])).collect()
 }
 
-/// The word that a document has for a value.
+/// Returns the word that a document uses for a value.
 pub fn word(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
@@ -477,8 +478,8 @@ pub fn word(value: &impl Serialize) -> String {
     }
 }
 
-/// An OpenVEX document about every finding: what other documents said, else that it is under investigation; and that
-/// what the recipe's rules keep out is not there.
+/// Returns an OpenVEX document about every finding: the status that other documents give, else under
+/// investigation. Packages that the recipe's rules leave out get "component not present".
 pub fn openvex(
     image: &ImageName,
     components: &[Component],

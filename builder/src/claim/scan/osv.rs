@@ -5,14 +5,14 @@
 //! record.affected[]  package (ecosystem, name) · versions, each equal or not · ranges, each a list of events in order
 //! event              introduced: affected from here · fixed: not from here · last_affected: not after · limit: no further
 //! ```
-//! Debian's versions are in dpkg's order, those of npm and of crates in that of Semantic Versioning. A record that
-//! says nothing that can be compared is [`Answer::Unknown`], never "not affected".
+//! Debian's versions compare in dpkg's order, those of npm and crates by Semantic Versioning. A record
+//! without anything comparable gives [`Answer::Unknown`], never "not affected".
 //!
 //! # Source
 //! OSV schema 1.7, "affected fields" and "Evaluation"; Debian's records name source packages.
 //!
 //! # Not here
-//! Where records come from (`host::osv`); what a VEX document says of them (`vex`).
+//! Where records come from (`host::osv`); what a VEX document says about them (`vex`).
 
 use std::cmp::Ordering;
 
@@ -21,26 +21,26 @@ use serde_json::Value;
 
 use crate::resolve::version::Version;
 
-/// Why bytes are no record.
+/// Why bytes are not a usable record.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// They are not the JSON of one.
+    /// They are not the JSON of a record.
     #[error("not a record of the OSV format")]
     Json(#[source] serde_json::Error),
-    /// It has a form that came later.
+    /// The record has a later schema version.
     #[error("record {id} has schema version {found}, expected 1")]
     SchemaVersion {
-        /// Its name.
+        /// The record's id.
         id: String,
-        /// Its version.
+        /// Its schema version.
         found: String,
     },
-    /// It has no name.
+    /// The record has no id.
     #[error("record has an empty id")]
     NoId,
 }
 
-/// A list that may be `null`.
+/// Reads a list that may be `null`.
 fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
@@ -48,29 +48,29 @@ fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T
 /// One vulnerability.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Record {
-    /// Form of the record; absent in the oldest.
+    /// Schema version of the record; absent in the oldest.
     #[serde(default)]
     pub schema_version: Option<String>,
-    /// Its name, as `GHSA-…` or `DEBIAN-CVE-…`.
+    /// Its id, as `GHSA-…` or `DEBIAN-CVE-…`.
     pub id: String,
-    /// When it was changed last; of two with one name the later counts.
+    /// When it was last modified; of two records with one id, the later counts.
     pub modified: String,
-    /// Set when it does not count any more.
+    /// Set if the record is withdrawn.
     #[serde(default)]
     pub withdrawn: Option<String>,
-    /// The same vulnerability elsewhere.
+    /// Other ids of the same vulnerability.
     #[serde(default, deserialize_with = "list")]
     pub aliases: Vec<String>,
     /// The vulnerabilities that this one follows from.
     #[serde(default, deserialize_with = "list")]
     pub upstream: Vec<String>,
-    /// What it is, in a line.
+    /// A one-line description.
     #[serde(default)]
     pub summary: Option<String>,
     /// How bad it is.
     #[serde(default, deserialize_with = "list")]
     pub severity: Vec<Severity>,
-    /// What it is in.
+    /// The packages that it affects.
     #[serde(default, deserialize_with = "list")]
     pub affected: Vec<Affected>,
 }
@@ -78,29 +78,29 @@ pub struct Record {
 /// How bad a vulnerability is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Severity {
-    /// As `CVSS_V3`.
+    /// The type, as `CVSS_V3`.
     #[serde(rename = "type")]
     pub kind: String,
     /// A vector, or a word.
     pub score: String,
 }
 
-/// A package that a vulnerability is in.
+/// A package that a vulnerability affects.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Affected {
-    /// Which one; absent for sources without a package.
+    /// The package; absent for sources without a package.
     #[serde(default)]
     pub package: Option<PackageName>,
     /// How bad it is there.
     #[serde(default, deserialize_with = "list")]
     pub severity: Vec<Severity>,
-    /// Ranges of versions.
+    /// Ranges of affected versions.
     #[serde(default, deserialize_with = "list")]
     pub ranges: Vec<Range>,
-    /// Versions.
+    /// Affected versions.
     #[serde(default, deserialize_with = "list")]
     pub versions: Vec<String>,
-    /// What the ecosystem says of it, as Debian its urgency.
+    /// Data specific to the ecosystem, such as Debian's urgency.
     #[serde(default)]
     pub ecosystem_specific: Value,
 }
@@ -108,7 +108,7 @@ pub struct Affected {
 /// Names a package.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct PackageName {
-    /// As `npm`, or `Debian:13`.
+    /// The ecosystem, as `npm` or `Debian:13`.
     pub ecosystem: String,
     /// Its name there.
     pub name: String,
@@ -129,7 +129,7 @@ pub struct Range {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Event {
-    /// Affected from this version on; `0` is before all.
+    /// Affected from this version on; `0` comes before all versions.
     pub introduced: Option<String>,
     /// Not affected from this version on.
     pub fixed: Option<String>,
@@ -139,7 +139,7 @@ pub struct Event {
     pub limit: Option<String>,
 }
 
-/// A version's place in the evaluation: the kind of event, in the order in which equal versions count.
+/// The kind of an event, ordered as events at equal versions are evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Introduced,
@@ -151,7 +151,7 @@ enum Kind {
 /// Where a package comes from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ecosystem {
-    /// A release of Debian, by its number where that is known.
+    /// A Debian release, by its number if known.
     Debian(Option<u32>),
     /// The npm registry.
     Npm,
@@ -160,7 +160,7 @@ pub enum Ecosystem {
 }
 
 impl Ecosystem {
-    /// Its name in records.
+    /// Returns its name in records.
     pub fn name(&self) -> String {
         match self {
             Ecosystem::Debian(None) => "Debian".to_owned(),
@@ -170,8 +170,9 @@ impl Ecosystem {
         }
     }
 
-    /// Whether a record of the ecosystem `named` speaks of packages of this one. A record of Debian without a release
-    /// speaks of all; one with a release also of a Debian whose release is not known.
+    /// Returns whether a record for the ecosystem `named` applies to packages of this one. A Debian record
+    /// without a release applies to every release; one with a release also applies if the package's release
+    /// is unknown.
     pub fn is(&self, named: &str) -> bool {
         let (base, release) = named.split_once(':').unwrap_or((named, ""));
         match self {
@@ -184,7 +185,7 @@ impl Ecosystem {
         }
     }
 
-    /// The order of two versions; the error is the one that is none.
+    /// Compares two versions; the error is the one that is malformed.
     fn compare(&self, a: &str, b: &str) -> Result<Ordering, String> {
         match self {
             Ecosystem::Debian(_) => {
@@ -206,14 +207,14 @@ impl Ecosystem {
 /// Whether a version is affected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// It is not.
+    /// The version is not affected.
     No,
-    /// It is; these versions fix it, sorted as they stand.
+    /// The version is affected; the fixing versions are sorted as text.
     Yes {
         /// Versions that fix it.
         fixed: Vec<String>,
     },
-    /// The record says nothing that can be compared.
+    /// The record has nothing comparable, or a version is malformed.
     Unknown(String),
 }
 
@@ -221,7 +222,7 @@ impl Record {
     /// Reads a record.
     ///
     /// # Errors
-    /// [`Error`] when it is none.
+    /// [`Error`] if the bytes are not a usable record.
     pub fn parse(bytes: &[u8]) -> Result<Record, Error> {
         let record: Record = serde_json::from_slice(bytes).map_err(Error::Json)?;
         if record.id.is_empty() {
@@ -236,14 +237,14 @@ impl Record {
         Ok(record)
     }
 
-    /// All names of this vulnerability, and of those that it follows from.
+    /// Returns all names of this vulnerability, and of those that it follows from.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         [&self.id].into_iter().chain(&self.aliases).chain(&self.upstream).map(String::as_str)
     }
 }
 
 impl Affected {
-    /// Whether `version` of the package, which is of `ecosystem`, is affected.
+    /// Returns whether `version` of the package in `ecosystem` is affected.
     pub fn answer(&self, ecosystem: &Ecosystem, version: &str) -> Answer {
         let mut fixed: Vec<String> = Vec::new();
         let mut unknown = None;
@@ -279,7 +280,7 @@ impl Affected {
 }
 
 impl Range {
-    /// Whether the range holds a version; the error says what cannot be compared.
+    /// Returns whether the range contains a version; the error says what cannot be compared.
     fn holds(&self, ecosystem: &Ecosystem, version: &str) -> Result<bool, String> {
         if !matches!(self.kind.as_str(), "SEMVER" | "ECOSYSTEM") {
             return Err(format!("its range has the type {:?}, which is not known", self.kind));
@@ -287,7 +288,7 @@ impl Range {
         if self.kind == "SEMVER" && matches!(ecosystem, Ecosystem::Debian(_)) {
             return Err("its range is one of Semantic Versioning, which Debian's versions are not".to_owned());
         }
-        // The version itself must be one, even where only `0` is named.
+        // The version itself must be well-formed, even if the range names only `0`.
         ecosystem.compare(version, version)?;
         let mut events: Vec<(Kind, &str)> = Vec::new();
         for event in &self.events {
@@ -328,7 +329,7 @@ impl Range {
                 (true, true) => Ordering::Equal,
                 (true, false) => Ordering::Less,
                 (false, true) => Ordering::Greater,
-                // Each was compared with itself above, so each is a version.
+                // Each was compared with itself above, so each is well-formed.
                 (false, false) => ecosystem.compare(a.1, b.1).unwrap_or(Ordering::Equal),
             };
             order.then(a.0.cmp(&b.0))

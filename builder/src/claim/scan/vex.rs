@@ -1,18 +1,18 @@
-//! Yields what OpenVEX documents say of a vulnerability in a package of an image, and such a document.
+//! Yields what OpenVEX documents say about a vulnerability in an image's package, and new such documents.
 //!
 //! # Shape
 //! ```text
 //! statement = vulnerability (name, aliases) · products (each with subcomponents) · status · timestamp
 //! ```
-//! A product is the image (by the digest of its disk or its UKI, or by the name that this program gives it) or a package
-//! itself, by package URL. A package URL without version or qualifiers names all versions and all qualifiers. Where several
-//! statements fit, the latest counts; of equally late ones the last.
+//! A product is the image (by the digest of its disk or its UKI, or by the name that this program gives it)
+//! or a package itself, by package URL. A package URL without version or qualifiers matches all versions and
+//! all qualifiers. If several statements match, the latest counts; of equally late ones, the last.
 //!
 //! # Source
 //! OpenVEX 0.2.0: "The VEX statement", "Data inheritance"; RFC 3339 (timestamps).
 //!
 //! # Not here
-//! Who signed a document: whoever names it on the command line believes it.
+//! Who signed a document: naming it on the command line means trusting it.
 
 use std::collections::BTreeMap;
 
@@ -24,53 +24,53 @@ const CONTEXT: &str = "https://openvex.dev/ns/v0.2.0";
 /// Why a document cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It is not the JSON of one.
+    /// It is not the JSON of an OpenVEX document.
     #[error("not an OpenVEX document")]
     Json(#[source] serde_json::Error),
     /// It has another context.
     #[error("the document has the context {found:?}, expected {CONTEXT:?}")]
     Context {
-        /// What it has.
+        /// The context found.
         found: String,
     },
-    /// A statement has no time, or one that is none.
+    /// A statement has no time, or a malformed one.
     #[error("statement {number} has the time {found:?}, expected one of RFC 3339")]
     Time {
-        /// The statement, from 1.
+        /// The statement, counted from 1.
         number: usize,
-        /// What it has.
+        /// The time found.
         found: String,
     },
-    /// A statement clears a product and does not say why.
+    /// A statement clears a product without saying why.
     #[error("statement {number} says not_affected without justification or impact statement")]
     Unjustified {
-        /// The statement, from 1.
+        /// The statement, counted from 1.
         number: usize,
     },
     /// A statement names no product.
     #[error("statement {number} names no product")]
     NoProduct {
-        /// The statement, from 1.
+        /// The statement, counted from 1.
         number: usize,
     },
 }
 
-/// What a statement says.
+/// The status that a statement gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// The product is not affected.
     NotAffected,
-    /// It is.
+    /// The product is affected.
     Affected,
-    /// This version of the product has the remedy.
+    /// This version of the product contains the fix.
     Fixed,
-    /// Nobody knows yet.
+    /// The status is not known yet.
     UnderInvestigation,
 }
 
 impl Status {
-    /// Whether it says that nothing need be done.
+    /// Returns whether it means that no action is needed.
     pub fn clears(self) -> bool {
         matches!(self, Status::NotAffected | Status::Fixed)
     }
@@ -84,15 +84,15 @@ pub enum Justification {
     ComponentNotPresent,
     /// The code is not in it.
     VulnerableCodeNotPresent,
-    /// The code is never run.
+    /// The code never runs.
     VulnerableCodeNotInExecutePath,
-    /// No adversary can make it do harm.
+    /// An adversary cannot control the code.
     VulnerableCodeCannotBeControlledByAdversary,
-    /// Something else prevents it.
+    /// Another measure prevents exploitation.
     InlineMitigationsAlreadyExist,
 }
 
-/// Names a vulnerability.
+/// Names of a vulnerability.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vulnerability {
     /// Its name.
@@ -102,20 +102,20 @@ pub struct Vulnerability {
     pub aliases: Vec<String>,
 }
 
-/// Names a product, or a part of one.
+/// Names of a product, or of a part of one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Component {
-    /// An IRI, a package URL often.
+    /// An IRI, often a package URL.
     #[serde(rename = "@id", skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Other names, by their kind.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub identifiers: BTreeMap<String, String>,
-    /// Digests, by IANA's name of the algorithm.
+    /// Digests, by IANA's name for the algorithm.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub hashes: BTreeMap<String, String>,
-    /// The parts that the statement is about; none: all of it.
+    /// The parts that the statement is about; empty means all of it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub subcomponents: Vec<Component>,
 }
@@ -123,20 +123,20 @@ pub struct Component {
 /// One statement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statement {
-    /// What it is about.
+    /// The vulnerability that it is about.
     pub vulnerability: Vulnerability,
-    /// When it was made, if not with the document.
+    /// When it was made, if it does not share the document's time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<String>,
-    /// In what.
+    /// The products that it is about.
     #[serde(default)]
     pub products: Vec<Component>,
-    /// What holds.
+    /// The status.
     pub status: Status,
-    /// Why not affected.
+    /// Why the product is not affected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub justification: Option<Justification>,
-    /// Why not affected, in words.
+    /// Why the product is not affected, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub impact_statement: Option<String>,
     /// What to do.
@@ -153,23 +153,23 @@ pub struct Document {
     /// The context of version 0.2.0.
     #[serde(rename = "@context")]
     pub context: String,
-    /// Its name.
+    /// Its id.
     #[serde(rename = "@id")]
     pub id: String,
-    /// Who made it.
+    /// Its author.
     pub author: String,
-    /// When.
+    /// When it was made.
     pub timestamp: String,
     /// Its version.
     pub version: u64,
-    /// What made it.
+    /// The tool that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tooling: Option<String>,
     /// Its statements.
     pub statements: Vec<Statement>,
 }
 
-/// What a statement may be about.
+/// The subject of a statement.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
     /// Names of the image: package URL and digests.
@@ -190,7 +190,7 @@ pub struct ImageName {
 }
 
 impl Document {
-    /// An empty document of the form that is read.
+    /// Makes an empty document with the supported context.
     pub fn new(id: String, author: String, timestamp: String) -> Self {
         let tooling = Some(format!("proofmark/{}", env!("CARGO_PKG_VERSION")));
         Document {
@@ -207,7 +207,7 @@ impl Document {
     /// Reads a document.
     ///
     /// # Errors
-    /// [`Error`] when it is none, or a statement is not whole.
+    /// [`Error`] if it is not an OpenVEX document, or a statement is incomplete.
     pub fn parse(bytes: &[u8]) -> Result<Document, Error> {
         #[derive(Deserialize)]
         struct Head {
@@ -240,9 +240,9 @@ impl Document {
         Ok(document)
     }
 
-    /// The document as a text that ends with a newline.
+    /// Formats the document as text that ends with a newline.
     pub fn to_text(&self) -> String {
-        // Strings, numbers, lists and maps by string: JSON can hold all of it.
+        // JSON can hold all of it: strings, numbers, lists and maps keyed by string.
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
         text
@@ -253,7 +253,7 @@ impl Document {
     }
 }
 
-/// The statement of these documents that counts for a subject.
+/// Returns the statement in these documents that counts for a subject.
 pub fn statement<'a>(documents: &'a [Document], subject: &Subject<'_>) -> Option<&'a Statement> {
     let all = documents.iter().flat_map(|document| {
         document.statements.iter().map(move |statement| (instant(document.time_of(statement)), statement))
@@ -281,7 +281,7 @@ impl Statement {
 }
 
 impl Component {
-    /// Every package URL that it goes by.
+    /// Returns every package URL that it goes by.
     fn purls(&self) -> impl Iterator<Item = &str> {
         self.id.iter().chain(self.identifiers.get("purl")).map(String::as_str)
     }
@@ -289,7 +289,7 @@ impl Component {
     fn is_image(&self, image: &ImageName) -> bool {
         let by_digest = |digest: &String| image.sha256.iter().any(|own| own.eq_ignore_ascii_case(digest));
         match self.hashes.get("sha-256") {
-            // A digest says more than a name.
+            // A digest is more specific than a name.
             Some(digest) => by_digest(digest),
             None => self.purls().any(|purl| names(purl, &image.purl)),
         }
@@ -300,7 +300,7 @@ impl Component {
     }
 }
 
-/// A package URL in parts: type and name, version, qualifiers.
+/// Splits a package URL into type and name, version, and qualifiers.
 fn parts(purl: &str) -> Option<(&str, Option<&str>, Vec<&str>)> {
     let rest = purl.strip_prefix("pkg:")?;
     let rest = rest.split_once('#').map_or(rest, |(rest, _)| rest);
@@ -312,17 +312,17 @@ fn parts(purl: &str) -> Option<(&str, Option<&str>, Vec<&str>)> {
     Some((name, version, qualifiers.split('&').filter(|one| !one.is_empty()).collect()))
 }
 
-/// Whether `pattern` names what `purl` names: what it leaves out may be anything.
+/// Returns whether `pattern` matches `purl`: parts that the pattern leaves out match anything.
 fn names(pattern: &str, purl: &str) -> bool {
     let (Some(pattern), Some(purl)) = (parts(pattern), parts(purl)) else { return false };
-    // Others encode colons and tildes too.
+    // Other tools also encode colons and tildes.
     let same = |a: &str, b: &str| decoded(a) == decoded(b);
     same(pattern.0, purl.0)
         && pattern.1.is_none_or(|version| purl.1.is_some_and(|own| same(version, own)))
         && pattern.2.iter().all(|one| purl.2.iter().any(|own| same(one, own)))
 }
 
-/// The bytes that a percent-encoded text stands for.
+/// Decodes percent-encoded text to bytes.
 fn decoded(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -339,7 +339,7 @@ fn decoded(text: &str) -> Vec<u8> {
     out
 }
 
-/// Nanoseconds since 1970 of a time of RFC 3339; `None` when it is none.
+/// Converts an RFC 3339 time to nanoseconds since 1970; `None` if it is malformed.
 pub fn instant(text: &str) -> Option<i128> {
     let (date, rest) = text.split_at_checked(10)?;
     let (clock, rest) = rest.strip_prefix(['T', 't', ' '])?.split_at_checked(8)?;

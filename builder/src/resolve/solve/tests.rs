@@ -1,7 +1,7 @@
 use super::super::packages;
 use super::*;
 
-/// Writes an index: a line a package, `name version; Field: value; ...`.
+/// Writes an index from one line per package: `name version; Field: value; ...`.
 fn index(lines: &str) -> Vec<u8> {
     let mut text = String::new();
     for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -60,7 +60,7 @@ fn a_provider_is_chosen_by_essential_then_priority_then_last_place() {
     assert_eq!(names(&essential, &request(&["aa"])), ["aa", "zawk"]);
     let tied = lines.replace("required", "optional");
     assert_eq!(names(&tied, &request(&["aa"])), ["aa", "zawk"]);
-    // A name that an earlier package mentions enters apt's cache earlier.
+    // A name that an earlier package mentions enters apt's cache earlier, so it wins the tie.
     let mentioned = format!("first 1; Suggests: zawk\n{tied}");
     assert_eq!(names(&mentioned, &request(&["aa"])), ["aa", "mawk"]);
     let real = format!("awk 1; Priority: extra\n{lines}");
@@ -131,7 +131,7 @@ fn an_exclude_waives_what_would_have_taken_it() {
         assert_eq!(solution.waived, [waived("bb", "bb"), waived("cc", "cc | dd")]);
         assert_eq!(solution.unused_excludes, ["ff"]);
     });
-    // What something else brings is taken: the exclude cuts only apt's own choice.
+    // A package that something else brings is used: the exclude limits only apt's own choice.
     let request = Request { exclude: &["cc"], ..request(&["aa", "dd"]) };
     assert_eq!(names(lines, &request), ["aa", "bb", "dd", "ee"]);
 }

@@ -17,7 +17,7 @@ const BUILDER: &str = "https://example.org/builder";
 const TIME: u64 = 1_795_000_000;
 const MANIFEST: &str = "6666666666666666666666666666666666666666666666666666666666666666";
 
-/// Everybody who takes part.
+/// Everyone who takes part.
 struct World {
     builders: [envelope::SigningKey; 3],
     log: SigningKey,
@@ -40,7 +40,7 @@ fn world() -> World {
     }
 }
 
-/// The image's values; a document of the shape that verifiers look at.
+/// The image's values, in the document shape that verifiers expect.
 fn values() -> Value {
     json!({"format": 1, "image": {"name": "minimal", "version": "1.2.0", "profile": "release"}, "subjects": []})
 }
@@ -75,7 +75,7 @@ impl World {
         Policy::parse(&self.policy, &read).unwrap()
     }
 
-    /// A bundle of a statement: in a log of two entries, at place 1, cosigned.
+    /// Makes a bundle of a statement: in a log of two entries, at index 1, cosigned.
     fn bundle(&self, statement: &Statement, builder: usize) -> Value {
         self.bundle_by(statement, builder, &self.log, Some(&self.witness))
     }
@@ -164,7 +164,7 @@ fn an_entry_that_anyone_added_under_our_name_adds_nothing() {
     let good = world.bundle(&world.provenance(), 0);
     mixed["verificationMaterial"] = good["verificationMaterial"].clone();
     assert!(world.judge(&[&mixed]).problems.contains(&Problem::NoProvenance));
-    // Beside good statements it takes nothing away either.
+    // Nor does it count against the image beside good statements.
     assert!(world.judge(&[&forged, &good, &world.references()]).holds());
 }
 
@@ -188,7 +188,7 @@ fn forged_signatures_payloads_indices_proofs_and_checkpoints_are_refused() {
         let mut forged = good.clone();
         *forged.pointer_mut(&pointer).unwrap() = value;
         let verdict = world.judge(&[&forged, &world.references()]);
-        // A log ID is a hint only: the checkpoint's key decides.
+        // A log ID is only a hint: the checkpoint's key decides.
         if pointer == at("/logId/keyId") {
             continue;
         }
@@ -254,7 +254,7 @@ fn a_statement_of_other_files_or_another_builder_is_refused() {
     let mut other = world.provenance();
     other.predicate["buildDefinition"]["buildType"] = json!(format!("{BUILD_TYPE}x"));
     refused(&other, "buildType");
-    // Another disk: no bundle about it is about this image at all.
+    // Another disk: no bundle about it concerns this image.
     let mut other = world.manifest.clone();
     other.outputs.get_mut("disk.raw").unwrap().sha256 = "0".repeat(64);
     let bundle = world.bundle(&Statement::provenance(&other, BUILDER, &beside), 0);
@@ -287,13 +287,13 @@ fn so_many_distinct_identities_must_agree() {
     let values = world.references();
     let expected = Problem::Rebuilders { expected: 2, found: BTreeSet::from(["one".to_owned()]) };
     assert_eq!(world.judge(&[&one, &values]).problems, std::slice::from_ref(&expected));
-    // The same signer twice is one.
+    // The same signer counts once, even with two bundles.
     assert_eq!(world.judge(&[&one, &one, &values]).problems, std::slice::from_ref(&expected));
     let two = world.bundle(&world.provenance(), 1);
     assert!(world.judge(&[&one, &two, &values]).holds());
     let again = world.bundle(&Statement::reproduced(&world.manifest, BUILDER, MANIFEST), 1);
     assert!(world.judge(&[&one, &again, &values]).holds());
-    // A summary of another manifest, or by a stranger, is none.
+    // A summary of another manifest, or by a stranger, does not count.
     let other = world.bundle(&Statement::reproduced(&world.manifest, BUILDER, "x"), 1);
     assert!(world.judge(&[&one, &other, &values]).problems.contains(&expected));
     let stranger = world.bundle(&Statement::reproduced(&world.manifest, BUILDER, MANIFEST), 2);
@@ -319,7 +319,7 @@ fn an_old_a_future_or_an_untimed_signature_is_refused() {
     for now in [TIME + 3 * 86_400, TIME - 301] {
         assert!(matches!(world.judge_at(&bundles, &values, now).problems.as_slice(), [Problem::Age(_)]));
     }
-    // Only stamps are trusted, and there is none.
+    // Only time stamps are trusted, and there is none.
     world.policy = world.policy.replace("\"witness\"]", "\"stamp\"]");
     assert!(matches!(world.judge(&bundles).problems.as_slice(), [Problem::Age(_)]));
 }
