@@ -1,4 +1,4 @@
-//! Yields what the errors of fetching, of certification and of vulnerability databases say to do next.
+//! Yields the next step to suggest for errors of fetching, certification and vulnerability databases.
 
 use super::{fetch, fulcio, osv, tlog};
 use crate::advice::{Advice, Advised};

@@ -1,17 +1,16 @@
-//! Yields an image that was built, from its output folder: its manifest, the list of its contents, its lock and the
-//! files of its root file system.
+//! Yields a built image from its output folder: manifest, list of contents, lock and root file system.
 //!
 //! # Shape
 //! ```text
-//! FOLDER/manifest.json   what went in and came out
-//! FOLDER/contents.json   every path, checked against the manifest
+//! FOLDER/manifest.json   inputs and outputs of the build
+//! FOLDER/contents.json   every path; checked against the manifest
 //! FOLDER/recipe.lock     checked against the manifest
 //! FOLDER/disk.raw        its root partition holds the file system
 //! ```
-//! Everything is bounded and checked: a document of another form, or one that is not the manifest's, is refused.
+//! Everything is bounded and checked. A document in another format, or not matching the manifest, is refused.
 //!
 //! # Not here
-//! Whether a manifest is to be believed, and whether a disk fits its root hash: that is verifying.
+//! Whether a manifest can be trusted, and whether a disk matches its root hash: verification decides that.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -34,24 +33,24 @@ use crate::claim::manifest::{self, Manifest};
 use crate::image::disk;
 use crate::lock::{self, Lock};
 
-/// The longest manifest or lock, in bytes: real ones have less than a MiB.
+/// The longest manifest or lock, in bytes: real ones are under 1 MiB.
 const MAX_DOCUMENT: u64 = 64 << 20;
 
-/// The longest list of contents, in bytes: a real one has about ten MiB.
+/// The longest list of contents, in bytes: a real one is about 10 MiB.
 const MAX_CONTENTS: u64 = 512 << 20;
 
 /// Size of a block of the partition table, in bytes.
 const LBA: u64 = 512;
 
-/// Why an image cannot be looked at.
+/// Why an image cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It is no output folder.
+    /// The folder is not an output folder.
     #[error("{} is no image: it has no {name}", folder.display())]
     NoImage {
         /// The folder.
         folder: PathBuf,
-        /// What it lacks.
+        /// The file that is missing.
         name: &'static str,
     },
     /// A file cannot be read.
@@ -62,25 +61,25 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// A file is longer than any real one.
+    /// A file is longer than the limit.
     #[error("{} has more than {limit} bytes", path.display())]
     TooLong {
         /// The file.
         path: PathBuf,
-        /// What is allowed.
+        /// The limit, in bytes.
         limit: u64,
     },
-    /// A document was written by another version of this program.
+    /// Another version of the program wrote a document.
     #[error("{} has the form {found:?}, expected {expected:?}", path.display())]
     Form {
         /// The file.
         path: PathBuf,
-        /// The form that this program writes.
+        /// The format that this program writes.
         expected: &'static str,
-        /// The form that it has.
+        /// The format found.
         found: String,
     },
-    /// A document cannot be understood.
+    /// A document cannot be parsed.
     #[error("cannot understand {}", path.display())]
     Syntax {
         /// The file.
@@ -95,31 +94,31 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong.
         what: &'static str,
-        /// Which path of the image.
+        /// The image's path concerned.
         item: String,
     },
-    /// A file is not the one that the manifest names.
+    /// A file does not match the manifest.
     #[error("{} is not the one that the manifest names: expected SHA-256 {expected}, found {found}", path.display())]
     Other {
         /// The file.
         path: PathBuf,
-        /// Digest that the manifest names.
+        /// Digest in the manifest.
         expected: String,
-        /// Digest that the file has.
+        /// Digest of the file.
         found: String,
     },
-    /// The manifest names an output that is no file of the folder.
+    /// The manifest names an output that is not a plain file name.
     #[error("{} names an output {name:?}, which is no name of a file", path.display())]
     Output {
         /// The manifest.
         path: PathBuf,
-        /// What it names.
+        /// The output's name.
         name: String,
     },
     /// The lock cannot be used.
     #[error(transparent)]
     Lock(#[from] lock::Error),
-    /// The manifest names no place of the file system that could be.
+    /// The manifest places the file system where it cannot be.
     #[error("{}: the root partition and the file system in it do not fit each other", path.display())]
     Partition {
         /// The manifest.
@@ -133,12 +132,12 @@ pub enum Error {
         /// Why.
         source: ReadError,
     },
-    /// A file in the file system is not the one that the list names.
+    /// A file in the file system does not match the list of contents.
     #[error("{item} in {} is not the one that contents.json names", path.display())]
     Content {
         /// The disk.
         path: PathBuf,
-        /// Which file.
+        /// The file.
         item: String,
     },
 }
@@ -161,14 +160,14 @@ impl Advised for Error {
     }
 }
 
-/// An image that was built.
+/// A built image.
 #[derive(Debug)]
 pub struct Built {
     /// Its output folder.
     pub folder: PathBuf,
     /// Its manifest.
     pub manifest: Manifest,
-    /// Everything in its root file system.
+    /// The contents of its root file system.
     pub contents: Contents,
 }
 
@@ -176,7 +175,7 @@ impl Built {
     /// Opens an output folder.
     ///
     /// # Errors
-    /// [`Error`] when it is none, or its documents cannot be, or do not belong together.
+    /// [`Error`] when the folder is not one, or its documents are unreadable or do not belong together.
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let document = |name, limit| {
             let path = folder.join(name);
@@ -195,10 +194,10 @@ impl Built {
         Ok(Built { folder: folder.to_owned(), manifest, contents })
     }
 
-    /// The lock that it was built from: the given one, or the one in the folder when there is one.
+    /// Returns the lock that the image was built from: the given one, or else the one in the folder, if any.
     ///
     /// # Errors
-    /// [`Error`] when it cannot be read, or is not the one that the manifest names.
+    /// [`Error`] when it cannot be read, or does not match the manifest.
     pub fn lock(&self, given: Option<&Path>) -> Result<Option<Lock>, Error> {
         let path = given.map_or_else(|| self.folder.join(file::LOCK), Path::to_owned);
         let Some(bytes) = read(&path, MAX_DOCUMENT)? else {
@@ -209,10 +208,10 @@ impl Built {
         Ok(Some(lock_of(&path, bytes)?))
     }
 
-    /// Checks what lies in the folder against the manifest, and gives the names of the outputs that do not lie there.
+    /// Checks the folder's files against the manifest, and returns the names of the missing outputs.
     ///
     /// # Errors
-    /// [`Error`] when a file cannot be read, or is not the one that the manifest names.
+    /// [`Error`] when a file cannot be read, or does not match the manifest.
     pub fn check_outputs(&self) -> Result<Vec<String>, Error> {
         let mut absent = Vec::new();
         for (name, output) in &self.manifest.outputs {
@@ -241,10 +240,10 @@ impl Built {
         Ok(absent)
     }
 
-    /// The bytes of an output, checked against the manifest; `None` when the manifest names none of this name.
+    /// Returns the bytes of an output, checked against the manifest; `None` when the manifest lacks it.
     ///
     /// # Errors
-    /// [`Error`] when it cannot be read, or is not the one that the manifest names.
+    /// [`Error`] when it cannot be read, or does not match the manifest.
     pub fn output(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let Some(output) = self.manifest.outputs.get(name) else { return Ok(None) };
         let path = self.folder.join(name);
@@ -255,7 +254,7 @@ impl Built {
         Ok(Some(bytes))
     }
 
-    /// The bytes of its root file system; `None` when the folder has no disk.
+    /// Returns the bytes of the root file system; `None` when the folder has no disk.
     ///
     /// # Errors
     /// [`Error`] when they cannot be read, or the manifest does not say where they are.
@@ -288,7 +287,7 @@ impl Built {
         Ok(Some(bytes))
     }
 
-    /// The files of the file system that [`Built::filesystem`] gave.
+    /// Opens the file system that [`Built::filesystem`] returned.
     ///
     /// # Errors
     /// [`Error::FileSystem`].
@@ -311,10 +310,10 @@ pub struct Files<'a> {
 }
 
 impl Files<'_> {
-    /// The content of a file.
+    /// Returns the content of a file.
     ///
     /// # Errors
-    /// [`Error::Content`] when it is not what the list of contents says, [`Error::FileSystem`].
+    /// [`Error::Content`] when it does not match the list of contents, [`Error::FileSystem`].
     pub fn read(&self, path: &str) -> Result<Vec<u8>, Error> {
         let wrong = || Error::Content { path: self.disk.clone(), item: path.to_owned() };
         let item = self.contents.find(path).ok_or_else(wrong)?;
@@ -350,7 +349,7 @@ fn lock_of(path: &Path, bytes: Vec<u8>) -> Result<Lock, Error> {
     Ok(Lock::parse(&text, path)?)
 }
 
-/// The bytes of a file; `None` when there is none.
+/// Returns the bytes of a file; `None` when it does not exist.
 fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Error> {
     let failed = |source| Error::Read { path: path.to_owned(), source };
     let file = match File::open(path) {
@@ -389,7 +388,7 @@ fn is_the_one(path: &Path, expected: &str, found: Sha256Digest) -> Result<(), Er
     Err(Error::Other { path: path.to_owned(), expected: expected.to_owned(), found })
 }
 
-/// Every path once, in order, brought by someone, of a kind that is one.
+/// Checks that every path occurs once, in order, with an origin and a valid kind.
 fn check(path: &Path, contents: &Contents) -> Result<(), Error> {
     let mut last: Option<&str> = None;
     for item in &contents.paths {
@@ -471,7 +470,7 @@ mod tests {
         fs::write(folder.join(name), text.replace(from, to)).unwrap();
     }
 
-    /// Makes the manifest fit a changed list of contents.
+    /// Updates the manifest for a changed list of contents.
     fn name_contents(folder: &Path) {
         let old: Manifest = serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap();
         let new = Sha256Digest::of(&fs::read(folder.join("contents.json")).unwrap()).to_string();

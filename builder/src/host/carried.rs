@@ -1,14 +1,15 @@
-//! Keeps beside a lock what others signed about its inputs: they forget it, and nobody can sign it again.
+//! Keeps signed documents about a lock's inputs beside it: issuers drop them, and cannot sign them again.
 //!
 //! # Shape
 //! ```text
 //! recipe.lock                 names each document by path, size and SHA-256
-//! recipe.lock.d/ARCHIVE/PATH  the document: InRelease files, and what npm registries attest
+//! recipe.lock.d/ARCHIVE/PATH  the document: InRelease files, and npm attestations
 //! ```
-//! Laid out as a vendored folder is, and a part of the lock: committed with it, complete, and nothing else in it.
+//! The layout is that of a vendored folder. The folder is part of the lock: committed with it, complete,
+//! nothing else in it.
 //!
 //! # Not here
-//! Whether the documents are right: `trust::debian::inrelease`, `trust::attestation`.
+//! Whether the documents are valid: `trust::debian::inrelease`, `trust::attestation`.
 
 use std::collections::BTreeMap;
 use std::fs::FileType;
@@ -22,35 +23,35 @@ use super::store::{self, Store};
 use crate::advice::{Advice, Advised};
 use crate::lock::{Blob, Lock};
 
-/// Why documents are not beside a lock.
+/// Why a lock's documents cannot be kept or used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The store lacks one.
+    /// The store lacks a document.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// The file system refuses.
+    /// A file system operation failed.
     #[error("cannot {deed} {}", path.display())]
     Io {
-        /// What was to be done.
+        /// The operation that failed.
         deed: &'static str,
-        /// To what.
+        /// The path it failed on.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// What is there is not what the lock names.
+    /// A document is missing, or does not match the lock.
     #[error("{} is missing, or not what the lock names", path.display())]
     Other {
         /// The document.
         path: PathBuf,
     },
-    /// A new lock would replace the folder, and something in it is not a document of any lock.
+    /// A new lock would replace the folder, which holds a file that is not a document of any lock.
     #[error("{} is not a document of a lock, and would be lost with the folder that `proofmark lock` replaces", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
     },
-    /// There is something that the lock does not name.
+    /// The folder holds a file that the lock does not name.
     #[error("{} is not named by the lock", path.display())]
     Unnamed {
         /// The file.
@@ -73,20 +74,20 @@ impl Advised for Error {
     }
 }
 
-/// The folder of a lock's documents.
+/// Returns the folder of a lock's documents.
 pub fn folder(lock: &Path) -> PathBuf {
     let mut name = lock.as_os_str().to_owned();
     name.push(".d");
     PathBuf::from(name)
 }
 
-/// Where a document is in such a folder.
+/// Returns the path of a document in such a folder.
 pub fn place(folder: &Path, blob: &Blob) -> PathBuf {
     folder.join(blob.archive.name()).join(&blob.path)
 }
 
-/// Writes the documents that a lock names from the store to a folder that is to take its folder's place, once the lock is
-/// written: whoever was there, were it a link to somewhere else, is replaced and not looked into.
+/// Writes a lock's documents from the store to a new folder, to replace the old one once the lock is written.
+/// A symbolic link in its place is replaced, not followed.
 ///
 /// # Errors
 /// [`Error::Foreign`], [`Error::Store`], [`Error::Io`].
@@ -104,8 +105,8 @@ pub fn prepare(lock: &Lock, folder: &Path, store: &Store) -> Result<NewFolder, E
     Ok(new)
 }
 
-/// Checks that every file below a folder could be a document of this lock or of another: an InRelease file of an archive, or
-/// what npm attests.
+/// Checks that every file below a folder could be a document of this lock or another: an archive's InRelease
+/// file, or an npm attestation.
 fn only_documents(folder: &Path, below: &Path) -> Result<(), Error> {
     let wrong = |source| Error::Io { deed: "read", path: below.to_owned(), source };
     for entry in std::fs::read_dir(below).map_err(wrong)? {
@@ -124,7 +125,7 @@ fn only_documents(folder: &Path, below: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks that the folder has all documents that a lock names, and nothing else. Links are something else.
+/// Checks that the folder has all documents that a lock names, and nothing else, not even symbolic links.
 ///
 /// # Errors
 /// [`Error::Other`], [`Error::Unnamed`], [`Error::Io`].
@@ -145,7 +146,7 @@ pub fn check(lock: &Lock, folder: &Path) -> Result<(), Error> {
     }
 }
 
-/// Takes what is at a path and below from what is named.
+/// Removes what exists at and below a path from the set of named documents.
 fn look(path: &Path, kind: FileType, named: &mut BTreeMap<PathBuf, Blob>) -> Result<(), Error> {
     let wrong = |source| Error::Io { deed: "read", path: path.to_owned(), source };
     if kind.is_dir() {
@@ -170,7 +171,7 @@ mod tests {
     use super::super::store::Expected;
     use super::*;
 
-    /// A lock with one archive and one attested package, a store that has their documents, and a folder.
+    /// Returns a lock with one archive and one attested package, a store with their documents, and a folder.
     fn world() -> (Lock, Store, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("store")).unwrap();
@@ -201,7 +202,7 @@ mod tests {
         let attested = beside.join("npm").join(lock.npm[0].attestations_path());
         assert_eq!(std::fs::read(&attested).unwrap(), b"attested");
 
-        // Of the same size, of another, none, and one too many.
+        // Same size, another size, missing, one file too many.
         for bytes in [&b"Release"[..], b""] {
             std::fs::write(&release, bytes).unwrap();
             assert!(matches!(refused(), Error::Other { path } if path == release));

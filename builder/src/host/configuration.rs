@@ -1,4 +1,4 @@
-//! Lets an application check its own configuration, with the pinned Node.js, before an image holds it.
+//! Runs an application's own check of its configuration, with the pinned Node.js, before the image is built.
 
 use std::collections::BTreeMap;
 use std::error::Error as Any;
@@ -21,13 +21,13 @@ use crate::lock::{Lock, NpmRole, Validated};
 use crate::recipe::Recipe;
 use crate::recipe::document::{NpmApplication, Validate};
 
-/// How long a check may take.
+/// The time limit of a check.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Why a configuration is not accepted.
+/// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A path of the recipe is none of an image.
+    /// A path in the recipe is not a valid path of an image.
     #[error(transparent)]
     Path(#[from] path::Error),
     /// The configuration is not in the image.
@@ -43,10 +43,10 @@ pub enum Error {
     /// The recipe has no Node.js.
     #[error("no [node]")]
     NoNode,
-    /// There is no place to try it.
+    /// The check's temporary folder cannot be made.
     #[error(transparent)]
     Scratch(#[from] io::Error),
-    /// What the check needs cannot be unpacked.
+    /// A file that the check needs cannot be unpacked.
     #[error("cannot unpack {part}")]
     Unpack {
         /// Which part of the image.
@@ -54,14 +54,14 @@ pub enum Error {
         /// Why.
         source: Box<dyn Any + Send + Sync>,
     },
-    /// The application refuses it.
+    /// The application refuses the configuration.
     #[error("{application} refuses the configuration {config}: {why}")]
     Refused {
         /// The application.
         application: String,
         /// The configuration.
         config: String,
-        /// What the application says.
+        /// What the application printed.
         why: String,
     },
 }
@@ -76,8 +76,9 @@ impl Advised for Error {
     }
 }
 
-/// Checks the configuration of every application that says how. A check that passed is not repeated for the same
-/// application, Node.js and configuration: the lock says so, or the store, for one that changed since.
+/// Checks the configuration of every application that declares a check. A check that passed for the same
+/// application, Node.js and configuration is not repeated: the lock records it, or the store, if it changed
+/// since.
 ///
 /// # Errors
 /// [`Error`].
@@ -103,7 +104,7 @@ pub fn check_all(
     Ok(())
 }
 
-/// Lets every application check its configuration, and gives what they accepted, for the lock.
+/// Runs every application's check of its configuration, and returns what they accepted, for the lock.
 ///
 /// # Errors
 /// [`Error`].
@@ -126,7 +127,7 @@ pub fn accepted(
         .collect()
 }
 
-/// What a check depends on.
+/// Returns the digest of everything that a check depends on.
 ///
 /// # Errors
 /// [`Error::Path`], [`Error::Absent`].
@@ -192,7 +193,7 @@ fn check(
     Ok(())
 }
 
-/// Writes what lies at and below `path` under `root`.
+/// Writes everything at and below `path` to a folder under `root`.
 fn copy(tree: &Tree, path: &TreePath, root: &Path) -> Result<(), Box<dyn Any + Send + Sync>> {
     let own = tree.get(path).map(|node| (path, node));
     for (path, node) in own.into_iter().chain(tree.below(path)) {

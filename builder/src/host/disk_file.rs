@@ -1,4 +1,4 @@
-//! Yields a disk's file and its digest from its bytes in order: one thread writes and hashes while others go on.
+//! Yields a disk's file and its digest from its bytes in order: one thread writes and hashes in parallel.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::pipeline::DiskSink;
 
-/// Parts of the disk that may wait for the thread: bounds the memory.
+/// Parts of the disk that may queue for the thread: bounds memory.
 const WAITING: usize = 8;
 
 enum Part {
@@ -28,10 +28,10 @@ pub struct DiskFile {
 }
 
 impl DiskFile {
-    /// Makes the file, which must not be there.
+    /// Creates the file, which must not exist.
     ///
     /// # Errors
-    /// What the file system says.
+    /// The file system's error.
     pub fn create(path: &Path) -> io::Result<Self> {
         let file = File::create_new(path)?;
         let (parts, receiver) = sync_channel(WAITING);
@@ -40,7 +40,7 @@ impl DiskFile {
         Ok(DiskFile { parts: Some(parts), thread: Some(thread) })
     }
 
-    /// Waits until everything is written and synced; gives size and digest.
+    /// Waits until everything is written and synced; returns size and digest.
     ///
     /// # Errors
     /// What the file system said.
@@ -59,7 +59,7 @@ impl DiskFile {
         if sent {
             return Ok(());
         }
-        // The thread ended early: it knows why.
+        // The thread ended early and holds the cause.
         self.join().and(Err(io::ErrorKind::BrokenPipe.into()))
     }
 }

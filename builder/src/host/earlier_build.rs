@@ -1,5 +1,4 @@
-//! Tells whether a folder already holds what a build would give: compares the inputs of the earlier build, and how the
-//! file system describes the files it wrote.
+//! Tells whether a folder already holds a build's result, by that build's inputs and its files' metadata.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,10 +16,10 @@ use crate::claim::manifest::Manifest;
 use crate::image::sign::Signer;
 use crate::recipe::{EntryKind, Place, Recipe, Source};
 
-/// Why it cannot be told.
+/// Why this cannot be determined.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// This program, or the recipe, has no text.
+    /// The program's own file cannot be examined.
     #[error(transparent)]
     Program(#[from] io::Error),
     /// Something cannot be written as JSON.
@@ -52,14 +51,14 @@ impl Advised for Error {
     }
 }
 
-/// What was built where, so that an unchanged image is not built again.
+/// What was built where, so that an unchanged image is not rebuilt.
 #[derive(Serialize, Deserialize)]
 struct Built {
     inputs: String,
     files: BTreeMap<String, Stat>,
 }
 
-/// How the file system describes a file; a change of the file changes it.
+/// A file's metadata; a change of the file changes it.
 #[derive(Serialize, Deserialize, PartialEq, Eq)]
 struct Stat {
     size: u64,
@@ -91,7 +90,7 @@ fn place_key(target: &Path) -> io::Result<Sha256Digest> {
     Ok(Sha256Digest::of(format!("built\n{}", std::path::absolute(target)?.display()).as_bytes()))
 }
 
-/// Digest of everything that decides what is built: recipe and its files, lock, certificate, and this program.
+/// Returns the digest of all inputs of a build: recipe and its files, lock, certificate, and this program.
 ///
 /// # Errors
 /// [`Error`].
@@ -117,7 +116,7 @@ pub fn inputs_key(recipe: &Recipe, lock: &str, signer: Option<&Signer>) -> Resul
     Ok(hex::encode(hasher.finalize()))
 }
 
-/// The manifest of what lies in `target`, when it was built from these inputs and nobody touched it since.
+/// Returns the manifest in `target` if it was built from these inputs and not modified since.
 pub fn unchanged(store: &Store, target: &Path, inputs: &str) -> Option<Manifest> {
     let built: Built = serde_json::from_slice(&store.derived("built", &place_key(target).ok()?)?).ok()?;
     if built.inputs != inputs || stats(target).ok()? != built.files {
@@ -126,7 +125,7 @@ pub fn unchanged(store: &Store, target: &Path, inputs: &str) -> Option<Manifest>
     serde_json::from_slice(&fs::read(target.join(file::MANIFEST)).ok()?).ok()
 }
 
-/// Remembers what was built from which inputs.
+/// Records what was built from which inputs.
 pub fn remember(store: &Store, target: &Path, inputs: &str) {
     let (Ok(key), Ok(files)) = (place_key(target), stats(target)) else { return };
     if let Ok(bytes) = serde_json::to_vec(&Built { inputs: inputs.to_owned(), files }) {

@@ -14,18 +14,18 @@ use super::progress::Progress;
 use super::store::{self, Expected, InsertError, Store};
 use crate::lock::{ArchiveKind, Blob};
 
-/// Why a file cannot be had.
+/// Why a file cannot be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No place has it.
+    /// No source has it.
     #[error("no mirror gives {label}{}", tried(.attempts))]
     Nowhere {
-        /// Name and version.
+        /// Each source that was tried, and the outcome.
         label: String,
-        /// Each place that was tried, and what came of it.
+        /// Each place that was tried, and the outcome.
         attempts: Vec<(String, String)>,
     },
-    /// It is not in the store, and the network must not be used.
+    /// It is not in the store, and the network is off.
     #[error("{label} is not in the store, and the network is not to be used{}", others(*.more))]
     Offline {
         /// Name and version.
@@ -49,23 +49,23 @@ fn others(more: usize) -> String {
 /// Digest and size of a file that is in the store now.
 pub type Fetched = (Sha256Digest, u64);
 
-/// Whether a file that may be missing exists.
+/// The outcome of asking for an optional file.
 #[derive(Debug)]
 pub enum Optional {
     /// A mirror has it.
     Found(Fetched),
-    /// The first mirror that answers does not have it.
+    /// The first mirror that answers does not have the file.
     Absent,
-    /// No mirror has it, and some could not be asked: each place, and what came of it.
+    /// No mirror has it, and some did not answer: each mirror, and the outcome.
     Unknown(Vec<(String, String)>),
 }
 
 /// Whether the network may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
-    /// It may.
+    /// Yes.
     Allowed,
-    /// Never.
+    /// No.
     Offline,
 }
 
@@ -74,50 +74,50 @@ pub enum Network {
 pub struct Fetcher<'a> {
     store: &'a Store,
     mirrors: &'a Mirrors,
-    /// A folder laid out like a vendored one; what it has is taken first.
+    /// A folder laid out like a vendored one; its files are preferred.
     carried: Option<PathBuf>,
     network: Network,
     http: Http,
 }
 
 impl<'a> Fetcher<'a> {
-    /// A fetcher that sends its requests as the whole program does; nothing is asked yet.
+    /// Makes a fetcher that uses the program's connections; it sends nothing yet.
     pub fn new(store: &'a Store, mirrors: &'a Mirrors, network: Network) -> Self {
         Fetcher { store, mirrors, carried: None, network, http: Http::of_the_program() }
     }
 
-    /// Sends its requests through another.
+    /// Sends its requests through another client.
     #[cfg(test)]
     pub fn through(self, http: Http) -> Self {
         Fetcher { http, ..self }
     }
 
-    /// Takes what a lock carries from the folder beside it, before any mirror is asked.
+    /// Takes the documents that a lock carries from the folder beside it, before asking any mirror.
     pub fn carrying(self, folder: PathBuf) -> Self {
         Fetcher { carried: Some(folder), ..self }
     }
 
-    /// Every place that may have a file.
+    /// Lists every place that may have a file.
     fn places(&self, blob: &Blob) -> Vec<String> {
         let carried = self.carried.iter().map(|folder| super::carried::place(folder, blob));
         let carried = carried.filter(|path| path.is_file()).map(|path| path.display().to_string());
         carried.chain(self.mirrors.places(blob)).collect()
     }
 
-    /// The store that is filled.
+    /// Returns the store that it fills.
     pub fn store(&self) -> &Store {
         self.store
     }
 
-    /// The mirrors that are asked.
+    /// Returns the mirrors that it asks.
     pub fn mirrors(&self) -> &Mirrors {
         self.mirrors
     }
 
-    /// Brings all of `blobs` into the store; gives how many had to be fetched, and their bytes.
+    /// Brings all of `blobs` into the store; returns how many it fetched, and their bytes.
     ///
     /// # Errors
-    /// [`Error`] of the first file that cannot be had. What was fetched by then stays.
+    /// [`Error`] of the first file that cannot be fetched. Files fetched before it stay.
     pub fn ensure(&self, blobs: &[Blob], progress: Progress) -> Result<(usize, u64), Error> {
         let mut missing: Vec<&Blob> =
             blobs.iter().filter(|blob| !self.store.has(&blob.sha256, blob.size)).collect();
@@ -125,7 +125,7 @@ impl<'a> Fetcher<'a> {
         missing.dedup_by_key(|blob| blob.sha256);
         missing.sort_by_key(|blob| std::cmp::Reverse(blob.size));
         let Some(first) = missing.first() else { return Ok((0, 0)) };
-        // Only then: it may have to ask the machine's npm for its registry, which takes longer than many files.
+        // Only here: it may ask the machine's npm for its registry, which takes longer than many files.
         if self.network == Network::Offline && !self.places(first).iter().any(|place| is_local(place)) {
             return Err(Error::Offline { label: first.label.clone(), more: missing.len() - 1 });
         }
@@ -146,7 +146,8 @@ impl<'a> Fetcher<'a> {
                         let expected = Expected::Sha256(blob.sha256, blob.size);
                         let progress = |bytes| stage.advance(bytes);
                         let got = self.try_all(&places, &expected, &blob.label, &progress, &Ok);
-                        // Of several failures the first in the queue is named, so that every run names the same.
+                        // Of several failures, report the first in the queue, so that every run reports the
+                        // same one.
                         if let (Err(error), Ok(mut failure)) = (got, failure.lock())
                             && failure.as_ref().is_none_or(|(first, _)| index < *first)
                         {
@@ -163,7 +164,7 @@ impl<'a> Fetcher<'a> {
         Ok((count, total))
     }
 
-    /// Brings one file of an archive, of which less is known, into the store.
+    /// Brings one file of an archive, without a full lock entry, into the store.
     ///
     /// # Errors
     /// [`Error`] when no mirror gives what is expected.
@@ -189,11 +190,12 @@ impl<'a> Fetcher<'a> {
         self.try_all(&places, expected, label, &|_| {}, &Ok)
     }
 
-    /// What `judge` makes of the first copy of a file that satisfies it. Nothing is known of the file beforehand: it is
-    /// signed, or says what to fetch next. The mirrors are asked in order, and none after the one whose copy is taken.
+    /// Returns what `judge` makes of the first copy of a file that satisfies it. Nothing is known of the file
+    /// in advance: it is signed, or says what to fetch next. Mirrors are asked in order, up to the one whose
+    /// copy is accepted.
     ///
     /// # Errors
-    /// [`Error::Nowhere`] with what `judge` says of each copy, when it takes none.
+    /// [`Error::Nowhere`] with the reason why `judge` refused each copy.
     pub fn judged<T>(
         &self,
         archive: ArchiveKind,
@@ -207,8 +209,8 @@ impl<'a> Fetcher<'a> {
         self.try_all(&places, &Expected::AtMost(at_most), path, &|_| {}, judge)
     }
 
-    /// Whether the first mirror that answers has a file that may be missing. No mirror is asked twice; one that does not
-    /// answer is added to `silent`, and those in `silent` are not asked.
+    /// Tells whether the first mirror that answers has an optional file. No mirror is asked twice; one that
+    /// does not answer is added to `silent`, and mirrors in `silent` are skipped.
     pub fn optional(
         &self,
         archive: ArchiveKind,
@@ -224,7 +226,7 @@ impl<'a> Fetcher<'a> {
             let outcome = if is_local(&place) {
                 match File::open(&place) {
                     Ok(mut file) => self.take(&mut file, &expected, &|_| {}),
-                    // A vendored folder need not hold everything.
+                    // A vendored folder may be incomplete.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                     Err(error) => Err(Refusal::Final(error.to_string())),
                 }
@@ -234,7 +236,7 @@ impl<'a> Fetcher<'a> {
                 Err(Refusal::Final("did not answer before".to_owned()))
             } else {
                 match self.ask(&place, &expected) {
-                    // 405 is the answer of a registry that does not know attestations at all.
+                    // A registry without support for attestations answers 405.
                     Err(http::Error::Status(404 | 405 | 410)) => return Optional::Absent,
                     Err(error) => {
                         if let (http::Error::Lost(_), Ok(mut silent)) = (&error, silent.lock()) {
@@ -254,7 +256,7 @@ impl<'a> Fetcher<'a> {
         if failures.is_empty() { Optional::Absent } else { Optional::Unknown(failures) }
     }
 
-    /// What `judge` makes of the first file that is what was `expected` and satisfies it.
+    /// Returns what `judge` makes of the first file that matches `expected` and satisfies it.
     fn try_all<T>(
         &self,
         places: &[String],
@@ -332,14 +334,14 @@ impl<'a> Fetcher<'a> {
     }
 }
 
-/// What came of taking a file. The outer error blames its source, the inner one the store.
+/// The outcome of taking a file. The outer error blames the source, the inner one the store.
 type Taken = Result<Result<Fetched, store::Error>, Refusal>;
 
-/// Why a place gave no file.
+/// Why a source gave no file.
 enum Refusal {
-    /// It may give it in a moment.
+    /// A retry may succeed.
     Momentary(String),
-    /// It will not: it has no such file, has another one, or used up all its time.
+    /// A retry is useless: the file is missing or different, or the time is up.
     Final(String),
 }
 
@@ -355,7 +357,7 @@ impl Refusal {
     }
 }
 
-/// Whether a connection ended too early.
+/// Tells whether a connection ended too early.
 fn is_cut(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, UnexpectedEof};
     matches!(
@@ -405,7 +407,7 @@ mod tests {
     use super::super::mirror::Given;
     use super::*;
 
-    /// As many files of an archive, each of which contains its path.
+    /// Makes `count` files of an archive, each of which contains its path.
     fn blobs(archive: ArchiveKind, count: usize) -> Vec<Blob> {
         let blob = |number| {
             let path = format!("{}/{number}", archive.name());
@@ -422,7 +424,7 @@ mod tests {
         (folder, store)
     }
 
-    /// Knows addresses and no name.
+    /// A resolver that knows addresses and no names.
     #[derive(Debug)]
     struct Unfindable;
 
@@ -459,7 +461,7 @@ mod tests {
         assert_eq!(count, 300);
         assert_eq!(resolver.asked(), ["debian.example", "npm.example"]);
         assert!(server.connections() <= 2 * http::AT_ONCE, "{} connections", server.connections());
-        // Connections of the same host are enough for all the files that follow.
+        // The connections already open to the host serve all files that follow.
         let opened = server.connections();
         fetcher.ensure(&blobs(ArchiveKind::Debian, 300), Progress::Silent).unwrap();
         assert!(
@@ -475,7 +477,7 @@ mod tests {
         const WANTED: usize = 15;
         let most = Arc::new(AtomicUsize::new(0));
         let seen = Arc::clone(&most);
-        // No answer before so many have asked; a fetch that never gets there ends all the same, and fails below.
+        // Answers only once this many have asked; a fetch that never gets there still ends, and fails below.
         let gate = Arc::new((Mutex::new(0_usize), Condvar::new()));
         let until = Instant::now() + Duration::from_secs(10);
         let server = Server::start(move |path| {
@@ -515,7 +517,7 @@ mod tests {
         let (last, last_asked) = answering(200, 200, "new");
         let (_folder, store) = store();
         let mirrors = debian(&[&busy.url(), &wrong.url(), &right.url(), &last.url()]);
-        // The mirrors of this machine are not to be found, and the wait for them is over.
+        // The machine's mirrors cannot be resolved, and the retries are used up.
         let fetcher = Fetcher::new(&store, &mirrors, Network::Allowed).through(http(Unfindable));
         let judge = |wanted: &'static str| {
             let store = &store;
@@ -529,10 +531,10 @@ mod tests {
         };
         let found = fetcher.judged(ArchiveKind::Debian, "it", "", 100, &judge("new")).unwrap();
         assert_eq!(found, Sha256Digest::of(b"new"));
-        // A mirror that is busy is not waited for while another has the file.
+        // A busy mirror is not retried while another has the file.
         assert_eq!(asked(), [1, 1, 1, 0]);
 
-        // When none will do, each says why.
+        // When none will do, each gives its reason.
         let refused = fetcher.judged(ArchiveKind::Debian, "it", "", 100, &judge("newest")).unwrap_err();
         let Error::Nowhere { attempts, .. } = refused else { panic!("{refused}") };
         for (server, said) in [

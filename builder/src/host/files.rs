@@ -1,4 +1,4 @@
-//! Yields files and folders that are whole or absent: written beside, synced, renamed.
+//! Yields files and folders that are whole or absent: written to a temporary name, synced, renamed.
 
 use std::ffi::OsString;
 use std::fs;
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-/// Writes `bytes` to `path`: whoever reads it sees the old content or the new one.
+/// Writes `bytes` to `path` atomically: a reader sees the old content or the new.
 ///
 /// # Errors
-/// What the file system says.
+/// The file system's error.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = folder_of(path);
     fs::create_dir_all(folder)?;
@@ -18,13 +18,13 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = tempfile::Builder::new().prefix(&temporary_prefix()).tempfile_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
-    // A temporary file is private; a result is as public as the umask lets it be.
+    // A temporary file is private; the result gets the mode that the umask allows.
     fs::set_permissions(file.path(), permissions())?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }
 
-/// A file that is gone already needs no deleting.
+/// Accepts that a file to delete is already gone.
 fn absent(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
@@ -38,7 +38,7 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A folder that comes into being under its own name only when it is whole.
+/// A folder that appears under its name only once it is complete.
 #[derive(Debug)]
 pub struct NewFolder {
     temporary: tempfile::TempDir,
@@ -46,10 +46,10 @@ pub struct NewFolder {
 }
 
 impl NewFolder {
-    /// Begins a folder that shall be `target`; a folder of that name stays as it is until [`NewFolder::finish`].
+    /// Begins a folder that is to become `target`; an existing one stays until [`NewFolder::finish`].
     ///
     /// # Errors
-    /// What the file system says.
+    /// The file system's error.
     pub fn begin(target: &Path) -> io::Result<Self> {
         let folder = folder_of(target);
         fs::create_dir_all(folder)?;
@@ -58,26 +58,25 @@ impl NewFolder {
         Ok(NewFolder { temporary, target: target.to_owned() })
     }
 
-    /// Where to write.
+    /// Returns the path to write to.
     pub fn path(&self) -> &Path {
         self.temporary.path()
     }
 
-    /// Puts the folder under its name, in one step; what had the name is gone afterwards. Files in it are expected to
-    /// be synced.
+    /// Renames the folder to its target in one step; the old folder is deleted. All files must be synced.
     ///
     /// # Errors
-    /// What the file system says; then the old folder is still there.
+    /// The file system's error; the old folder is then still there.
     pub fn finish(self) -> io::Result<()> {
         self.exchange()?;
         Ok(())
     }
 
-    /// As [`NewFolder::finish`], but deletes nothing of the old folder except files of these names. A folder with
-    /// anything else stays, beside the new one and under a name of its own.
+    /// Finishes like [`NewFolder::finish`], but deletes only files with these names from the old folder. A
+    /// folder with anything else stays, beside the new one, under another name.
     ///
     /// # Errors
-    /// What the file system says; then the old folder is still there.
+    /// The file system's error; the old folder is then still there.
     pub(super) fn finish_over(self, known: &[OsString]) -> io::Result<()> {
         let target = self.target.clone();
         let Some(temporary) = self.exchange()? else { return Ok(()) };
@@ -100,7 +99,7 @@ impl NewFolder {
         }
     }
 
-    /// Exchanges the folders, and gives the old one when there was one: it goes when the value does.
+    /// Exchanges the folders, and returns the old one, if any, which is deleted on drop.
     fn exchange(self) -> io::Result<Option<tempfile::TempDir>> {
         use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(self.path(), fs::Permissions::from_mode(0o755))?;
@@ -108,11 +107,11 @@ impl NewFolder {
         let exchanged = renameat_with(CWD, self.path(), CWD, &self.target, RenameFlags::EXCHANGE);
         let parent = fs::File::open(folder_of(&self.target))?;
         let old = match exchanged {
-            // The old folder has the temporary name now.
+            // The old folder now has the temporary name.
             Ok(()) => Some(self.temporary),
             Err(rustix::io::Errno::NOENT) => {
                 fs::rename(self.path(), &self.target)?;
-                // Nothing of that name is left to delete.
+                // Nothing is left to delete under that name.
                 let _ = self.temporary.keep();
                 None
             }
@@ -123,12 +122,12 @@ impl NewFolder {
     }
 }
 
-/// How the names of this process's temporary files and folders begin.
+/// Returns the prefix of this process's temporary names.
 pub(super) fn temporary_prefix() -> String {
     format!(".proofmark-new-{}-", std::process::id())
 }
 
-/// Deletes what killed runs left behind: temporary files and folders of processes that are gone.
+/// Deletes what killed runs left behind: temporary files and folders of dead processes.
 pub(super) fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
@@ -137,7 +136,7 @@ pub(super) fn sweep(folder: &Path) {
         let process =
             process.and_then(|rest| rest.split('-').next()).and_then(|number| number.parse::<u32>().ok());
         if process.is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists()) {
-            // Left over is untidy, not wrong: a failure to tidy up is no failure of this run.
+            // A leftover is untidy, not wrong: failing to delete it does not fail this run.
             let _ = fs::remove_file(entry.path()).or_else(|_| fs::remove_dir_all(entry.path()));
         }
     }
@@ -173,7 +172,7 @@ mod tests {
     #[test]
     fn what_a_killed_run_left_is_swept_away() {
         let root = tempfile::tempdir().unwrap();
-        // Process numbers end at 4 Mi on Linux (PID_MAX_LIMIT).
+        // Process IDs on Linux are below 4 Mi (PID_MAX_LIMIT).
         let left = root.path().join(".proofmark-new-99999999-x");
         fs::create_dir(&left).unwrap();
         drop(NewFolder::begin(&root.path().join("out")).unwrap());

@@ -1,9 +1,9 @@
-//! Yields the firmware of QEMU's machines, and what is known of it, from a lock or from a file.
+//! Yields the firmware of QEMU machines, and its profile, from a lock or a file.
 //!
 //! # Shape
 //! ```text
-//! lock ─> package in the store ─> one file of it ─> image        kept in the store, by the package's digest
-//! image ─> known ? its profile : unpacked, a third of a second   kept in the store, by the image's digest
+//! lock ─> package in the store ─> one file of it ─> image        kept in the store, by package digest
+//! image ─> known ? its profile : unpack it, a third of a second  kept in the store, by image digest
 //! ```
 //!
 //! # Not here
@@ -24,13 +24,13 @@ use super::store::{self, Store};
 use crate::claim::reference::Firmware;
 use crate::lock::Lock;
 
-/// Where Debian's packages have variables and code in one file: `ovmf` and `ovmf-generic`, `ovmf-inteltdx`.
+/// Single-file firmware images in Debian's packages: `ovmf` and `ovmf-generic`, `ovmf-inteltdx`.
 const FILES: [&str; 2] = ["usr/share/ovmf/OVMF.fd", "usr/share/ovmf/OVMF.inteltdx.ms.fd"];
 
-/// Why there is no firmware.
+/// Why firmware is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The lock has none.
+    /// The lock has no firmware.
     #[error("the lock names no firmware, which machines of QEMU need")]
     NotLocked,
     /// The store failed.
@@ -44,7 +44,7 @@ pub enum Error {
         /// Why.
         source: deb::Error,
     },
-    /// The package has no firmware in one file.
+    /// The package has no single-file firmware image.
     #[error("{label} has none of the files {}", FILES.join(", "))]
     NoFile {
         /// Name and version.
@@ -58,7 +58,7 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// The file is only a part of an image.
+    /// The file holds only part of an image.
     #[error("{} is not the whole", path.display())]
     Part {
         /// The file.
@@ -66,7 +66,7 @@ pub enum Error {
         /// Why.
         source: ovmf_measure::firmware::Error,
     },
-    /// The image is none that is understood.
+    /// The image is not in a known format.
     #[error("cannot read the volumes of {label}")]
     Volume {
         /// Where it comes from.
@@ -74,21 +74,21 @@ pub enum Error {
         /// Why.
         source: volume::Error,
     },
-    /// This program's own file of firmware is damaged.
+    /// The program's built-in list of known firmware is damaged.
     #[error("the file of known firmware cannot be read")]
     Known(#[source] toml::de::Error),
 }
 
-/// Whether what was derived before may be taken.
+/// Whether derived data in the store may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Derived {
     /// It may.
     Taken,
-    /// All is made anew.
+    /// Everything is derived again.
     Ignored,
 }
 
-/// The firmware that a lock names.
+/// Loads the firmware that a lock names.
 ///
 /// # Errors
 /// [`Error`].
@@ -118,7 +118,7 @@ pub fn locked(store: &Store, lock: &Lock, derived: Derived) -> Result<Firmware, 
     described(store, image, sha256, label)
 }
 
-/// What was derived is believed by its digest alone, which stands before it.
+/// Looks up derived data; it is trusted by its own digest, which precedes it.
 fn kept(store: &Store, key: &Sha256Digest) -> Option<(Blob, Sha256Digest)> {
     let kept = Blob::new(store.derived("firmware", key)?);
     let (digest, image) = (kept.get(..32)?, kept.slice(32..kept.len())?);
@@ -126,7 +126,7 @@ fn kept(store: &Store, key: &Sha256Digest) -> Option<(Blob, Sha256Digest)> {
     (sha256.0 == digest).then_some((image, sha256))
 }
 
-/// The firmware in a file: variables and code, or code whose variables are in another file.
+/// Loads firmware from a file: variables and code, or code whose variables are in another file.
 ///
 /// # Errors
 /// [`Error`].

@@ -1,8 +1,8 @@
-//! Yields a certificate for a key that lives as long as this process, from a token that says who runs it: keyless signing.
+//! Yields a certificate for a key that lives as long as this process: keyless, from an identity token.
 //!
 //! # Shape
 //! ```text
-//! token   <header>.<claims>.<signature>, base64url; the key signs the claim `email`, or `sub` where there is none
+//! token   <header>.<claims>.<signature>, base64url; the key signs the claim `email`, else `sub`
 //! POST <address>/api/v2/signingCert
 //!         {"credentials": {"oidcIdentityToken"},
 //!          "publicKeyRequest": {"publicKey": {"algorithm", "content": PEM}, "proofOfPossession": base64 of the signature}}
@@ -13,8 +13,8 @@
 //! `sigstore/fulcio`, `fulcio.proto` (v2, `CreateSigningCertificate`) and `docs/certificate-issuing.md`.
 //!
 //! # Not here
-//! Where the token comes from: CI systems give one to their jobs. Whether the certificate is right: `claim::bundle` judges
-//! it with the bundle that carries it, by a trust root.
+//! Where the token comes from: CI systems give one to their jobs. Whether the certificate is valid:
+//! `claim::bundle` verifies it with its bundle, against a trust root.
 
 use std::time::Duration;
 
@@ -30,25 +30,25 @@ use crate::trust::envelope::{self, SigningKey};
 
 const PATH: &str = "api/v2/signingCert";
 
-/// Why there is no certificate.
+/// Why no certificate was issued.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The token says nothing of whom it is about.
+    /// The token does not name its subject.
     #[error("the identity token cannot be used: {reason}")]
     Token {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// The authority does not answer, or says no.
+    /// The authority does not answer, or refuses.
     #[error("no certificate from the authority")]
     Authority(#[from] log::Error),
-    /// What it answers is no certificate.
+    /// The answer is not a certificate.
     #[error("the authority's answer holds no usable certificate")]
     Certificate(#[from] bundle::Error),
-    /// The certificate is another key's.
+    /// The certificate is for another key.
     #[error("the authority's certificate is for another key")]
     OtherKey,
-    /// There is no key.
+    /// A key cannot be made.
     #[error("cannot make a key")]
     Random(#[from] signer::Error),
     /// The key cannot be used.
@@ -56,7 +56,7 @@ pub enum Error {
     Key(#[from] envelope::Error),
 }
 
-/// Whom a token is about, as the authority asks for a signature of it.
+/// Returns a token's subject, over which the authority wants a signature.
 fn subject(token: &str) -> Result<String, Error> {
     let wrong = |reason| Error::Token { reason };
     let mut parts = token.split('.');
@@ -71,7 +71,7 @@ fn subject(token: &str) -> Result<String, Error> {
     Ok(found.ok_or(wrong("it has neither the claim email nor sub"))?.to_owned())
 }
 
-/// Makes a key, and has the authority at an address certify whom a token says it belongs to.
+/// Makes a key, and has the authority at an address certify it for the token's subject.
 ///
 /// # Errors
 /// [`Error`].
@@ -93,7 +93,7 @@ pub fn issue(address: &str, token: &str, patience: Duration) -> Result<(Signer, 
     }
     let malformed = |reason: String| log::Error::Malformed { url: server.url(PATH), reason };
     let value: Value = serde_json::from_slice(&answer.body).map_err(|error| malformed(error.to_string()))?;
-    // The other form has its certificate timestamp outside, which bundles have no place for.
+    // The other form has a detached certificate timestamp, for which bundles have no place.
     let first = value.pointer("/signedCertificateEmbeddedSct/chain/certificates/0").and_then(Value::as_str);
     let first = first.ok_or_else(|| malformed("no certificate with an embedded timestamp".to_owned()))?;
     let certificate = Certificate::from_pem(first)?;
@@ -109,7 +109,7 @@ mod tests {
     use super::super::tlog::serve::tests::served;
     use super::*;
 
-    /// Of a key that was thrown away.
+    /// A certificate of a discarded key.
     const CERTIFICATE: &str = "\
 -----BEGIN CERTIFICATE-----\n\
 MIIBxTCCAWugAwIBAgIUFphCz5h0Ma6e/qQ9VlLPm9RPxhQwCgYIKoZIzj0EAwIw\n\
@@ -137,7 +137,7 @@ e8WQ7YEEf3c/7QtK3elx2sUEB79r1J1+Mg==\n\
         }
     }
 
-    /// The error of an authority that answers so.
+    /// Returns the error for an authority that gives this answer.
     fn refused(status: u16, body: &str) -> Error {
         let body = body.as_bytes().to_vec();
         let address = served(move |_| Response { status, kind: "application/json", body: body.clone() });

@@ -2,17 +2,18 @@
 //!
 //! # Shape
 //! ```text
-//! Request ─ Http ─┬─ Names: one look-up a host ──┐
-//!                 └─ pool: AT_ONCE idle a host ──┴─> Response: any status, a body to read
+//! Request ─ Http ─┬─ Names: one look-up per host ──┐
+//!                 └─ pool: AT_ONCE idle per host ──┴─> Response: any status, a body to read
 //! ```
-//! This is the one place that knows how long a request may take ([`Patience`]), when and how often it is sent again
-//! ([`PAUSES`], [`Error::momentary`]), how many are under way at once ([`AT_ONCE`]) and which way it goes ([`Route`]).
+//! Only this module decides how long a request may take ([`Patience`]), when and how often it is retried
+//! ([`PAUSES`], [`Error::momentary`]), how many run at once ([`AT_ONCE`]) and which route it takes
+//! ([`Route`]).
 //!
 //! # Source
-//! ureq 3 resolves the name of a host before it looks for an idle connection, so its resolver has to remember.
+//! ureq 3 resolves a host name before it looks for an idle connection, so its resolver must remember.
 //!
 //! # Not here
-//! What an answer means. HTTP/2: ureq has none.
+//! What an answer means. HTTP/2: ureq does not support it.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -24,32 +25,32 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
-/// Requests that are under way at once; npm has 15. A host has as many idle connections kept.
+/// Requests in flight at once; npm allows 15. Also the number of idle connections kept per host.
 pub const AT_ONCE: usize = 24;
-/// Idle connections that are kept in all: for Debian's two archives, npm's registry and another mirror.
+/// Idle connections kept in total: for Debian's two archives, npm's registry and another mirror.
 const IDLE: usize = 4 * AT_ONCE;
-/// How long a server may take for each step: to be found, to connect, to begin its answer, to send the next bytes.
+/// Time limit of each step of a request: resolve, connect, first byte of the answer, next bytes.
 pub const STEP: Duration = Duration::from_secs(20);
-/// The slowest transfer that is waited for, in bytes a second.
+/// The slowest acceptable transfer, in bytes per second.
 pub const SLOWEST: u64 = 20_000;
-/// Pauses before a request that failed for a moment is sent again: a busy name server, a cut connection, a 503.
+/// Pauses before retries after a transient failure: a busy name server, a cut connection, a 503.
 pub const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
-/// Longest body of a refusal that is read so that its connection can be used again, in bytes.
+/// Longest error body that is read to keep its connection usable, in bytes.
 const MOST_REFUSAL: u64 = 64 << 10;
 
 /// Why a request has no usable answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The server refuses.
+    /// The server answers with an error status.
     #[error("http status: {0}")]
     Status(u16),
-    /// There is no answer.
+    /// No answer arrived.
     #[error(transparent)]
     Lost(#[from] ureq::Error),
 }
 
 impl Error {
-    /// Whether the same request may succeed in a moment.
+    /// Tells whether the same request may succeed shortly.
     pub fn momentary(&self) -> bool {
         match self {
             Error::Status(status) => matches!(status, 429 | 500 | 502..=504),
@@ -60,34 +61,35 @@ impl Error {
         }
     }
 
-    /// Whether the time for it ran out.
+    /// Tells whether the request timed out.
     pub fn timed_out(&self) -> bool {
         matches!(self, Error::Lost(ureq::Error::Timeout(_)))
     }
 }
 
-/// How long a request may take; [`STEP`] bounds each step of a file's, nothing those of the others.
+/// Time limit of a request. [`STEP`] also bounds each step of a file's request; others have no limit per
+/// step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
-    /// For a file of at most so many bytes, which may arrive as slowly as [`SLOWEST`].
+    /// For a file of at most this many bytes, which may arrive as slowly as [`SLOWEST`].
     File(u64),
     /// From the first step to the last byte.
     Whole(Duration),
 }
 
-/// What becomes of a redirect.
+/// How a redirect is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Redirect {
-    /// It is followed, ten times at most.
+    /// Followed, at most ten times.
     Follow,
-    /// It is the answer.
+    /// Returned as the answer.
     Return,
 }
 
-/// The way to a server.
+/// The route to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
-    /// Through the proxy of the environment, where there is one.
+    /// Through the environment's proxy, if any.
     Environment,
     /// Straight to the server.
     Direct,
@@ -96,44 +98,44 @@ pub enum Route {
 /// A request.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
-    /// Where it goes.
+    /// Its URL.
     pub url: &'a str,
     /// The header `Accept`.
     pub accept: &'a str,
-    /// How long it may take.
+    /// Its time limit.
     pub patience: Patience,
-    /// What becomes of a redirect.
+    /// How a redirect is handled.
     pub redirect: Redirect,
-    /// Which way it goes.
+    /// Its route.
     pub route: Route,
 }
 
-/// An answer, whose body has not been read.
+/// An answer whose body has not been read.
 #[derive(Debug)]
 pub struct Response(ureq::http::Response<ureq::Body>);
 
 impl Response {
-    /// HTTP status.
+    /// Returns the HTTP status.
     pub fn status(&self) -> u16 {
         self.0.status().as_u16()
     }
 
-    /// A header, when it is there and is text.
+    /// Returns a header, if it is present and is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.0.headers().get(name)?.to_str().ok()
     }
 
-    /// The length of the body, when it is announced.
+    /// Returns the announced length of the body, if any.
     pub fn length(&self) -> Option<u64> {
         self.0.body().content_length()
     }
 
-    /// The body. Its connection is used again once all of it is read.
+    /// Returns the body. Its connection is reused once all of it is read.
     pub fn body(&mut self) -> impl Read {
         self.0.body_mut().as_reader()
     }
 
-    /// The answer, unless it is a refusal.
+    /// Returns the answer, unless its status is an error.
     ///
     /// # Errors
     /// [`Error::Status`] for a status of 400 and above.
@@ -142,26 +144,26 @@ impl Response {
         if status < 400 {
             return Ok(self);
         }
-        // A connection whose body is not read to its end is closed. If this fails, that is all that happens.
+        // A connection whose body is not read to the end is closed. If this fails, nothing worse happens.
         let _ = io::copy(&mut self.body().take(MOST_REFUSAL), &mut io::sink());
         Err(Error::Status(status))
     }
 }
 
-/// The program's way to all servers; clones share its connections and the addresses that it knows.
+/// The program's HTTP client; clones share its connections and resolved addresses.
 #[derive(Debug, Clone)]
 pub struct Http {
     agent: ureq::Agent,
 }
 
 impl Http {
-    /// The one that the whole program shares.
+    /// Returns the client that the whole program shares.
     pub fn of_the_program() -> Http {
         static SHARED: OnceLock<Http> = OnceLock::new();
         SHARED.get_or_init(|| Http::new(DefaultResolver::default(), ureq::Proxy::try_from_env())).clone()
     }
 
-    /// One with a resolver of its own, of which it asks each host once.
+    /// Makes a client with its own resolver, which it asks once per host.
     fn new(resolver: impl Resolver, proxy: Option<ureq::Proxy>) -> Http {
         let tls = ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build();
         let config = ureq::Agent::config_builder()
@@ -175,7 +177,7 @@ impl Http {
         Http { agent: ureq::Agent::with_parts(config, DefaultConnector::default(), Names::new(resolver)) }
     }
 
-    /// Asks for what is at a URL.
+    /// Sends a GET request.
     ///
     /// # Errors
     /// [`Error::Lost`].
@@ -183,7 +185,7 @@ impl Http {
         Ok(Response(prepared(self.agent.get(request.url), request).call()?))
     }
 
-    /// Sends a body of a media type to a URL.
+    /// Sends a POST request with a body of a media type.
     ///
     /// # Errors
     /// [`Error::Lost`].
@@ -193,7 +195,7 @@ impl Http {
     }
 }
 
-/// A request of ureq's with everything that ours says.
+/// Applies all settings of our request to one of ureq's.
 fn prepared<B>(builder: ureq::RequestBuilder<B>, request: &Request) -> ureq::RequestBuilder<B> {
     let config = builder.header("Accept", request.accept).config();
     let config = match request.patience {
@@ -215,19 +217,19 @@ fn prepared<B>(builder: ureq::RequestBuilder<B>, request: &Request) -> ureq::Req
     }
 }
 
-/// A resolver that asks another once for each host, however many threads want to know. What fails is not remembered, but
-/// shared with those who waited for it.
+/// A resolver that asks another one once per host, however many threads need the answer. A failure is not
+/// remembered, but shared with the threads that waited for it.
 #[derive(Debug)]
 struct Names<R> {
     inner: R,
     hosts: Mutex<BTreeMap<String, Arc<Host>>>,
 }
 
-/// What is known of a host.
+/// What is known about a host.
 #[derive(Debug, Default)]
 struct Host {
     state: Mutex<State>,
-    /// A look-up ended.
+    /// Signals the end of a look-up.
     ended: Condvar,
 }
 
@@ -236,12 +238,12 @@ struct State {
     addresses: Option<ResolvedSocketAddrs>,
     /// Whether a thread is asking.
     asking: bool,
-    /// Look-ups that failed, and why the last did.
+    /// Number of failed look-ups, and the last failure.
     failures: usize,
     failure: Option<Failure>,
 }
 
-/// What failed, as often as it is wanted.
+/// A failure that can be cloned.
 #[derive(Debug, Clone)]
 enum Failure {
     NotFound,
@@ -336,7 +338,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A server on loopback that keeps connections, and counts them.
+    /// A server on loopback that keeps connections open, and counts them.
     #[derive(Debug)]
     pub struct Server {
         pub address: SocketAddr,
@@ -345,7 +347,7 @@ pub(crate) mod tests {
     }
 
     impl Server {
-        /// Answers each path with what `answer` says: a status and a body.
+        /// Starts a server that answers each path as `answer` says, with a status and a body.
         pub fn start(answer: impl Fn(&str) -> (u16, Vec<u8>) + Send + Sync + 'static) -> Server {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap();
@@ -358,7 +360,7 @@ pub(crate) mod tests {
                     }
                     opened.fetch_add(1, Ordering::Relaxed);
                     let answer = Arc::clone(&answer);
-                    // A client that goes away ends its thread.
+                    // The thread ends when its client disconnects.
                     thread::spawn(move || serve(&stream, &*answer));
                 }
             });
@@ -369,7 +371,7 @@ pub(crate) mod tests {
             format!("http://{}", self.address)
         }
 
-        /// How many connections were opened.
+        /// Returns how many connections were opened.
         pub fn connections(&self) -> usize {
             self.connections.load(Ordering::Relaxed)
         }
@@ -403,12 +405,13 @@ pub(crate) mod tests {
         }
     }
 
-    /// A resolver that knows one address for all names, needs a moment, and counts; addresses are what they are.
+    /// A resolver that gives one address for all names, after a pause, and counts; addresses resolve to
+    /// themselves.
     #[derive(Debug, Clone)]
     pub struct Scripted {
         address: SocketAddr,
         asked: Arc<Mutex<Vec<String>>>,
-        /// Look-ups that fail before the first that succeeds.
+        /// Look-ups that fail before the first success.
         failing: Arc<AtomicUsize>,
     }
 
@@ -417,7 +420,7 @@ pub(crate) mod tests {
             Scripted { address, asked: Arc::default(), failing: Arc::default() }
         }
 
-        /// The names that were looked up, sorted.
+        /// Returns the names that were looked up, sorted.
         pub fn asked(&self) -> Vec<String> {
             let mut asked = self.asked.lock().unwrap().clone();
             asked.sort();
@@ -448,7 +451,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// The program's way to servers, but with this resolver and without a proxy.
+    /// Returns the program's client with this resolver and without a proxy.
     pub fn http(resolver: impl Resolver) -> Http {
         Http::new(resolver, None)
     }
@@ -467,7 +470,7 @@ pub(crate) mod tests {
 
     #[test]
     fn connections_are_kept_for_all_threads() {
-        // No answer before all have asked: each needs a connection of its own.
+        // Answers only once all have asked: each needs its own connection.
         let all = Barrier::new(AT_ONCE);
         let server = Server::start(move |_| {
             all.wait();
@@ -529,7 +532,7 @@ pub(crate) mod tests {
             while resolver.asked().is_empty() {
                 thread::sleep(Duration::from_millis(1));
             }
-            // The first look-up is under way, and waits.
+            // The first look-up is in progress, and waits.
             let second = text(&http, "http://a.example/").unwrap_err();
             assert_eq!(second.to_string(), "io: the name server is busy");
             assert!(second.momentary());

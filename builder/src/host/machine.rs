@@ -1,20 +1,21 @@
-//! Yields a virtual machine that boots a disk, from QEMU and firmware that are found on this machine.
+//! Yields a virtual machine that boots a disk, from the QEMU and firmware found on this machine.
 //!
 //! # Shape
 //! ```text
-//! disk.raw --(snapshot=on: what the guest writes goes to an unlinked temporary file)--> virtio-blk
-//! OVMF code, a fresh copy of its variables                                          --> pflash
-//! 127.0.0.1:HOST                                                                    --> the guest's own address:GUEST
+//! disk.raw --(snapshot=on: guest writes go to an unlinked temporary file)--> virtio-blk
+//! OVMF code, a fresh copy of its variables                               --> pflash
+//! 127.0.0.1:HOST                                                         --> the guest's own address:GUEST
 //! ttyS0  <-> QEMU's standard input and output  <-> [`Console`]
 //! QMP    <-> a socket in a private folder       -> how the machine ended
 //! ```
-//! QEMU, and swtpm where a TPM is asked for, are processes of this one: they end with it, and leave nothing behind.
+//! QEMU, and swtpm if requested, are child processes: they end with this one and leave nothing behind.
 //!
 //! # Source
-//! qemu-system-x86_64(1), QEMU 7.2 and later; the QMP events SHUTDOWN, STOP and their reasons: qapi/run-state.json.
+//! qemu-system-x86_64(1), QEMU 7.2 and later; the QMP events SHUTDOWN, STOP and their reasons:
+//! qapi/run-state.json.
 //!
 //! # Not here
-//! Confidential machines (TDX, SEV-SNP), which a cloud starts; what an image means.
+//! Confidential machines (TDX, SEV-SNP), which clouds run; the meaning of an image.
 
 mod accelerator;
 mod command;
@@ -51,14 +52,14 @@ pub const QEMU: &str = "qemu-system-x86_64";
 /// The TPM emulator's program.
 pub const SWTPM: &str = "swtpm";
 
-/// How long QEMU or swtpm may take until they can be spoken to; they need a tenth of a second on an idle machine.
+/// Time limit for QEMU or swtpm to become reachable; they need 0.1 s on an idle machine.
 const START: Duration = Duration::from_secs(30);
-/// Pause between two looks.
+/// Pause between two polls.
 const PAUSE: Duration = Duration::from_millis(10);
-/// Longest line of QMP that is read.
+/// Longest line of QMP that is read, in bytes.
 const MAX_EVENT: u64 = 1 << 16;
 
-/// Why there is no machine.
+/// Why a machine cannot be started or used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A program is not installed.
@@ -67,57 +68,57 @@ pub enum Error {
         /// Its name.
         program: &'static str,
     },
-    /// There is no firmware.
+    /// No firmware was found.
     #[error("no OVMF firmware in any of {}", listed(.tried))]
     NoFirmware {
-        /// Where it was looked for.
+        /// Where the search looked.
         tried: Vec<PathBuf>,
     },
-    /// The given firmware has no variables beside it.
+    /// The given firmware is code only, without variables beside it.
     #[error("{} holds code alone, and its variables are not beside it: expected {}", code.display(), expected.display())]
     NoVariables {
         /// The code.
         code: PathBuf,
-        /// Where the variables would be.
+        /// Where the variables are expected.
         expected: PathBuf,
     },
     /// A file cannot be read or written.
     #[error("cannot use {}", path.display())]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// A program ended or fell silent before there was a machine.
+    /// A program ended or did not respond before the machine was up.
     #[error("{program} did not start{said}")]
     NotStarted {
-        /// Which.
+        /// The program.
         program: &'static str,
-        /// What it said.
+        /// The end of its stderr.
         said: Tail,
     },
-    /// A program cannot be started, or was lost.
+    /// A program cannot be started, or its state is lost.
     #[error(transparent)]
     Tool(#[from] tool::Error),
-    /// No size.
+    /// The text is not a size.
     #[error("expected a size as 512M or 2G, found {found:?}")]
     Memory {
-        /// What was given.
+        /// The text given.
         found: String,
     },
-    /// No pair of ports.
+    /// The text is not a pair of ports.
     #[error("expected HOST:GUEST, two port numbers from 1 to 65535, found {found:?}")]
     Forward {
-        /// What was given.
+        /// The text given.
         found: String,
     },
-    /// No credential.
+    /// The text is not a credential.
     #[error(
         "expected NAME=VALUE or NAME=@FILE, where NAME is made of letters, digits, `.`, `_` and `-`, found {found:?}"
     )]
     Credential {
-        /// The name that was given; never the value.
+        /// The name given; never the value.
         found: String,
     },
 }
@@ -126,7 +127,7 @@ fn listed(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| format!("\n  {}", path.display())).collect()
 }
 
-/// Memory of a machine, in MiB.
+/// A machine's memory, in MiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory(u32);
 
@@ -145,12 +146,12 @@ impl FromStr for Memory {
     }
 }
 
-/// A port of 127.0.0.1 that leads to a port of the guest.
+/// A port of 127.0.0.1 that forwards to a port of the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forward {
-    /// On this machine, loopback only.
+    /// Port on this machine, on loopback only.
     pub host: NonZeroU16,
-    /// In the guest, at the address of its network interface: its own loopback cannot be reached.
+    /// Port of the guest's network interface: the guest's own loopback cannot be reached.
     pub guest: NonZeroU16,
 }
 
@@ -165,10 +166,10 @@ impl FromStr for Forward {
     }
 }
 
-/// A port of 127.0.0.1 that nobody listens on.
+/// Returns a free port of 127.0.0.1.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub fn free_port() -> io::Result<NonZeroU16> {
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     NonZeroU16::new(port).ok_or_else(|| io::Error::other("port 0 was given"))
@@ -177,7 +178,7 @@ pub fn free_port() -> io::Result<NonZeroU16> {
 /// A secret for systemd in the guest.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credential {
-    /// The name that units ask for.
+    /// The name by which units request it.
     pub name: String,
     /// Its content.
     pub value: Value,
@@ -186,7 +187,7 @@ pub struct Credential {
 /// Where a credential's content is.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Value {
-    /// Here.
+    /// In this value.
     Given(String),
     /// In a file.
     File(PathBuf),
@@ -218,14 +219,15 @@ impl FromStr for Credential {
 /// Firmware of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Firmware {
-    /// Its code, or all of it.
+    /// The code, or the whole firmware.
     pub code: PathBuf,
-    /// Its variables, when they are a file of their own; they are copied.
+    /// The variables, if in a separate file; they are copied.
     pub variables: Option<PathBuf>,
 }
 
 impl Firmware {
-    /// The firmware in a file; its variables are expected beside it when the file's name says that it is code alone.
+    /// Returns the firmware in a file; if the file's name says that it is code only, its variables must be
+    /// beside it.
     ///
     /// # Errors
     /// [`Error::File`], [`Error::NoVariables`].
@@ -236,7 +238,7 @@ impl Firmware {
         if !name.contains("CODE") && !name.contains("code") {
             return Ok(Firmware { code: code.to_owned(), variables: None });
         }
-        // QEMU's own 32 and 64 bit builds share their variables.
+        // QEMU's own 32-bit and 64-bit builds share their variables.
         let names = [named.replace("x86_64", "i386"), named];
         let beside = names.map(|name| code.with_file_name(name));
         match beside.iter().find(|path| path.is_file()) {
@@ -248,7 +250,7 @@ impl Firmware {
         }
     }
 
-    /// The first firmware that distributions install for this QEMU.
+    /// Finds the first installed firmware, in the places where distributions put it.
     ///
     /// # Errors
     /// [`Error::NoFirmware`].
@@ -262,8 +264,8 @@ impl Firmware {
     }
 }
 
-/// Where firmware without Secure Boot is, by distribution: 4 MiB builds first, of which a UKI of a hundred megabytes
-/// needs the larger variables least.
+/// Lists where distributions install firmware without Secure Boot: 4 MiB builds first; a UKI of 100 MB hardly
+/// needs larger variables.
 fn places(qemu: &Path) -> Vec<PathBuf> {
     let fixed = [
         // Debian, Ubuntu.
@@ -280,12 +282,12 @@ fn places(qemu: &Path) -> Vec<PathBuf> {
         "/usr/share/edk2-ovmf/OVMF_CODE.fd",
         // NixOS.
         "/run/libvirt/nix-ovmf/OVMF_CODE.fd",
-        // A build in one file.
+        // A single-file build.
         "/usr/share/ovmf/OVMF.fd",
         "/usr/share/qemu/OVMF.fd",
     ];
     let mut places: Vec<PathBuf> = fixed.iter().map(PathBuf::from).collect();
-    // What QEMU brings along, as Nix and builds from source install it.
+    // Firmware bundled with QEMU, as in Nix and in builds from source.
     let program = fs::canonicalize(qemu).unwrap_or_else(|_| qemu.to_owned());
     if let Some(prefix) = program.parent().and_then(Path::parent) {
         places.push(prefix.join("share/qemu/edk2-x86_64-code.fd"));
@@ -293,17 +295,17 @@ fn places(qemu: &Path) -> Vec<PathBuf> {
     places
 }
 
-/// What this process has around it that matters here.
+/// The parts of this process's environment that matter here.
 #[derive(Debug, Clone)]
 pub struct Environment {
-    /// Folders of programs.
+    /// Search path for programs.
     pub path: OsString,
-    /// The whole environment of QEMU and swtpm, but for the temporary folder.
+    /// The whole environment of QEMU and swtpm, except for the temporary folder.
     pub variables: BTreeMap<OsString, OsString>,
 }
 
 impl Environment {
-    /// That of this process: of all variables, QEMU gets those without which its libraries may not be found.
+    /// Returns this process's environment: QEMU gets only the variables that it may need to find libraries.
     pub fn of_this_process() -> Self {
         let kept = ["PATH", "HOME", "LD_LIBRARY_PATH"];
         let variables =
@@ -311,7 +313,7 @@ impl Environment {
         Environment { path: std::env::var_os("PATH").unwrap_or_default(), variables }
     }
 
-    /// A program's path.
+    /// Finds a program.
     ///
     /// # Errors
     /// [`Error::NoProgram`].
@@ -325,7 +327,7 @@ impl Environment {
 
     fn start(&self, program: &Path, arguments: Vec<OsString>, folder: &Path) -> Result<Running, tool::Error> {
         let mut environment = self.variables.clone();
-        // QEMU's overlay lies here until it is unlinked, at once.
+        // QEMU's overlay is created here and unlinked at once.
         environment.insert("TMPDIR".into(), folder.into());
         Start { program: program.to_owned(), arguments, environment, folder: folder.to_owned() }.start()
     }
@@ -336,7 +338,7 @@ fn private_folder() -> Result<tempfile::TempDir, Error> {
     made.map_err(|source| Error::File { path: std::env::temp_dir(), source })
 }
 
-/// A machine that is asked for.
+/// A request for a machine.
 #[derive(Debug)]
 pub struct Request {
     /// How instructions run.
@@ -345,15 +347,15 @@ pub struct Request {
     pub vcpus: NonZeroU16,
     /// Memory.
     pub memory: Memory,
-    /// Firmware.
+    /// The firmware.
     pub firmware: Firmware,
-    /// The disk that is booted, and never written.
+    /// The disk to boot; it is never written.
     pub disk: PathBuf,
-    /// A UKI that is started before any disk is looked at.
+    /// A UKI to start before any disk.
     pub kernel: Option<PathBuf>,
-    /// More disks, which are written.
+    /// Further disks, which are written.
     pub drives: Vec<PathBuf>,
-    /// Ports.
+    /// Forwarded ports.
     pub forwards: Vec<Forward>,
     /// Secrets for the guest.
     pub credentials: Vec<Credential>,
@@ -364,26 +366,26 @@ pub struct Request {
 /// Whether a machine has a TPM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tpm {
-    /// None.
+    /// No.
     Absent,
-    /// A new TPM 2.0 of swtpm.
+    /// Yes: a new TPM 2.0, emulated by swtpm.
     Emulated,
 }
 
 /// How a machine ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// The guest switched it off.
+    /// The guest powered it off.
     PoweredOff,
-    /// The guest asked for a reboot, as a kernel that panics does too.
+    /// The guest asked for a reboot, as a panicking kernel also does.
     Reset,
-    /// QEMU cannot go on with this guest.
+    /// QEMU cannot continue with this guest.
     Stuck(Tail),
     /// QEMU ended for another reason.
     Lost(ExitStatus, Tail),
 }
 
-/// What QMP told.
+/// An event that QMP reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Event {
     Shutdown,
@@ -391,7 +393,7 @@ enum Event {
     Stop,
 }
 
-/// A machine that runs; it ends when this is dropped.
+/// A running machine; it ends on drop.
 #[derive(Debug)]
 pub struct Machine {
     qemu: Running,
@@ -403,7 +405,7 @@ pub struct Machine {
     _folder: tempfile::TempDir,
 }
 
-/// Firmware whose variables the machine may write: a copy of those that were named.
+/// Returns the firmware with a copy of its variables, which the machine may write.
 fn own_variables(firmware: &Firmware, copy: PathBuf) -> Result<Firmware, Error> {
     let code = absolute(&firmware.code)?;
     let Some(variables) = &firmware.variables else { return Ok(Firmware { code, variables: None }) };
@@ -433,10 +435,10 @@ fn connected(
 }
 
 impl Machine {
-    /// Starts a machine, whose console goes to the sinks.
+    /// Starts a machine and passes its console to the sinks.
     ///
     /// # Errors
-    /// [`Error`]; nothing is left running.
+    /// [`Error`]; then nothing is left running.
     pub fn start(
         qemu: &Path,
         request: &Request,
@@ -454,7 +456,7 @@ impl Machine {
         for (number, credential) in request.credentials.iter().enumerate() {
             let path = at(&format!("string{number}"));
             let text = smbios_string(credential)?;
-            // The folder is private, and a command line is not.
+            // The folder is private; a command line is not.
             fs::write(&path, text).map_err(|source| Error::File { path: path.clone(), source })?;
             strings.push(path);
         }
@@ -489,7 +491,7 @@ impl Machine {
         let events = Arc::new(Mutex::new(None));
         let told = Arc::clone(&events);
         let listener = thread::spawn(move || {
-            // When QMP breaks off, QEMU's exit status still tells that it ended.
+            // If QMP breaks off, QEMU's exit status still tells that it ended.
             let _ = stream.set_nonblocking(false).and_then(|()| listen(stream, &told));
         });
         Ok(Machine {
@@ -503,31 +505,31 @@ impl Machine {
         })
     }
 
-    /// How long the machine has been running.
+    /// Returns how long the machine has been running.
     pub fn age(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// What the guest says.
+    /// Returns the guest's console output.
     pub fn console(&mut self) -> &mut Console {
         &mut self.console
     }
 
-    /// What the guest reads as keys; given once.
+    /// Returns the guest's keyboard input, once.
     pub fn keys(&mut self) -> Option<ChildStdin> {
         self.qemu.stdin()
     }
 
-    /// How the machine ended, when it has.
+    /// Returns how the machine ended, if it has.
     ///
     /// # Errors
-    /// When QEMU is lost.
+    /// When QEMU's state is lost.
     pub fn end(&mut self) -> Result<Option<End>, Error> {
         let status = self.qemu.ended()?;
         if status.is_some()
             && let Some(listener) = self.listener.take()
         {
-            // QEMU's end of the socket is closed; a panic of the listener would have ended this process.
+            // QEMU has closed its end of the socket; a panic of the listener would have ended this process.
             let _ = listener.join();
         }
         let event = self.events.lock().map_or(None, |event| *event);
@@ -540,7 +542,7 @@ impl Machine {
         })
     }
 
-    /// Ends the machine at once.
+    /// Stops the machine at once.
     pub fn stop(&mut self) {
         self.qemu.stop();
     }
@@ -550,7 +552,7 @@ fn absolute(path: &Path) -> Result<PathBuf, Error> {
     std::path::absolute(path).map_err(|source| Error::File { path: path.to_owned(), source })
 }
 
-/// A credential as an SMBIOS string of type 11 (systemd.system-credentials(7), systemd 252 and later).
+/// Encodes a credential as an SMBIOS type 11 string (systemd.system-credentials(7), systemd 252 and later).
 fn smbios_string(credential: &Credential) -> Result<String, Error> {
     let value = match &credential.value {
         Value::Given(text) => text.clone().into_bytes(),
@@ -559,13 +561,13 @@ fn smbios_string(credential: &Credential) -> Result<String, Error> {
     Ok(format!("io.systemd.credential.binary:{}={}", credential.name, STANDARD.encode(value)))
 }
 
-/// Starts a new TPM; gives it and its socket.
+/// Starts a new TPM; returns it and its socket.
 fn start_tpm(environment: &Environment, folder: &Path) -> Result<(Running, PathBuf), Error> {
     let program = environment.find(SWTPM)?;
     let state = folder.join("tpm");
     fs::create_dir(&state).map_err(|source| Error::File { path: state.clone(), source })?;
     let socket = folder.join("tpm.socket");
-    // Relative to the folder, in which it runs: its options know no quotes.
+    // Relative to its working folder: swtpm's options have no quoting.
     let arguments = ["socket", "--tpm2", "--tpmstate", "dir=tpm", "--ctrl", "type=unixio,path=tpm.socket"];
     let begun = Instant::now();
     let mut running = environment.start(&program, arguments.map(OsString::from).into(), folder)?;
@@ -593,7 +595,7 @@ fn listen(stream: UnixStream, told: &Mutex<Option<Event>>) -> io::Result<()> {
     }
 }
 
-/// The event in a line of QMP, if it ends the machine.
+/// Returns the event in a line of QMP, if it ends the machine.
 fn event(line: &[u8]) -> Option<Event> {
     let line: serde_json::Value = serde_json::from_slice(line).ok()?;
     match line.get("event")?.as_str()? {

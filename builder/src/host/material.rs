@@ -1,7 +1,7 @@
-//! Yields what an image is assembled of: locked files and unpacked layers of the store, and files of the recipe.
+//! Yields the parts of an image: locked files and unpacked layers from the store, and the recipe's files.
 //!
 //! # Not here
-//! How the locked files came into the store: `fetch`.
+//! How the locked files got into the store: `fetch`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,24 +19,24 @@ use super::store::Store;
 use crate::assemble::{Source, Unavailable};
 use crate::lock::Blob;
 
-/// A store as the source of an assembly, which shows its progress.
+/// A store as the source of an assembly; it shows progress.
 pub struct Material<'a> {
     store: &'a Store,
     derived: Derived,
     stage: &'a Stage,
-    /// How many layers were made.
+    /// Number of layers unpacked.
     made: AtomicUsize,
-    /// Keys of the layers that were found and not made again.
+    /// Keys of the layers found unpacked.
     kept: Mutex<BTreeSet<Sha256Digest>>,
 }
 
 impl<'a> Material<'a> {
-    /// The files of `store`; layers that were unpacked before are taken from it, or ignored.
+    /// Uses the files of `store`; layers unpacked earlier are reused or ignored.
     pub fn new(store: &'a Store, derived: Derived, stage: &'a Stage) -> Self {
         Material { store, derived, stage, made: AtomicUsize::new(0), kept: Mutex::default() }
     }
 
-    /// How many layers were found unpacked, and how many there were.
+    /// Returns how many layers were found unpacked, and how many there are.
     pub fn found(&self) -> (usize, usize) {
         let kept = self.kept.lock().map_or(0, |kept| kept.len());
         (kept, kept + self.made.load(Ordering::Relaxed))
@@ -62,7 +62,7 @@ impl Source for Material<'_> {
     fn keep(&self, key: &Sha256Digest, layer: &Layer) {
         self.made.fetch_add(1, Ordering::Relaxed);
         if let Ok(mut kept) = self.kept.lock() {
-            // What was found was damaged.
+            // The layer found was damaged.
             kept.remove(key);
         }
         if self.derived == Derived::Taken {

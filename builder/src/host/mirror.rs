@@ -1,7 +1,7 @@
-//! Yields the mirrors that may have a file, the most wanted first.
+//! Yields the mirrors that may have a file, the preferred one first.
 //!
 //! # Shape
-//! Flags, then the environment, the user's configuration, the machine's own apt and npm configuration, and last the
+//! The order is: flags, environment, the user's configuration, the machine's own apt and npm configuration,
 //! built-in defaults. All of them are tried: what they serve is checked against the lock.
 //!
 //! | what | environment | `config.toml`, table `[mirrors]` |
@@ -11,7 +11,7 @@
 //! | npm | `PROOFMARK_NPM_REGISTRY` | `npm = ["…"]` |
 //! | vendored folders | `PROOFMARK_VENDOR` | `vendor = ["…"]` |
 //!
-//! `{snapshot}` in a URL stands for the moment that the lock names.
+//! `{snapshot}` in a URL stands for the lock's snapshot time.
 //!
 //! # Source
 //! sources.list(5) for one-line and deb822 sources.
@@ -53,13 +53,13 @@ pub struct Error {
     message: String,
 }
 
-/// Mirrors of one source.
+/// Mirrors from one source of configuration.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Given {
-    /// Of Debian's main archive.
+    /// Debian's main archive.
     pub debian: Vec<String>,
-    /// Of Debian's security archive.
+    /// Debian's security archive.
     pub debian_security: Vec<String>,
     /// npm registries.
     pub npm: Vec<String>,
@@ -76,7 +76,7 @@ impl Given {
         }
     }
 
-    /// What the environment says; `variable` reads one of its variables.
+    /// Reads the environment; `variable` returns the value of a variable.
     pub fn from_environment(variable: &dyn Fn(&str) -> Option<String>) -> Self {
         let words = |name: &str| -> Vec<String> {
             variable(name)
@@ -91,10 +91,10 @@ impl Given {
         }
     }
 
-    /// What the user's configuration says; nothing when there is none.
+    /// Reads the user's configuration; empty when the file does not exist.
     ///
     /// # Errors
-    /// [`Error`] when it cannot be read or understood.
+    /// [`Error`] when it cannot be read or parsed.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
         #[derive(Deserialize, Default)]
         #[serde(deny_unknown_fields, default)]
@@ -113,7 +113,7 @@ impl Given {
     }
 }
 
-/// Every mirror that may be asked.
+/// All mirrors that may be asked.
 pub struct Mirrors {
     given: Vec<Given>,
     apt: OnceLock<(Vec<String>, Vec<String>)>,
@@ -129,12 +129,12 @@ impl std::fmt::Debug for Mirrors {
 }
 
 impl Mirrors {
-    /// Mirrors that were given, the most wanted first; then those of the machine and the defaults.
+    /// Combines the given mirrors, the preferred first, with the machine's own and the defaults.
     pub fn new(given: Vec<Given>, ask_npm: Box<dyn Fn() -> Option<String> + Send + Sync>) -> Self {
         Mirrors { given, apt: OnceLock::new(), npm: OnceLock::new(), ask_npm }
     }
 
-    /// The base URLs or folders of an archive, without repetition.
+    /// Lists the base URLs or folders of an archive, without duplicates.
     pub fn bases(&self, kind: ArchiveKind, snapshot: &str) -> Vec<String> {
         let mut all: Vec<String> = Vec::new();
         for given in &self.given {
@@ -161,7 +161,7 @@ impl Mirrors {
             .collect()
     }
 
-    /// Where a file may be, the most wanted place first.
+    /// Lists the places of a file, the preferred one first.
     pub fn places(&self, blob: &Blob) -> Vec<String> {
         let bases = self.bases(blob.archive, &blob.snapshot);
         bases.into_iter().map(|base| format!("{base}/{}", blob.path)).collect()
@@ -194,7 +194,7 @@ impl Mirrors {
     }
 }
 
-/// Of `(URL, suite)` pairs those of Debian's own archives: main, and security.
+/// Picks Debian's own archives from `(URL, suite)` pairs: main, and security.
 fn debian_sources(sources: impl Iterator<Item = (String, String)>) -> (Vec<String>, Vec<String>) {
     let (mut main, mut security) = (Vec::new(), Vec::new());
     for (url, suite) in sources {

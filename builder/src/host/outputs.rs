@@ -3,14 +3,14 @@
 //! # Shape
 //! ```text
 //! OUT absent or empty       -> the new image
-//! OUT of an earlier build   -> its outputs are replaced, every other file stays, signatures of the same bytes among them
-//! anything else             -> refused, and left as it is
+//! OUT of an earlier build   -> its outputs are replaced; other files stay, even signatures of the same bytes
+//! anything else             -> refused, and left unchanged
 //! ```
-//! A folder is of an earlier build when it has a manifest of this program. The outputs that the manifest names, and the
-//! manifest itself, are what a build wrote.
+//! A folder belongs to an earlier build if it has a proofmark manifest. The build wrote the manifest and the
+//! outputs that it names.
 //!
 //! # Not here
-//! What the outputs are: [`crate::claim::file`].
+//! The contents of the outputs: [`crate::claim::file`].
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -27,32 +27,32 @@ use crate::advice::{Advice, Advised};
 use crate::claim::file;
 use crate::claim::manifest::{self, Manifest};
 
-/// The longest manifest that is read, in bytes: real ones have less than a MiB.
+/// The longest manifest that is read, in bytes: real ones are under 1 MiB.
 const MAX_MANIFEST: u64 = 64 << 20;
 
 /// Why an image cannot be written to a folder.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The name is taken by something that is not a folder.
+    /// The target exists and is not a folder.
     #[error("{} is {what}, not a folder", target.display())]
     NotAFolder {
-        /// The name.
+        /// The target.
         target: PathBuf,
         /// `a symbolic link` or `a file`.
         what: &'static str,
     },
-    /// The folder has contents, and no build wrote it.
+    /// The folder is not empty, and no build wrote it.
     #[error("{} is not empty, and `proofmark build` did not write it: it has {name:?} but no manifest of an image", target.display())]
     Foreign {
         /// The folder.
         target: PathBuf,
-        /// One name in it.
+        /// The name of a file in it.
         name: OsString,
     },
-    /// The folder is of an earlier build, and something else in it is in the way.
+    /// The folder belongs to an earlier build, and holds something that cannot be kept.
     #[error("{} was not written by `proofmark build`", path.display())]
     InTheWay {
-        /// What is in the way.
+        /// What cannot be kept.
         path: PathBuf,
     },
     /// The folder holds signatures of an image with other bytes.
@@ -61,12 +61,12 @@ pub enum Error {
         /// One of the signed documents.
         path: PathBuf,
     },
-    /// The file system refuses.
+    /// A file system operation failed.
     #[error("cannot write {}", target.display())]
     Unwritable {
         /// The folder.
         target: PathBuf,
-        /// What the file system says.
+        /// The file system's error.
         source: io::Error,
     },
 }
@@ -90,19 +90,19 @@ impl Advised for Error {
     }
 }
 
-/// What lies under the name of the outputs' folder.
+/// What exists at the target path.
 #[derive(Debug, Default)]
 struct Found {
-    /// The text of the manifest; empty when there is none.
+    /// The manifest's text; empty if there is no manifest.
     manifest: Vec<u8>,
-    /// Names of what the earlier build wrote.
+    /// Names of the files that the earlier build wrote.
     written: Vec<OsString>,
     /// Names of the other files.
     others: Vec<OsString>,
 }
 
 impl Found {
-    /// Looks at a folder.
+    /// Examines a folder.
     fn of(target: &Path) -> Result<Self, Error> {
         let unwritable = |source| Error::Unwritable { target: target.to_owned(), source };
         match fs::symlink_metadata(target) {
@@ -137,7 +137,7 @@ impl Found {
     }
 }
 
-/// The manifest of an earlier build, and the names that it wrote; `None` when there is no such manifest.
+/// Returns the manifest of an earlier build and the names of the files that it wrote; `None` without one.
 fn manifest_of(target: &Path) -> Option<(Vec<u8>, BTreeSet<OsString>)> {
     let path = target.join(file::MANIFEST);
     let metadata = fs::symlink_metadata(&path).ok()?;
@@ -167,13 +167,13 @@ pub struct Written {
 }
 
 impl Written {
-    /// A file of these bytes.
+    /// Describes a file with these bytes.
     pub fn of(name: &'static str, bytes: &[u8]) -> Self {
         Written { name, size: bytes.len() as u64, sha256: Sha256Digest::of(bytes) }
     }
 }
 
-/// The outputs' folder while it is being written.
+/// The output folder while it is being written.
 #[derive(Debug)]
 pub struct Outputs {
     new: NewFolder,
@@ -181,26 +181,25 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// Begins the folder `target`; what is there now stays as it is until [`Outputs::finish`].
+    /// Begins the folder `target`; an existing one stays as it is until [`Outputs::finish`].
     ///
     /// # Errors
-    /// [`Error`] when it could not be replaced without loss, or not at all.
+    /// [`Error`] when it cannot be replaced, or not without loss.
     pub fn begin(target: &Path) -> Result<Self, Error> {
         Found::of(target)?;
         let unwritable = |source| Error::Unwritable { target: target.to_owned(), source };
         Ok(Outputs { new: NewFolder::begin(target).map_err(unwritable)?, target: target.to_owned() })
     }
 
-    /// Where to write.
+    /// Returns the path to write to.
     pub fn path(&self) -> &Path {
         self.new.path()
     }
 
-    /// Writes files into it, and waits until all are on the disk: all are given to the file system before the first is
-    /// waited for.
+    /// Writes files and syncs them to disk: all are handed to the file system before the first is waited for.
     ///
     /// # Errors
-    /// What the file system says.
+    /// The file system's error.
     pub fn write(&self, files: &[(&'static str, &[u8])]) -> io::Result<Vec<Written>> {
         let write = |&(name, bytes): &(&'static str, &[u8])| {
             let mut file = File::create_new(self.path().join(name))?;
@@ -213,14 +212,14 @@ impl Outputs {
         Ok(all.into_iter().map(|(_, written)| written).collect())
     }
 
-    /// Puts the folder under its name, in one step. Files in it are expected to be synced.
+    /// Renames the folder to its target in one step. Files in it must already be synced.
     ///
     /// # Errors
-    /// [`Error`]; then the earlier folder is still there, whole.
+    /// [`Error`]; the earlier folder is then still there, whole.
     pub fn finish(self) -> Result<(), Error> {
         let Outputs { new, target } = self;
         let unwritable = |source| Error::Unwritable { target: target.clone(), source };
-        // Looked at again: the build took its time.
+        // Examined again: the folder may have changed during the build.
         let found = Found::of(&target)?;
         let manifest = fs::read(new.path().join(file::MANIFEST)).map_err(unwritable)?;
         if found.manifest != manifest
@@ -255,7 +254,7 @@ mod tests {
         manifest.to_text()
     }
 
-    /// Builds: a disk and its manifest.
+    /// Builds a disk and its manifest.
     fn build(target: &Path, version: &str) -> Result<(), Error> {
         let outputs = Outputs::begin(target)?;
         fs::write(outputs.path().join(file::DISK), version).unwrap();

@@ -1,9 +1,9 @@
-//! Yields memory for files that are read whole, in large pages where the system has them.
+//! Yields memory for files that are read whole, in huge pages where the system has them.
 //!
-//! A page of 4 KiB that is touched for the first time costs more than to read and to hash what it is to hold.
+//! The first touch of a 4 KiB page costs more than reading and hashing its content.
 //!
 //! # Source
-//! madvise(2), `MADV_HUGEPAGE`; where the system has no such pages, the memory is as any other.
+//! madvise(2), `MADV_HUGEPAGE`; on systems without huge pages, the memory is ordinary.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,36 +12,36 @@ use std::path::Path;
 
 use memmap2::{Advice, MmapMut};
 
-/// Bytes, zero at first.
+/// A buffer, initially zero.
 #[derive(Debug)]
 pub struct Pages {
-    // A mapping has no length of nothing.
+    // `None` if empty: a mapping cannot have length 0.
     map: Option<MmapMut>,
 }
 
 impl Pages {
-    /// So many bytes.
+    /// Allocates `length` zero bytes.
     ///
     /// # Errors
-    /// When the system has no such memory.
+    /// When the system has not enough memory.
     pub fn zeroed(length: usize) -> io::Result<Self> {
         if length == 0 {
             return Ok(Pages { map: None });
         }
         let map = MmapMut::map_anon(length)?;
-        // Advice alone: a system that does not know it says so, and nothing is lost.
+        // Only advice: a system without huge pages returns an error, and nothing is lost.
         let _ = map.advise(Advice::HugePage);
         Ok(Pages { map: Some(map) })
     }
 
-    /// What a file holds; of a pipe, all that comes.
+    /// Reads a file whole; a pipe to its end.
     ///
     /// # Errors
-    /// When it cannot be read, and when it becomes shorter meanwhile.
+    /// When it cannot be read, or becomes shorter while being read.
     pub fn read(path: &Path) -> io::Result<Self> {
         let mut file = File::open(path)?;
         let metadata = file.metadata()?;
-        // What is no file says nothing of its length.
+        // Only a regular file knows its length.
         if !metadata.is_file() {
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes)?;

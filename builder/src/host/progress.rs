@@ -8,15 +8,15 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// Bars that move.
+    /// Moving bars.
     Terminal,
-    /// A line for each stage.
+    /// One line per stage.
     Lines,
     /// Not at all.
     Silent,
 }
 
-/// A stage of work that is under way.
+/// A stage of work in progress.
 #[derive(Debug)]
 pub struct Stage {
     what: String,
@@ -26,12 +26,12 @@ pub struct Stage {
 }
 
 impl Progress {
-    /// Bars when standard error is a terminal, lines otherwise.
+    /// Picks bars when standard error is a terminal, lines otherwise.
     pub fn detect() -> Self {
         if std::io::stderr().is_terminal() { Progress::Terminal } else { Progress::Lines }
     }
 
-    /// Begins a stage of `total` bytes; 0 when that is not known.
+    /// Begins a stage of `total` bytes; 0 if unknown.
     pub fn stage(self, what: &str, total: u64) -> Stage {
         let bar = match self {
             Progress::Terminal => ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()),
@@ -53,7 +53,7 @@ impl Progress {
         Stage { what: what.to_owned(), bar, progress: self, started: Instant::now() }
     }
 
-    /// Says one line.
+    /// Prints one line.
     pub fn note(self, line: &str) {
         if self != Progress::Silent {
             eprintln!("{line}");
@@ -62,17 +62,17 @@ impl Progress {
 }
 
 impl Stage {
-    /// So many bytes more are done.
+    /// Advances by `bytes`.
     pub fn advance(&self, bytes: u64) {
         self.bar.inc(bytes);
     }
 
-    /// Says what is going on.
+    /// Shows the current activity.
     pub fn now(&self, line: &str) {
         self.bar.set_message(line.to_owned());
     }
 
-    /// The stage is done; `result` says what came of it. Gives how long it took.
+    /// Ends the stage; `result` is its outcome. Returns how long it took.
     pub fn done(self, result: &str) -> Duration {
         let took = self.started.elapsed();
         self.bar.finish_and_clear();

@@ -1,21 +1,21 @@
-//! Yields signed and logged statements beside an image, step by step, each of which is taken once.
+//! Yields signed and logged statements beside an image, step by step; each step is taken once.
 //!
 //! # Shape
 //! ```text
-//! OUT/<kind>.dsse.json           the signed envelope; written before any log sees it
-//! OUT/publish.json               the journal: by kind, the payload's digest and each log's entry
+//! OUT/<kind>.dsse.json           the signed envelope; written before it is sent to any log
+//! OUT/publish.json               the journal: for each kind, the payload's digest and each log's entry
 //! OUT/<kind>.sigstore.json       envelope and log entries, for any sigstore verifier
 //! OUT/<kind>.tlog-proof          proof for the first log; <kind>.2.tlog-proof for the second, and so on
-//! OUT/trusted_root.json          keys of the logs, as sigstore has them
-//! OUT/tlog-policy                logs and witnesses, as C2SP has them
-//! OUT/signer.pub                 the signer's public key, where it outlives the run
-//! OUT/<kind>.crt                 the certificate of the key that signed, where it has one
+//! OUT/trusted_root.json          keys of the logs, in sigstore's format
+//! OUT/tlog-policy                logs and witnesses, in C2SP's format
+//! OUT/signer.pub                 the signer's public key, if it outlives the run
+//! OUT/<kind>.crt                 the certificate of the signing key, if it has one
 //! ```
-//! Whoever publishes again after a crash, or for no reason, finds what was done: an envelope is signed once, an entry is
-//! logged once, and a log that says "I have it" is asked for its proof.
+//! Publishing again, after a crash or needlessly, reuses earlier work: an envelope is signed once, an entry
+//! is logged once, and a log that already has the entry is asked for its proof.
 //!
 //! # Not here
-//! The order of the steps: `flow::publish`. What is stated: `claim::provenance::statement`.
+//! The order of the steps: `flow::publish`. The content of statements: `claim::provenance::statement`.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -42,38 +42,38 @@ use crate::trust::transparency::entry::Verifier;
 use crate::trust::transparency::proof::{self, Proof};
 use crate::trust::transparency::tlog_policy::Policy;
 
-/// Where the journal is.
+/// File name of the journal.
 pub const JOURNAL: &str = "publish.json";
-/// Where the keys of the logs are.
+/// File name of the logs' keys.
 pub const TRUST_ROOT: &str = "trusted_root.json";
-/// Where logs and witnesses are.
+/// File name of the policy with logs and witnesses.
 pub const LOG_POLICY: &str = "tlog-policy";
-/// Where the signer's public key is.
+/// File name of the signer's public key.
 pub const SIGNER: &str = "signer.pub";
-/// How the names of statements, their signatures and their proofs end.
+/// Endings of the file names of statements, signatures and proofs.
 const ENDINGS: [&str; 4] = [".dsse.json", ".sigstore.json", ".tlog-proof", ".crt"];
 
-/// Whether a publication writes files of this name: they speak of the image beside them, and of no other.
+/// Tells whether a publication writes files of this name: they are about the image beside them, and no other.
 pub fn is_published(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
     [JOURNAL, SIGNER].iter().any(|own| name == own.as_bytes())
         || ENDINGS.iter().any(|ending| name.ends_with(ending.as_bytes()))
 }
 
-/// The form of journal that this program writes.
+/// The journal format that this program writes.
 const FORM: &str = "proofmark-publish/1";
 
-/// Why something is not published.
+/// Why a publication fails.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file system refuses.
+    /// A file system operation failed.
     #[error("cannot {deed} {}", path.display())]
     Io {
-        /// What was to be done.
+        /// The operation that failed.
         deed: &'static str,
-        /// To what.
+        /// The path it failed on.
         path: PathBuf,
-        /// What the file system says.
+        /// The file system's error.
         source: io::Error,
     },
     /// The journal is malformed.
@@ -84,19 +84,19 @@ pub enum Error {
         /// Why.
         source: serde_json::Error,
     },
-    /// There is no signature.
+    /// Signing failed.
     #[error("cannot sign")]
     Signer(#[from] signer::Error),
-    /// The signer's public key is unusable.
+    /// The signer's public key cannot be used.
     #[error("the signer's public key cannot be used")]
     Key(#[from] envelope::Error),
-    /// The signer's certificate names nobody.
+    /// The signer's certificate does not name an identity.
     #[error("the signer's certificate cannot be used")]
     Certificate(#[source] bundle::Error),
     /// The key of this run was not certified.
     #[error("cannot sign without a key of one's own")]
     Keyless(#[from] fulcio::Error),
-    /// A log did not take it.
+    /// A log did not accept the entry.
     #[error("cannot log at {log}")]
     Log {
         /// The log.
@@ -104,7 +104,7 @@ pub enum Error {
         /// Why.
         source: Box<tlog::Error>,
     },
-    /// What the journal says does not hold any more.
+    /// An entry in the journal is no longer valid.
     #[error("the entry that the journal has of {log} does not hold: delete {JOURNAL} to log anew")]
     Stale {
         /// The log.
@@ -112,10 +112,10 @@ pub enum Error {
         /// Why.
         source: proof::Error,
     },
-    /// The bundle would be refused by a verifier: nothing of it is written.
+    /// A verifier would refuse the bundle: none of its files is written.
     #[error("what was to be published of {kind} would be refused")]
     Refused {
-        /// Which statement.
+        /// The statement.
         kind: String,
         /// Why.
         source: bundle::Error,
@@ -134,7 +134,7 @@ impl Advised for Error {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Journal {
     form: String,
-    /// By kind.
+    /// Progress by kind.
     done: BTreeMap<String, Done>,
 }
 
@@ -145,7 +145,7 @@ struct Done {
     /// The time stamp on its signature, hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stamp: Option<String>,
-    /// By log.
+    /// Entries by log.
     logs: BTreeMap<String, Step>,
 }
 
@@ -157,29 +157,29 @@ struct Step {
     proof: String,
 }
 
-/// Who signs.
+/// The signing identity.
 #[derive(Debug)]
 pub enum Who {
-    /// A key, of which nothing more is known.
+    /// A key without a certificate.
     Key(Signer),
     /// A key and its certificate.
     Certified(Signer, Certificate),
-    /// A key of this run alone, certified for whom a token names.
+    /// A key for this run only, certified for a token's subject.
     Keyless(Keyless),
 }
 
-/// A key that is made and certified when something is to be signed, and not before.
+/// A key that is made and certified only when something is to be signed.
 #[derive(Debug)]
 pub struct Keyless {
     /// Address of the authority.
     pub address: String,
     /// The identity token: a secret.
     pub token: Token,
-    /// What it gave.
+    /// The certified key, once issued.
     pub issued: OnceCell<(Signer, Certificate)>,
 }
 
-/// A secret that no message shows.
+/// A secret that never appears in messages.
 pub struct Token(pub String);
 
 impl std::fmt::Debug for Token {
@@ -189,7 +189,7 @@ impl std::fmt::Debug for Token {
 }
 
 impl Who {
-    /// The signer; a key of this run is certified when it is asked for first.
+    /// Returns the signer; a key for this run is certified at the first call.
     fn signer(&self) -> Result<(&Signer, Option<&Certificate>), Error> {
         let keyless = match self {
             Who::Key(signer) => return Ok((signer, None)),
@@ -206,7 +206,7 @@ impl Who {
         Ok((signer, Some(certificate)))
     }
 
-    /// What the signer is told apart by: SHA-256 of the identity in the certificate, or of the key.
+    /// Returns the signer's identifier: SHA-256 of the identity in the certificate, or of the key.
     ///
     /// # Errors
     /// [`Error::Key`], [`Error::Certificate`], [`Error::Keyless`].
@@ -220,7 +220,7 @@ impl Who {
     }
 }
 
-/// A signed payload, and by whose key.
+/// A signed payload and its signer's key.
 #[derive(Debug)]
 pub struct Signed {
     envelope: Envelope,
@@ -242,7 +242,7 @@ impl Signed {
     }
 }
 
-/// How far the publication of a statement is.
+/// The progress of a statement's publication.
 #[derive(Debug)]
 pub struct Progress {
     kind: String,
@@ -255,10 +255,10 @@ impl Progress {
     }
 }
 
-/// The entries of a statement in logs.
+/// A statement's log entries.
 #[derive(Debug, Default)]
 pub struct Entries {
-    /// The place of each by log.
+    /// Index of each entry, by log.
     pub logs: BTreeMap<String, u64>,
     entries: Vec<Value>,
     proofs: Vec<String>,
@@ -271,19 +271,19 @@ pub struct Bundle {
     root: String,
 }
 
-/// Publishes beside an image.
+/// Publishes statements beside an image.
 pub struct Publisher<'a> {
     /// The image's folder.
     pub folder: &'a Path,
-    /// Who signs.
+    /// The signing identity.
     pub who: &'a Who,
-    /// Where it is logged.
+    /// The logs to use.
     pub logs: Vec<Box<dyn TransparencyLog + 'a>>,
-    /// Address of an authority that stamps the time on signatures.
+    /// Address of a time stamp authority for signatures.
     pub stamps: Option<&'a str>,
-    /// A trust root with the authorities of certificate and stamps.
+    /// A trust root with the authorities that issue the certificate and the time stamps.
     pub authorities: Option<&'a Value>,
-    /// What is accepted of the logs.
+    /// The policy that the logs must satisfy.
     pub policy: &'a Policy,
     /// The policy's text, for the image's folder.
     pub policy_text: &'a str,
@@ -320,15 +320,16 @@ impl Publisher<'_> {
         self.write(JOURNAL, &text)
     }
 
-    /// The envelope of a payload: the one that was signed before, when it is by this signer.
+    /// Returns the envelope of a payload: the existing one, if this signer made it.
     ///
     /// # Errors
-    /// [`Error`] when it cannot be signed or kept.
+    /// [`Error`] when it cannot be signed or stored.
     pub fn envelope(&self, kind: &str, payload: Vec<u8>) -> Result<Signed, Error> {
         let (name, certified) = (format!("{kind}.dsse.json"), format!("{kind}.crt"));
         let before = self.read(&name)?.and_then(|bytes| Envelope::parse(&bytes).ok());
         let known = match self.who {
-            // A run before had a key of its own, and left its certificate; whom it names the bundle's verifier sees.
+            // An earlier run used its own key and left its certificate; the bundle's verifier checks the
+            // identity.
             Who::Keyless(_) => self.read(&certified)?.and_then(|bytes| {
                 let certificate = Certificate::from_pem(&String::from_utf8_lossy(&bytes)).ok()?;
                 Some((certificate.public().ok()?, Some(certificate)))
@@ -354,7 +355,7 @@ impl Publisher<'_> {
         Signed::new(envelope, signer.public(), certificate)
     }
 
-    /// What was done of a statement before, when it is the same envelope by the same signer.
+    /// Returns earlier progress on a statement, if it has the same envelope by the same signer.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Journal`].
@@ -371,7 +372,7 @@ impl Publisher<'_> {
         Ok(Progress { kind: kind.to_owned(), journal })
     }
 
-    /// Has the time stamped on the signature, where an authority is named and has not done so.
+    /// Gets a time stamp on the signature, if an authority is configured and has not stamped it yet.
     ///
     /// # Errors
     /// [`Error::Log`], [`Error::Io`].
@@ -385,7 +386,7 @@ impl Publisher<'_> {
         Ok(())
     }
 
-    /// Submits the envelope to each log that does not have it, and gives the logs that were asked.
+    /// Submits the envelope to each log that does not have it, and returns the logs that were asked.
     ///
     /// # Errors
     /// [`Error::Log`], [`Error::Io`].
@@ -412,7 +413,7 @@ impl Publisher<'_> {
         Ok(asked)
     }
 
-    /// The entries that the journal has, each checked again.
+    /// Returns the journal's entries, each checked again.
     ///
     /// # Errors
     /// [`Error::Stale`].
@@ -432,7 +433,7 @@ impl Publisher<'_> {
         Ok(all)
     }
 
-    /// The bundle of an envelope, its entries and its stamp, and the trust root that it is judged by.
+    /// Returns the bundle of an envelope, its entries and its stamp, and the trust root to verify it with.
     pub fn bundle(&self, progress: &mut Progress, signed: &Signed, entries: &Entries) -> Bundle {
         let keys: Vec<Value> =
             self.policy.logs().iter().map(|log| log_in_root(&log.key, log.url.as_deref())).collect();
@@ -448,7 +449,7 @@ impl Publisher<'_> {
         }
     }
 
-    /// Writes a statement's files; the bundle last.
+    /// Writes a statement's files, the bundle last.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Key`].
@@ -471,7 +472,7 @@ impl Publisher<'_> {
         self.write(&format!("{kind}.sigstore.json"), bundle.text.as_bytes())
     }
 
-    /// Judges a bundle as a verifier will, before anybody sees it.
+    /// Verifies a bundle as a verifier will, before it is published.
     ///
     /// # Errors
     /// [`Error::Refused`].

@@ -1,11 +1,10 @@
-//! Yields what firmware and kernel read of a raw disk, from its file: the table, the program that is booted, the root
-//! file system's hash.
+//! Yields what firmware and kernel read from a raw disk file: partition table, boot program, root hash.
 //!
 //! # Shape
 //! ```text
 //! | table | root (data blocks, hashed again) | root-verity (compared) | ESP: \EFI\BOOT\BOOTX64.EFI | table |
 //! ```
-//! One pass over the file gives its digest and the root hash at once, in pieces of 8 MiB.
+//! One pass over the file, in pieces of 8 MiB, gives both its digest and the root hash.
 //!
 //! # Not here
 //! Whether the values are right: `flow::audit`, `claim::reference`.
@@ -26,11 +25,11 @@ use sha2::{Digest, Sha256};
 
 use super::pages::Pages;
 
-/// How much is read at once.
+/// Size of a piece, in bytes.
 const PIECE: usize = 8 << 20;
-/// How much of a program is read at once, by one thread.
+/// Size of the part of a program that one thread reads at once, in bytes.
 const PART: usize = 1 << 20;
-/// The largest system partition that is read: a UKI is far below.
+/// The largest system partition that is read, in bytes: a UKI is far smaller.
 const MOST_ESP: u64 = 4 << 30;
 
 /// Why a disk cannot be read.
@@ -44,7 +43,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// It has no partition table that firmware would take.
+    /// It has no partition table that firmware accepts.
     #[error("{} has no partition table to boot from", path.display())]
     Table {
         /// The file.
@@ -52,7 +51,7 @@ pub enum Error {
         /// Why.
         source: gpt::Error,
     },
-    /// The program that firmware starts cannot be found.
+    /// The boot program cannot be found.
     #[error("{} has no program to boot", path.display())]
     Program {
         /// The file.
@@ -60,7 +59,7 @@ pub enum Error {
         /// Why.
         source: esp::Error,
     },
-    /// A partition is missing, or has a place that cannot be.
+    /// A partition is missing or misplaced.
     #[error("{}, {what}: expected {expected}, found {found}", path.display())]
     Place {
         /// The file.
@@ -69,12 +68,12 @@ pub enum Error {
         what: &'static str,
         /// What is allowed.
         expected: &'static str,
-        /// What is there.
+        /// The value found.
         found: String,
     },
 }
 
-/// A raw disk whose table was read.
+/// A raw disk whose partition table has been read.
 #[derive(Debug)]
 pub struct RawDisk {
     path: PathBuf,
@@ -83,23 +82,23 @@ pub struct RawDisk {
     partitions: Vec<Partition>,
 }
 
-/// What one pass over a disk gives.
+/// The result of one pass over a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pass {
     /// SHA-256 of the whole file.
     pub sha256: Sha256Digest,
-    /// The root hash of the data blocks, as they are.
+    /// The root hash computed from the data blocks.
     pub root_hash: [u8; 32],
-    /// Whether the stored hash tree is the one of these blocks.
+    /// Whether the stored hash tree matches these blocks.
     pub tree: StoredTree,
 }
 
-/// How a stored hash tree and the data agree.
+/// Whether a stored hash tree matches the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoredTree {
-    /// Byte for byte.
+    /// They match byte for byte.
     Equal,
-    /// From this byte of its partition on they differ.
+    /// They differ from this byte of the hash partition on.
     Differs(u64),
 }
 
@@ -108,7 +107,7 @@ struct Part {
     file: File,
     start: u64,
     length: u64,
-    /// Why something could not be read.
+    /// The error of a failed read.
     failure: RefCell<Option<io::Error>>,
 }
 
@@ -133,7 +132,7 @@ impl Sectors for Part {
 }
 
 impl RawDisk {
-    /// Opens a disk and reads its table.
+    /// Opens a disk and reads its partition table.
     ///
     /// # Errors
     /// [`Error`].
@@ -148,12 +147,12 @@ impl RawDisk {
         Ok(RawDisk { path: path.to_owned(), head, bytes, partitions })
     }
 
-    /// The first sectors, with the table.
+    /// Returns the first sectors, with the partition table.
     pub fn head(&self) -> &[u8] {
         &self.head
     }
 
-    /// Length of the file.
+    /// Returns the length of the file, in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -175,7 +174,7 @@ impl RawDisk {
         }
     }
 
-    /// Reads the program that firmware starts.
+    /// Reads the boot program.
     ///
     /// # Errors
     /// [`Error`].
@@ -194,7 +193,7 @@ impl RawDisk {
             return Err(failed(source));
         }
         let pieces = found.map_err(|source| Error::Program { path: self.path.clone(), source })?;
-        // No longer than the directory says, whose file lies in the partition.
+        // At most the length in its directory entry, and the file lies in the partition.
         let length: u64 = pieces.iter().map(|(_, length)| length).sum();
         let mut program = Pages::zeroed(usize::try_from(length).unwrap_or(usize::MAX)).map_err(failed)?;
         let mut rest = &mut *program;
@@ -212,7 +211,7 @@ impl RawDisk {
         Ok(program)
     }
 
-    /// Reads the whole disk once; `told` hears of each piece.
+    /// Reads the whole disk once; `told` gets the length of each piece.
     ///
     /// # Errors
     /// [`Error`].
@@ -244,7 +243,7 @@ impl RawDisk {
         let mut length = fill(&mut file, &mut piece).map_err(failed)?;
         while length > 0 {
             let bytes = piece.get(..length).unwrap_or_default();
-            // The part of this piece that lies in a range of the disk.
+            // Returns the part of this piece that lies in a range of the disk.
             let inside = |from: u64, to: u64| {
                 let start = from.clamp(at, at + length as u64) - at;
                 let end = to.clamp(at, at + length as u64) - at;
@@ -252,7 +251,8 @@ impl RawDisk {
             };
             let (data, hashes) = (inside(root, root + data), inside(tree, tree_end));
             stored.extend_from_slice(hashes);
-            // The digest of the whole is the longest chain; beside it the blocks are hashed and the next piece is read.
+            // The digest of the whole disk takes longest; meanwhile the blocks are hashed and the next piece
+            // is read.
             let (_, read) = rayon::join(
                 || whole.update(bytes),
                 || {
@@ -271,7 +271,8 @@ impl RawDisk {
             hashes.map_err(|error| place("the root partition", "whole blocks", error.to_string()))?;
         let mut computed = Vec::new();
         hashes.write_to(&mut computed, HashOffset::ZERO).map_err(failed)?;
-        // The superblock in front has a UUID, which nothing measured names; the tree begins where the command line says.
+        // The superblock in front has a UUID, which no measurement covers; the command line says where the
+        // tree begins.
         let from = geometry.hash_start().saturating_mul(geometry.block_size().into());
         let skip = usize::try_from(from).unwrap_or(usize::MAX);
         let own = computed.get(geometry.block_size() as usize..).unwrap_or_default();

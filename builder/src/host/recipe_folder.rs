@@ -1,4 +1,4 @@
-//! Yields a recipe and its lock as they lie in a folder.
+//! Yields a recipe and its lock from a folder.
 //!
 //! # Shape
 //! ```text
@@ -21,22 +21,22 @@ use crate::advice::{Advice, Advised};
 use crate::lock::{self, Lock};
 use crate::recipe::{self, Profile, Recipe};
 
-/// Why a recipe or its lock cannot be had.
+/// Why a recipe or its lock cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The recipe is wrong.
+    /// The recipe is invalid.
     #[error(transparent)]
     Recipe(#[from] recipe::Error),
     /// The recipe has no such profile.
     #[error("the recipe has no such profile")]
     Profile,
-    /// There is no lock.
+    /// The lock does not exist.
     #[error("{} is not there", path.display())]
     NoLock {
-        /// Where it is looked for.
+        /// Where it is expected.
         path: PathBuf,
     },
-    /// The lock is wrong, or of another recipe.
+    /// The lock is invalid, or for another recipe.
     #[error(transparent)]
     Lock(#[from] lock::Error),
     /// The lock cannot be read.
@@ -50,12 +50,12 @@ pub enum Error {
     /// The lock, or the folder beside it, cannot be written.
     #[error("cannot write {}", path.display())]
     Write {
-        /// What.
+        /// The path.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// What the lock carries is not beside it.
+    /// The documents that the lock carries are not beside it.
     #[error(transparent)]
     Carried(#[from] carried::Error),
 }
@@ -74,17 +74,17 @@ impl Advised for Error {
     }
 }
 
-/// A recipe for both profiles, and where its lock lies.
+/// A recipe for both profiles, and the path of its lock.
 #[derive(Debug)]
 pub struct RecipeFolder {
-    /// The recipe, by profile.
+    /// The recipe for each profile.
     pub recipes: Vec<Recipe>,
-    /// Where its lock lies, or would.
+    /// The path of its lock, which may not exist.
     pub lock_path: PathBuf,
 }
 
 impl RecipeFolder {
-    /// Reads the recipe that an argument names: its folder, or its file.
+    /// Reads the recipe that an argument names, by its folder or its file.
     ///
     /// # Errors
     /// [`Error::Recipe`].
@@ -98,7 +98,7 @@ impl RecipeFolder {
         Ok(RecipeFolder { recipes, lock_path: file.with_extension("lock") })
     }
 
-    /// The recipe of one profile.
+    /// Returns the recipe for one profile.
     ///
     /// # Errors
     /// [`Error::Profile`].
@@ -106,14 +106,14 @@ impl RecipeFolder {
         self.recipes.iter().find(|recipe| recipe.profile == profile).ok_or(Error::Profile)
     }
 
-    /// A fetcher that takes from the folder beside the lock what that has.
+    /// Makes a fetcher prefer the documents in the folder beside the lock.
     pub fn carrying<'a>(&self, fetcher: Fetcher<'a>) -> Fetcher<'a> {
         let folder = carried::folder(&self.lock_path);
-        // As folders that were given: what is not whole is taken for a mirror's address.
+        // Absolute, as for given folders: a relative path would be taken for a mirror's URL.
         fetcher.carrying(std::path::absolute(&folder).unwrap_or(folder))
     }
 
-    /// The lock as it lies there, text and meaning; `None` when there is none.
+    /// Returns the lock, as text and parsed; `None` if it does not exist.
     ///
     /// # Errors
     /// [`Error::Lock`], [`Error::Read`].
@@ -128,7 +128,7 @@ impl RecipeFolder {
         }
     }
 
-    /// The lock, which must be there and fit the recipe.
+    /// Returns the lock, which must exist and match the recipe.
     ///
     /// # Errors
     /// [`Error::NoLock`], [`Error::Lock`], [`Error::Read`].
@@ -140,18 +140,18 @@ impl RecipeFolder {
         Ok((text, lock))
     }
 
-    /// The lock, which must fit the recipe, and have beside it what it carries.
+    /// Returns the lock, which must match the recipe, with the documents that it carries beside it.
     ///
     /// # Errors
-    /// As [`RecipeFolder::lock`], and [`Error::Carried`].
+    /// Those of [`RecipeFolder::lock`], and [`Error::Carried`].
     pub fn whole_lock(&self) -> Result<Lock, Error> {
         let (_, lock) = self.lock()?;
         carried::check(&lock, &carried::folder(&self.lock_path))?;
         Ok(lock)
     }
 
-    /// Writes a lock, and beside it what it carries. There are two renames: a process killed between them leaves the new
-    /// lock with the old documents, which the next `lock` replaces.
+    /// Writes a lock, and the documents that it carries beside it. There are two renames: a process killed in
+    /// between leaves the new lock with the old documents, which the next `lock` replaces.
     ///
     /// # Errors
     /// [`Error::Write`], [`Error::Carried`].
@@ -164,7 +164,7 @@ impl RecipeFolder {
     }
 }
 
-/// Whether an error means that the lock is out of date, rather than that it cannot be read.
+/// Tells whether an error means that the lock is out of date, not that it cannot be read.
 pub fn is_stale(error: &Error) -> bool {
     matches!(
         error,

@@ -2,12 +2,12 @@
 //!
 //! # Shape
 //! ```text
-//! file      PKCS #8 PEM (ECDSA P-256), or the one line of a log's or witness's key; mode 0600 or stricter
-//! command   a program that gets the message in a file, whose path is its last argument, and prints the signature
-//!           (DER, or base64 of it) on stdout: a door to key services and hardware
+//! file      PKCS #8 PEM (ECDSA P-256), or the one-line key of a log or witness; mode 0600 or stricter
+//! command   a program that gets a file with the message as its last argument, and prints the signature
+//!           (DER, or DER in base64) on stdout: a way to use key services and hardware
 //! ```
-//! A key is never in an argument, in the environment, or in a message. What a command prints is checked with the public
-//! key before it is believed.
+//! A key is never in an argument, in the environment, or in a message. A command's signature is verified with
+//! the public key before it is used.
 //!
 //! # Not here
 //! What is signed: `trust::envelope`, `trust::transparency::note`.
@@ -29,25 +29,25 @@ use crate::trust::envelope::{self, Envelope, SigningKey, VerifyingKey, pae};
 
 /// Longest key file, in bytes.
 const MOST_BYTES: u64 = 64 << 10;
-/// How long a command may take: people may have to touch hardware.
+/// Time limit of a command: people may have to touch hardware.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Modes that let others than the owner in.
+/// Mode bits that grant access to others than the owner.
 const OTHERS: u32 = 0o077;
 
-/// Why there is no signature.
+/// Why a signature cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file system refuses.
+    /// A file system operation failed.
     #[error("cannot {deed} {}", path.display())]
     Io {
-        /// What was to be done.
+        /// The operation that failed.
         deed: &'static str,
-        /// To what.
+        /// The path it failed on.
         path: PathBuf,
-        /// What the file system says.
+        /// The file system's error.
         source: io::Error,
     },
-    /// Others than its owner can read the key.
+    /// Others than the owner have access to the key.
     #[error("{} has mode {mode:04o}: others than its owner can read or change it", path.display())]
     Readable {
         /// The file.
@@ -55,17 +55,17 @@ pub enum Error {
         /// Its mode.
         mode: u32,
     },
-    /// The key belongs to somebody else than who runs this.
+    /// The key belongs to another user.
     #[error("{} belongs to user {owner}, not to user {user}", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
-        /// Whose it is.
+        /// Its owner.
         owner: u32,
-        /// Who runs this.
+        /// The current user.
         user: u32,
     },
-    /// What the file holds is no such key.
+    /// The file does not hold such a key.
     #[error("{} holds no usable key", path.display())]
     Key {
         /// The file.
@@ -76,7 +76,7 @@ pub enum Error {
     /// The command failed.
     #[error("the signing command failed")]
     Command(#[from] tool::Error),
-    /// The command's signature is none by the public key.
+    /// The command's signature does not verify with the public key.
     #[error("the signing command printed no signature by the public key")]
     Answer,
 }
@@ -89,7 +89,7 @@ impl Advised for Error {
     }
 }
 
-/// Reads a secret, which nobody but its owner may be able to read.
+/// Reads a secret that only its owner may be able to read.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Readable`], [`Error::Foreign`].
@@ -110,7 +110,7 @@ pub fn secret(path: &Path) -> Result<String, Error> {
     Ok(text)
 }
 
-/// Writes a secret to a file that must not be there, readable by its owner alone.
+/// Writes a secret to a new file that only its owner can read.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -121,7 +121,7 @@ pub fn keep_secret(path: &Path, text: &str) -> Result<(), Error> {
     file.sync_all().map_err(io)
 }
 
-/// 32 bytes that nobody can guess.
+/// Returns 32 unpredictable bytes.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -133,14 +133,14 @@ pub fn random() -> Result<[u8; 32], Error> {
     Ok(bytes)
 }
 
-/// Who signs.
+/// A signer.
 #[derive(Debug)]
 pub enum Signer {
     /// A key in memory.
     Key(SigningKey),
     /// A program that holds the key.
     Command {
-        /// Path of the program, and arguments before the file's.
+        /// Path of the program, and the arguments before the message's path.
         command: Vec<OsString>,
         /// Its environment.
         environment: BTreeMap<OsString, OsString>,
@@ -150,7 +150,7 @@ pub enum Signer {
 }
 
 impl Signer {
-    /// The key in a file.
+    /// Loads the key in a file.
     ///
     /// # Errors
     /// [`Error`].
@@ -159,7 +159,7 @@ impl Signer {
         Ok(Signer::Key(key.map_err(|source| Error::Key { path: path.to_owned(), source })?))
     }
 
-    /// The public half.
+    /// Returns the public half.
     pub fn public(&self) -> VerifyingKey {
         match self {
             Signer::Key(key) => key.public(),
@@ -167,7 +167,7 @@ impl Signer {
         }
     }
 
-    /// An envelope around a payload.
+    /// Signs a payload, and returns its envelope.
     ///
     /// # Errors
     /// [`Error::Command`], [`Error::Answer`], [`Error::Io`].
@@ -183,7 +183,7 @@ impl Signer {
     }
 }
 
-/// What a signing command says of a message.
+/// Returns a signing command's output for a message.
 fn ask(
     command: &[OsString],
     environment: &BTreeMap<OsString, OsString>,
@@ -203,7 +203,7 @@ fn ask(
         limit: PATIENCE,
     };
     let output = tool::run(&run)?.stdout;
-    // DER begins with a byte that no base64 of it begins with.
+    // DER begins with 0x30, and base64 of DER does not.
     if output.first() == Some(&0x30) && STANDARD.decode(output.trim_ascii()).is_err() {
         return Ok(output);
     }
@@ -248,7 +248,7 @@ mod tests {
         assert_ne!(random().unwrap(), random().unwrap());
     }
 
-    /// A command that prints what it is told, and keeps the message.
+    /// Makes a command that prints a fixed output, and keeps the message.
     fn command(root: &Path, prints: &[u8]) -> Signer {
         fs::write(root.join("prints"), prints).unwrap();
         let script = format!("cat {0}/prints; cp \"$1\" {0}/message", root.display());

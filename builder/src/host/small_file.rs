@@ -1,4 +1,4 @@
-//! Yields the bytes of a file whose size is limited.
+//! Yields the bytes of a file of limited size.
 
 use std::fs::File;
 use std::io::{self, Read};

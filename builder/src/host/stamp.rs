@@ -11,7 +11,7 @@
 //! RFC 3161 §2.4.1, §3.4.
 //!
 //! # Not here
-//! Whether the stamp is right: `claim::bundle` judges it with the bundle that carries it.
+//! Whether the stamp is valid: `claim::bundle` verifies it with its bundle.
 
 use std::time::Duration;
 
@@ -20,13 +20,13 @@ use sha2::{Digest, Sha256};
 use super::tlog::Error;
 use super::tlog::web::Server;
 
-/// DER up to the digest: the whole, version 1, SHA-256 with its parameter NULL.
+/// DER before the digest: the sequence, version 1, SHA-256 with a NULL parameter.
 const BEFORE: &[u8] =
     b"\x30\x39\x02\x01\x01\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20";
-/// DER after it: the answer shall bring the authority's certificate.
+/// DER after the digest: asks for the authority's certificate in the answer.
 const AFTER: &[u8] = b"\x01\x01\xff";
 
-/// The request for a stamp on a signature.
+/// Returns the request for a stamp on a signature.
 fn request(signature: &[u8]) -> Vec<u8> {
     [BEFORE, &Sha256::digest(signature), AFTER].concat()
 }

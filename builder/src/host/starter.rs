@@ -3,10 +3,10 @@
 //! # Shape
 //! ```text
 //! FOLDER/recipe.toml          one package, one service, with comments; named after the folder
-//! FOLDER/base/recipe.toml     systemd, kernel, network: what the recipe extends
+//! FOLDER/base/recipe.toml     systemd, kernel, network: the base that the recipe extends
 //! FOLDER/recipe.schema.json   completion in editors
 //! ```
-//! The folder must be absent or empty: nothing is replaced.
+//! The folder must be absent or empty: nothing is overwritten.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,24 +18,24 @@ use crate::recipe;
 const RECIPE: &str = include_str!("../starter/recipe.toml");
 /// The base of this repository's own recipes.
 const BASE: &str = include_str!("../../../recipes/shared/recipe.toml");
-/// What a recipe is called when its folder's name cannot be the name of an image.
+/// The name of a recipe when the folder's name is not a valid image name.
 const USUAL_NAME: &str = "hello";
 
-/// Why there is no new recipe.
+/// Why the folder cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Something has the name already.
+    /// The path exists and is not an empty folder.
     #[error("{} exists and is not an empty folder", folder.display())]
     Taken {
         /// The folder.
         folder: PathBuf,
     },
-    /// The file system refuses.
+    /// A file system operation failed.
     #[error("cannot write {}", folder.display())]
     Write {
         /// The folder.
         folder: PathBuf,
-        /// What the file system says.
+        /// The file system's error.
         source: io::Error,
     },
 }
@@ -49,7 +49,7 @@ impl Advised for Error {
     }
 }
 
-/// Writes the folder, and gives the image's name.
+/// Writes the folder, and returns the image's name.
 ///
 /// # Errors
 /// [`Error`]; then nothing is written.
@@ -77,7 +77,7 @@ pub fn write(folder: &Path) -> Result<String, Error> {
     Ok(name)
 }
 
-/// The folder's name, when an image may have it.
+/// Returns the folder's name, if it is a valid image name.
 fn name_of(folder: &Path) -> String {
     let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     let name = absolute.file_name().and_then(|name| name.to_str()).unwrap_or_default();

@@ -1,9 +1,9 @@
-//! Yields fetched files by their digest, and what was derived from them.
+//! Yields fetched files by their digest, and data derived from them.
 //!
 //! # Shape
 //! ```text
 //! STORE/blobs/sha256/ab/abcd…      a fetched file
-//! STORE/sri/sha512/ab/abcd…        its SHA-256, by its SHA-512: npm's locks name the latter
+//! STORE/sri/sha512/ab/abcd…        its SHA-256, by its SHA-512, which npm's locks use
 //! STORE/derived/<kind>/ab/abcd…    made from blobs; may be deleted at any time
 //! ```
 //!
@@ -24,24 +24,24 @@ use crate::advice::{Advice, Advised};
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file system refuses.
+    /// A file system operation failed.
     #[error("cannot {deed} {}", path.display())]
     Io {
-        /// What was to be done.
+        /// The operation that failed.
         deed: &'static str,
-        /// To what.
+        /// The path it failed on.
         path: PathBuf,
-        /// What the file system says.
+        /// The file system's error.
         source: io::Error,
     },
-    /// A file is not what its name says. It is gone now.
+    /// A file does not match its name. It has been removed.
     #[error("{label} was damaged in the store: expected SHA-256 {expected}, found {found}; it is removed")]
     Damaged {
-        /// What it was.
+        /// Name of the file, for messages.
         label: String,
-        /// The digest that it had to have.
+        /// The expected digest.
         expected: Sha256Digest,
-        /// The digest that it had.
+        /// The actual digest.
         found: Sha256Digest,
     },
 }
@@ -53,25 +53,25 @@ impl Advised for Error {
     }
 }
 
-/// Why a file cannot be taken into the store.
+/// Why a file cannot be added to the store.
 #[derive(Debug, thiserror::Error)]
 pub enum InsertError {
-    /// It has another size.
+    /// Its size differs.
     #[error("expected {expected} bytes, found {}{found}", if *.more { "more than " } else { "" })]
     Size {
-        /// The size that it had to have.
+        /// The expected size.
         expected: u64,
-        /// The size that it had.
+        /// The number of bytes read.
         found: u64,
-        /// Whether there was more to come.
+        /// Whether there were more bytes.
         more: bool,
     },
-    /// It has another digest.
+    /// Its digest differs.
     #[error("expected {expected}, found {found}")]
     Digest {
-        /// The digest that it had to have.
+        /// The expected digest.
         expected: String,
-        /// The digest that it had.
+        /// The actual digest.
         found: String,
     },
     /// Its source failed.
@@ -82,19 +82,19 @@ pub enum InsertError {
     Store(#[from] Error),
 }
 
-/// What is known of a file before it arrives.
+/// What is known about a file before it arrives.
 #[derive(Debug, Clone)]
 pub enum Expected {
     /// Its SHA-256 and size.
     Sha256(Sha256Digest, u64),
-    /// Its SHA-512, and a size that it does not exceed.
+    /// Its SHA-512 and a maximum size.
     Sha512([u8; 64], u64),
-    /// Only a size that it does not exceed: something signed, to be verified by the caller.
+    /// Only a maximum size: the file is signed, and the caller verifies it.
     AtMost(u64),
 }
 
 impl Expected {
-    /// The most bytes that it may have.
+    /// Returns the maximum size.
     pub fn at_most(&self) -> u64 {
         match self {
             Expected::Sha256(_, size) | Expected::Sha512(_, size) | Expected::AtMost(size) => *size,
@@ -102,14 +102,14 @@ impl Expected {
     }
 }
 
-/// A folder of files by their digest.
+/// A folder of files named by their digest.
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
 }
 
 impl Store {
-    /// Opens the store in `root`, and makes it when it is not there.
+    /// Opens the store in `root`, and creates it if it does not exist.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -122,7 +122,7 @@ impl Store {
         Ok(Store { root: root.to_owned() })
     }
 
-    /// Where the store lies.
+    /// Returns the store's folder.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -131,17 +131,17 @@ impl Store {
         self.root.join(kind).join(hex.get(..2).unwrap_or("")).join(hex)
     }
 
-    /// Where the file with this digest lies, or would lie.
+    /// Returns the path for a file with this digest, which may not exist.
     pub fn path(&self, digest: &Sha256Digest) -> PathBuf {
         self.place("blobs/sha256", &digest.to_string())
     }
 
-    /// Whether a file of this digest and size is here. Its bytes are checked when they are read.
+    /// Tells whether a file of this digest and size is in the store. Its bytes are checked when read.
     pub fn has(&self, digest: &Sha256Digest, size: u64) -> bool {
         fs::metadata(self.path(digest)).is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
     }
 
-    /// The SHA-256 and size of the file with this SHA-512, when it is here.
+    /// Returns the SHA-256 and size of the file with this SHA-512, if the store has it.
     pub fn find_sha512(&self, digest: &[u8; 64]) -> Option<(Sha256Digest, u64)> {
         let text = fs::read_to_string(self.place("sri/sha512", &hex::encode(digest))).ok()?;
         let sha256 = Sha256Digest::parse(text.trim())?;
@@ -149,27 +149,27 @@ impl Store {
         Some((sha256, size))
     }
 
-    /// The bytes of a file. `label` is for messages.
+    /// Returns the bytes of a file. `label` is for messages.
     ///
     /// # Errors
-    /// [`Error::Io`], and [`Error::Damaged`] when it is not what its name says: then it is removed.
+    /// [`Error::Io`], and [`Error::Damaged`] when it does not match its name: it is then removed.
     pub fn read(&self, digest: &Sha256Digest, label: &str) -> Result<Blob, Error> {
         let path = self.path(digest);
         let bytes =
             fs::read(&path).map_err(|source| Error::Io { deed: "read", path: path.clone(), source })?;
         let found = Sha256Digest::of(&bytes);
         if found != *digest {
-            // Whoever comes next fetches it again.
+            // The next user fetches it again.
             fs::remove_file(&path).map_err(|source| Error::Io { deed: "remove", path, source })?;
             return Err(Error::Damaged { label: label.to_owned(), expected: *digest, found });
         }
         Ok(Blob::new(bytes))
     }
 
-    /// Takes what `reader` gives into the store, if it is what was expected; tells `progress` of each part's length.
+    /// Adds the bytes of `reader` to the store, if they match; tells `progress` the length of each part.
     ///
     /// # Errors
-    /// [`InsertError`]; then nothing was taken.
+    /// [`InsertError`]; then nothing was added.
     pub fn insert(
         &self,
         reader: &mut dyn Read,
@@ -233,12 +233,12 @@ impl Store {
         Ok((digest, size))
     }
 
-    /// What was derived under this key, when it is here.
+    /// Returns the data derived under this key, if any.
     pub fn derived(&self, kind: &str, key: &Sha256Digest) -> Option<Pages> {
         Pages::read(&self.place(&format!("derived/{kind}"), &key.to_string())).ok()
     }
 
-    /// Keeps what was derived under this key. A cache that cannot be written is only a slower one: failure is silent.
+    /// Keeps data derived under this key. Failure is silent: a cache that cannot be written only costs time.
     pub fn keep_derived(&self, kind: &str, key: &Sha256Digest, bytes: &[u8]) {
         let path = self.place(&format!("derived/{kind}"), &key.to_string());
         let kept = || -> io::Result<()> {
@@ -253,15 +253,15 @@ impl Store {
     }
 }
 
-/// Deletes what killed runs left behind: nothing that is being fetched stands still for a day. Processes in other
-/// containers may use the store too, so the number of a process says nothing here.
+/// Deletes what killed runs left behind: no fetch stands still for a day. Other containers may use the store
+/// too, so process IDs mean nothing here.
 fn sweep(folder: &Path) {
     const LEFT_BEHIND: Duration = Duration::from_secs(24 * 60 * 60);
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let modified = entry.metadata().and_then(|metadata| metadata.modified());
         if modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > LEFT_BEHIND)) {
-            // Left over is untidy, not wrong: a failure to tidy up is no failure of this run.
+            // A leftover is untidy, not wrong: failing to delete it does not fail this run.
             let _ = fs::remove_file(entry.path());
         }
     }

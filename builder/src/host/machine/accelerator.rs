@@ -1,4 +1,4 @@
-//! Yields how a guest's instructions run on this machine: by KVM where a small guest really runs under it.
+//! Yields the accelerator for guests on this machine: KVM if it can really run a small guest.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::super::tool::running::Running;
 use super::{Environment, Error, PAUSE, private_folder};
 
-/// How long the probe of KVM may take.
+/// Time limit of the KVM probe.
 const PROBE: Duration = Duration::from_secs(3);
 
 /// How the guest's instructions run.
@@ -17,12 +17,12 @@ const PROBE: Duration = Duration::from_secs(3);
 pub enum Accelerator {
     /// On this processor, by the kernel.
     Kvm,
-    /// Translated by QEMU: everywhere, but ten to thirty times slower.
+    /// Translated by QEMU: works everywhere, but ten to thirty times slower.
     Tcg,
 }
 
 impl Accelerator {
-    /// Its name.
+    /// Returns its name.
     pub fn name(self) -> &'static str {
         match self {
             Accelerator::Kvm => "kvm",
@@ -33,13 +33,13 @@ impl Accelerator {
     pub(super) fn arguments(self) -> [&'static str; 4] {
         match self {
             Accelerator::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            // Translated, CMPXCHG16B was seen to return with broken flags, once in some hundred boots: the kernel panics.
+            // Translated CMPXCHG16B returned broken flags once in some hundred boots: the kernel panics.
             Accelerator::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max,-cx16"],
         }
     }
 }
 
-/// An accelerator, and why it was taken.
+/// An accelerator, and why it was chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
     /// The accelerator.
@@ -48,7 +48,7 @@ pub struct Choice {
     pub reason: String,
 }
 
-/// Takes KVM when a small guest really runs under it, else TCG.
+/// Chooses KVM if a small guest really runs under it, else TCG.
 ///
 /// # Errors
 /// When QEMU itself cannot be started.
@@ -66,15 +66,15 @@ pub fn choose(qemu: &Path, environment: &Environment) -> Result<Choice, Error> {
     }
 }
 
-/// What the probe guest tells isa-debug-exit; QEMU then ends with twice this and 1.
+/// What the probe guest writes to isa-debug-exit; QEMU then exits with twice this plus 1.
 const PROBE_ANSWER: u8 = 0x10;
-/// Where the code of the probe guest begins in its ROM.
+/// Offset of the probe guest's code in its ROM.
 const PROBE_AT: usize = 0xff80;
 
-/// The ROM of the probe guest: 64 KiB that end at 4 GiB, where an x86 processor begins.
+/// Builds the probe guest's ROM: 64 KiB that end at 4 GiB, where an x86 processor starts.
 ///
-/// It enters protected mode, then uses the x87 unit and CPUID there: hypervisors that emulate what a real kernel's
-/// first steps need, and do it badly, run single instructions and stop here.
+/// It enters protected mode, then uses the x87 unit and CPUID. Hypervisors that poorly emulate a real
+/// kernel's first steps can run single instructions, and stop here.
 pub(super) fn probe_rom() -> Vec<u8> {
     const CODE: [u8; 64] = [
         0,
@@ -152,7 +152,7 @@ pub(super) fn probe_rom() -> Vec<u8> {
     rom
 }
 
-/// Runs the probe guest: how long it took, or why it did not run.
+/// Runs the probe guest; returns how long it took, or why it did not run.
 pub(super) fn probe(
     accelerator: Accelerator,
     qemu: &Path,
@@ -183,7 +183,7 @@ pub(super) fn probe(
             }
             None => {}
         }
-        // QEMU says so, and then waits for ever.
+        // QEMU reports this, and then waits forever.
         if said(&running).contains("KVM internal error") || begun.elapsed() > PROBE {
             let said = said(&running);
             let silence = || format!("no answer within {} s", PROBE.as_secs());

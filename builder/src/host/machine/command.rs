@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Accelerator, Firmware, Forward, Memory};
 
-/// All that QEMU is told.
+/// The settings of QEMU's command line.
 #[derive(Debug)]
 pub struct Plan<'a> {
     /// How instructions run.
@@ -16,25 +16,25 @@ pub struct Plan<'a> {
     pub vcpus: NonZeroU16,
     /// Memory.
     pub memory: Memory,
-    /// Firmware; its variables are written to.
+    /// The firmware; its variables are written.
     pub firmware: &'a Firmware,
-    /// The disk that is booted, and never written.
+    /// The disk to boot; it is never written.
     pub disk: &'a Path,
-    /// A program that is started before any disk is looked at, a UKI.
+    /// A program to start before any disk, a UKI.
     pub kernel: Option<&'a Path>,
-    /// More disks, which are written.
+    /// Further disks, which are written.
     pub drives: &'a [PathBuf],
-    /// Ports.
+    /// Forwarded ports.
     pub forwards: &'a [Forward],
-    /// Files that each hold a string for SMBIOS.
+    /// Files that each hold one SMBIOS string.
     pub strings: &'a [PathBuf],
     /// The socket of the TPM emulator.
     pub tpm: Option<&'a Path>,
-    /// The socket on which QMP is awaited.
+    /// The socket on which QMP is expected.
     pub control: &'a Path,
 }
 
-/// QEMU's arguments.
+/// Returns QEMU's arguments.
 pub fn command(plan: &Plan<'_>) -> Vec<OsString> {
     let mut all = Words(Vec::new());
     all.words("-name proofmark -nodefaults -no-user-config -no-reboot -display none -machine q35");
@@ -45,7 +45,7 @@ pub fn command(plan: &Plan<'_>) -> Vec<OsString> {
             all.path("-drive", "if=pflash,unit=0,format=raw,readonly=on,file=", &plan.firmware.code);
             all.path("-drive", "if=pflash,unit=1,format=raw,file=", variables);
         }
-        // The argument is the path itself: no comma is to be doubled.
+        // The argument is the path itself: commas are not doubled.
         None => all.0.extend(["-bios".into(), plan.firmware.code.clone().into()]),
     }
     if let Some(kernel) = plan.kernel {
@@ -53,7 +53,7 @@ pub fn command(plan: &Plan<'_>) -> Vec<OsString> {
         all.0.extend(["-kernel".into(), kernel.into()]);
     }
     all.path("-drive", "if=none,id=root,format=raw,snapshot=on,file=", plan.disk);
-    // The program that starts what -kernel names takes the first place for itself.
+    // The loader of -kernel takes the first boot index.
     let place = u8::from(plan.kernel.is_some());
     all.words(&format!("-device virtio-blk-pci,drive=root,serial=proofmark-root,bootindex={place}"));
     for (number, drive) in plan.drives.iter().enumerate() {
@@ -79,7 +79,7 @@ pub fn command(plan: &Plan<'_>) -> Vec<OsString> {
     all.0
 }
 
-/// Arguments that are being put together.
+/// An argument list in progress.
 struct Words(Vec<OsString>);
 
 impl Words {
@@ -87,7 +87,7 @@ impl Words {
         self.0.extend(words.split_whitespace().map(OsString::from));
     }
 
-    /// An option that ends in a path, whose commas are doubled as QEMU wants it.
+    /// Adds an option that ends in a path, with commas doubled as QEMU requires.
     fn path(&mut self, name: &str, before: &str, path: &Path) {
         let mut bytes = before.as_bytes().to_vec();
         for &byte in path.as_os_str().as_bytes() {

@@ -1,4 +1,4 @@
-//! Yields the last lines of a guest's serial console, and passes all of it on as it comes.
+//! Yields the last lines of a guest's serial console, and passes on all output as it arrives.
 //!
 //! # Not here
 //! What the lines mean.
@@ -11,12 +11,12 @@ use std::thread::{self, JoinHandle};
 
 use rustix::termios::{InputModes, LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
-/// Lines that are kept.
+/// Number of lines kept.
 const LINES: usize = 25;
-/// Characters of a line that are kept.
+/// Number of characters kept per line.
 const LENGTH: usize = 200;
 
-/// The last lines of a console, without what only moves a cursor.
+/// The last lines of a console, without cursor movements.
 #[derive(Debug, Default)]
 pub struct Lines {
     whole: VecDeque<String>,
@@ -25,7 +25,7 @@ pub struct Lines {
     lossy: Vec<u8>,
 }
 
-/// Where in an escape sequence of ECMA-48 a console is.
+/// The console's position in an escape sequence of ECMA-48.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Escape {
     #[default]
@@ -37,7 +37,7 @@ enum Escape {
 }
 
 impl Lines {
-    /// Takes what the console says.
+    /// Adds console output.
     pub fn feed(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             match (self.escape, byte) {
@@ -68,19 +68,19 @@ impl Lines {
         self.whole.push_back(line);
     }
 
-    /// The last line that says something.
+    /// Returns the last line that is not blank.
     pub fn last(&self) -> &str {
         if self.partial.is_empty() { self.whole.back().map_or("", String::as_str) } else { &self.partial }
     }
 
-    /// The last lines, oldest first.
+    /// Returns the last lines, oldest first.
     pub fn all(&self) -> Vec<String> {
         let partial = Some(&self.partial).filter(|line| !line.is_empty());
         self.whole.iter().chain(partial).cloned().collect()
     }
 }
 
-/// Where all of a console goes.
+/// A sink for all console output.
 pub type Sink = Box<dyn Write + Send>;
 
 /// A console that is being read.
@@ -91,7 +91,7 @@ pub struct Console {
 }
 
 impl Console {
-    /// Reads a console to its end, beside the caller, and passes every byte on to the sinks.
+    /// Reads a console to its end on another thread, and passes every byte to the sinks.
     pub fn read(mut stream: impl Read + Send + 'static, mut sinks: Vec<Sink>) -> Self {
         let lines = Arc::new(Mutex::new(Lines::default()));
         let kept = Arc::clone(&lines);
@@ -109,7 +109,7 @@ impl Console {
                 if let Ok(mut lines) = kept.lock() {
                     lines.feed(bytes);
                 }
-                // The guest must not stop because a sink is full: it is left out from now on, and the error told.
+                // A failing sink must not stop the guest: drop it, and report its error.
                 sinks.retain_mut(|sink| match sink.write_all(bytes).and_then(|()| sink.flush()) {
                     Ok(()) => true,
                     Err(error) => {
@@ -124,12 +124,12 @@ impl Console {
         Console { lines, reader: Some(reader) }
     }
 
-    /// The last line that says something.
+    /// Returns the last line that is not blank.
     pub fn last(&self) -> String {
         self.lines.lock().map_or(String::new(), |lines| lines.last().to_owned())
     }
 
-    /// The last lines, oldest first.
+    /// Returns the last lines, oldest first.
     pub fn all(&self) -> Vec<String> {
         self.lines.lock().map_or(Vec::new(), |lines| lines.all())
     }
@@ -137,25 +137,25 @@ impl Console {
     /// Waits until the console is closed.
     ///
     /// # Errors
-    /// Of the first sink that did not take everything.
+    /// The error of the first sink that failed.
     pub fn finish(&mut self) -> io::Result<()> {
         let Some(reader) = self.reader.take() else { return Ok(()) };
         reader.join().unwrap_or_else(|_| Err(io::Error::other("the reader of the console panicked")))
     }
 }
 
-/// The keys of this terminal, which go to the guest; the terminal is as before when this is dropped.
+/// The terminal's keys, passed to the guest; drop restores the terminal.
 #[derive(Debug)]
 pub struct Keys {
     before: Termios,
 }
 
 impl Keys {
-    /// Passes each key on at once, and unseen, to a guest; all but the key that interrupts (Ctrl-C) and the one that
-    /// stops (Ctrl-Z).
+    /// Passes each key to a guest at once, without echo, except those for interrupt (Ctrl-C) and stop
+    /// (Ctrl-Z).
     ///
     /// # Errors
-    /// When standard input is no terminal.
+    /// When standard input is not a terminal.
     pub fn pass_to(mut guest: ChildStdin) -> io::Result<Self> {
         let before = tcgetattr(io::stdin())?;
         let mut while_passing = before.clone();
@@ -177,7 +177,7 @@ impl Keys {
 
 impl Drop for Keys {
     fn drop(&mut self) {
-        // Nobody is left to be told.
+        // Nobody is left to report an error to.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
     }
 }

@@ -1,4 +1,4 @@
-//! Tells when a service answers over HTTP that it is ready, by asking again and again.
+//! Tells when a service answers over HTTP that it is ready, by polling.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -6,34 +6,34 @@ use std::time::Duration;
 
 use super::super::http::{Http, Patience, Redirect, Request, Route};
 
-/// How long the first answer may take. QEMU's network takes connections for a guest that does not listen yet, and these
-/// get no answer: a new one has to be tried.
+/// Time limit for the first answer. QEMU's network accepts connections for a guest that does not listen yet,
+/// and they get no answer: only a new connection helps.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How long an answer may take at most. A slow guest needs seconds for one, and questions that are given up pile up in
-/// it: so each time-out makes the next question wait half as long again.
+/// Longest time limit for an answer. A slow guest needs seconds to answer, and abandoned requests pile up in
+/// it, so each time-out makes the next limit half as long again.
 const MOST_PATIENCE: Duration = Duration::from_secs(30);
-/// Pause between two questions.
+/// Pause between two requests.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What a service said last.
+/// The last answer of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// Nobody has been asked yet.
+    /// No answer yet.
     None,
-    /// It is not ready: why.
+    /// Not ready, and why.
     NotYet(String),
     /// Status 200.
     Ready,
 }
 
-/// A service that is being asked.
+/// A service that is being polled.
 #[derive(Debug)]
 pub struct Ready {
     answer: Arc<Mutex<Answer>>,
 }
 
 impl Ready {
-    /// Asks `url`, beside the caller, until the service is ready or this is dropped.
+    /// Polls `url` on another thread, until the service is ready or this is dropped.
     pub fn ask(url: &str) -> Self {
         let answer = Arc::new(Mutex::new(Answer::None));
         let told = Arc::downgrade(&answer);
@@ -71,7 +71,7 @@ impl Ready {
         Ready { answer }
     }
 
-    /// What the service said last.
+    /// Returns the last answer of the service.
     pub fn answer(&self) -> Answer {
         self.answer.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -208,7 +208,7 @@ fn the_probe_guest_ends_where_the_processor_begins() {
     assert_eq!(rom[0xffae..0xffb1], [0x9b, 0xdb, 0xe3]);
 }
 
-/// QEMU of this machine; none, and a loud word, when it is missing outside CI.
+/// Finds this machine's QEMU; `None`, with a loud message, if it is missing outside CI.
 fn qemu() -> Option<(PathBuf, Environment)> {
     let environment = Environment::of_this_process();
     match environment.find(QEMU) {
@@ -226,7 +226,7 @@ fn the_probe_guest_runs_where_guests_run() {
     let Some((qemu, environment)) = qemu() else { return };
     let took = probe(Accelerator::Tcg, &qemu, &environment).unwrap();
     assert!(took.is_ok(), "{took:?}");
-    // Whatever this machine's KVM does, there is an answer and a reason.
+    // Whatever this machine's KVM does, there is a choice and a reason.
     let choice = choose(&qemu, &environment).unwrap();
     assert!(!choice.reason.is_empty());
     eprintln!("{choice:?}");

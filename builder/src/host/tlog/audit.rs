@@ -1,13 +1,13 @@
-//! Yields what is wrong with a whole log, from its checkpoint, tiles and entries.
+//! Yields everything that is wrong with a log, from its checkpoint, tiles and entries.
 //!
 //! # Shape
 //! ```text
 //! checkpoint       accepted by the policy
-//! bundles          each entry -> leaf -> tree; each a canonical hashedrekord 0.0.2
-//! tiles            every hash of every tile is that of the tree
-//! root             the tree's is the checkpoint's
+//! bundles          each entry -> leaf -> tree; each is a canonical hashedrekord 0.0.2
+//! tiles            every hash of every tile matches the tree
+//! root             the tree's root matches the checkpoint's
 //! ```
-//! Entries are read once, in order; memory holds one row of 256 hashes a level and 32 bytes for each entry.
+//! Entries are read once, in order; memory holds one row of 256 hashes per level and 32 bytes per entry.
 //!
 //! # Not here
 //! What the entries mean: `monitor`.
@@ -23,25 +23,25 @@ use crate::trust::transparency::note::Note;
 use crate::trust::transparency::tile::{HEIGHT, Kind, LEVELS, Name, Source, WIDTH};
 use crate::trust::transparency::tlog_policy::Policy;
 
-/// Most findings that are told one by one.
+/// Most findings that are listed one by one.
 const MOST_TOLD: usize = 100;
 
-/// What an audit found.
+/// The result of an audit.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Report {
     /// The log's origin.
     pub origin: String,
-    /// Entries in it.
+    /// Number of entries.
     pub size: u64,
     /// Its root, base64.
     pub root: String,
-    /// Witnesses that cosigned, and when.
+    /// Witnesses that cosigned, and their times.
     pub cosigned: BTreeMap<String, u64>,
     /// What is wrong.
     pub findings: Vec<String>,
-    /// How many more things are wrong than are told.
+    /// Number of further findings, not listed.
     pub untold: u64,
-    /// What is odd and not wrong.
+    /// What is unusual but not wrong.
     pub remarks: Vec<String>,
 }
 
@@ -54,13 +54,13 @@ impl Report {
         }
     }
 
-    /// Whether nothing is wrong.
+    /// Tells whether nothing is wrong.
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty()
     }
 }
 
-/// Rows of hashes that are being filled, and compared with tiles once they are full.
+/// Rows of hashes in progress; each is compared with its tile once full.
 struct Rows<'a> {
     source: &'a dyn Source,
     rows: Vec<Vec<Hash>>,
@@ -97,10 +97,10 @@ impl Rows<'_> {
     }
 }
 
-/// Audits a log; `entry` is told of each entry.
+/// Audits a log; `entry` gets each entry.
 ///
 /// # Errors
-/// When the checkpoint is refused: nothing is known then.
+/// When the checkpoint is refused: nothing can be checked then.
 pub fn audit(
     source: &dyn Source,
     checkpoint: &Note,
@@ -127,7 +127,7 @@ pub fn audit(
         let bytes = source.tile(&name);
         let entries = bytes.as_ref().map_err(Clone::clone).and_then(|bytes| {
             let exact = name.entries(bytes);
-            // The full bundle may stand in for a partial one.
+            // The full bundle may replace a partial one.
             let full = exact.or_else(|error| name.full().entries(bytes).map_err(|_| error));
             full.map_err(|error| error.to_string())
         });

@@ -1,18 +1,19 @@
-//! Yields a log in a folder, which any static web server can publish, from entries: one writer, safe against crashes.
+//! Yields a log from entries, in a folder that any static web server can publish: one writer, crash-safe.
 //!
 //! # Shape
 //! ```text
 //! DIR/checkpoint                 the last published state, a note signed by the log and its witnesses
 //! DIR/tile/...                   hashes and entries (claim::transparency::tile)
-//! DIR/index/ab/<leaf hash>       place of an entry, in decimal: a help for the writer, believed by nobody
-//! DIR/blobs/<sha256>             envelopes whose entries are in the log; their names bind them
-//! DIR/signed                     a state that was signed and is not published: witnesses are being asked
-//! DIR/lock                       held by the one writer
+//! DIR/index/ab/<leaf hash>       index of an entry, in decimal: a hint for the writer, never trusted
+//! DIR/blobs/<sha256>             envelopes whose entries are in the log, named by their digest
+//! DIR/signed                     a state that is signed and not yet published, while witnesses are asked
+//! DIR/lock                       held by the only writer
 //! ```
-//! An append writes tiles and settles them; reads them back and proves that the new tree begins with the old one; signs,
-//! and settles `signed`; asks the witnesses; puts `checkpoint` in place and settles it; takes `signed` away. A tile that
-//! a signed state covers is never written again. A crash before `signed` leaves tiles that nothing refers to; a crash
-//! after it leaves a state which the next writer takes up, for a witness may have seen it.
+//! An append writes tiles and settles them; reads them back and proves that the new tree extends the old one;
+//! signs, and settles `signed`; asks the witnesses; puts `checkpoint` in place and settles it; removes
+//! `signed`. A tile that a signed state covers is never rewritten. A crash before `signed` leaves tiles that
+//! nothing refers to. A crash after it leaves a state that the next writer adopts, for a witness may have
+//! seen it.
 //!
 //! # Source
 //! C2SP `tlog-tiles`. The order of writes is Tessera's for POSIX files.
@@ -34,47 +35,47 @@ use crate::trust::transparency::merkle::{self, Frontier, Hash};
 use crate::trust::transparency::note::{self, Note, SigningKey, VerifierKey};
 use crate::trust::transparency::tile::{self, HEIGHT, Kind, LEVELS, Name, Source, Tree, WIDTH};
 
-/// Where the last published state is.
+/// File name of the last published state.
 pub const CHECKPOINT: &str = "checkpoint";
-/// Where a state is that was signed and is not published.
+/// File name of a state that is signed and not published.
 const SIGNED: &str = "signed";
-/// What the one writer holds.
+/// File name of the writer's lock.
 const LOCK: &str = "lock";
-/// Most entries of one append: what it holds in memory is bounded so.
+/// Most entries of one append, which bounds its memory.
 pub const MOST_ENTRIES: usize = 65_536;
 
 /// Why a log cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file system refuses.
+    /// A file system operation failed.
     #[error("cannot {deed} {} in the log", path.display())]
     Io {
-        /// What was to be done.
+        /// The operation that failed.
         deed: &'static str,
-        /// To what.
+        /// The path it failed on.
         path: PathBuf,
-        /// What the file system says.
+        /// The file system's error.
         source: io::Error,
     },
-    /// There is no log in the folder.
+    /// The folder has no log.
     #[error("{} holds no log", folder.display())]
     Missing {
         /// The folder.
         folder: PathBuf,
     },
-    /// There is a log in the folder.
+    /// The folder already has a log.
     #[error("{} holds a log already", folder.display())]
     Taken {
         /// The folder.
         folder: PathBuf,
     },
-    /// Another writer is at work.
+    /// Another writer has the lock.
     #[error("another writer is at work on {}", folder.display())]
     Busy {
         /// The folder.
         folder: PathBuf,
     },
-    /// A state in the folder is refused: it is not signed by the log, or malformed.
+    /// A state in the folder is refused: malformed, or not signed by the log.
     #[error("{file} of the log is refused")]
     Checkpoint {
         /// `checkpoint` or `signed`.
@@ -82,7 +83,7 @@ pub enum Error {
         /// Why.
         source: checkpoint::Error,
     },
-    /// A note cannot be read or made.
+    /// A note cannot be parsed or made.
     #[error("{file} of the log is no note")]
     Note {
         /// `checkpoint` or `signed`.
@@ -90,7 +91,7 @@ pub enum Error {
         /// Why.
         source: note::Error,
     },
-    /// The tiles do not make the tree that was signed.
+    /// The tiles do not match the tree that was signed.
     #[error("the tiles of the log do not lead to its checkpoint of {size} entries")]
     Tiles {
         /// Its size.
@@ -98,7 +99,7 @@ pub enum Error {
         /// Why.
         source: merkle::Error,
     },
-    /// The new state would not begin with the old one: nothing was signed.
+    /// The new state would not extend the old one: nothing was signed.
     #[error("a state of {new} entries is no extension of the last one of {old}: nothing was signed")]
     NoExtension {
         /// Entries in the last state.
@@ -108,10 +109,10 @@ pub enum Error {
         /// Why.
         source: merkle::Error,
     },
-    /// Another than this writer wrote a state: nothing was signed.
+    /// Something other than this writer wrote a state: nothing was signed.
     #[error("the log's checkpoint changed under its writer: nothing was signed")]
     Changed,
-    /// There are states which do not follow from each other.
+    /// The folder holds two states that are not consistent.
     #[error("the log's folder holds two states which do not follow from each other")]
     Forked {
         /// Why.
@@ -123,10 +124,10 @@ pub enum Error {
     /// More entries than one append takes.
     #[error("{found} entries at once, expected at most {MOST_ENTRIES}")]
     TooMany {
-        /// How many.
+        /// Number of entries.
         found: usize,
     },
-    /// The witnesses that are demanded did not cosign; the state is signed, and is published when they do.
+    /// The required witnesses did not cosign. The state is signed, and is published once they do.
     #[error("the state of {size} entries is not published: its witnesses did not cosign: {reason}")]
     Unwitnessed {
         /// Entries in the state.
@@ -151,12 +152,12 @@ impl Advised for Error {
     }
 }
 
-/// Adds cosignatures to a state that was signed, or says why the state must not be published.
+/// Adds cosignatures to a signed state, or says why it must not be published.
 pub trait Cosigners {
-    /// Asks for cosignatures. `prove` gives the consistency proof from a smaller size.
+    /// Requests cosignatures. `prove` returns the consistency proof from a smaller size.
     ///
     /// # Errors
-    /// Why the quorum is not met, for people.
+    /// Why the quorum is not met, as text for people.
     fn cosign(
         &self,
         signed: &mut Note,
@@ -164,7 +165,7 @@ pub trait Cosigners {
     ) -> Result<(), String>;
 }
 
-/// Nobody is asked.
+/// Asks for no cosignatures.
 #[derive(Debug, Clone, Copy)]
 pub struct Unwitnessed;
 
@@ -178,34 +179,34 @@ impl Cosigners for Unwitnessed {
     }
 }
 
-/// Whether an entry came to a log just now.
+/// Whether an entry is new to a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Novelty {
-    /// It was not there before.
+    /// It was added now.
     New,
     /// It was there already.
     Known,
 }
 
-/// What a log says of an entry.
+/// A log's answer about an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logged {
-    /// Its place.
+    /// Its index.
     pub index: u64,
-    /// Whether it was there before.
+    /// Whether it is new.
     pub novelty: Novelty,
-    /// Inclusion proof, in the tree of the checkpoint.
+    /// Inclusion proof in the tree of the checkpoint.
     pub proof: Vec<Hash>,
     /// The published state.
     pub checkpoint: Note,
 }
 
-/// Tiles of a medium.
+/// Tiles in a medium.
 struct Tiles<'a>(&'a dyn Medium);
 
 impl Source for Tiles<'_> {
     fn tile(&self, name: &Name) -> Result<Vec<u8>, String> {
-        // A partial tile may be gone once the full one is there.
+        // A partial tile may be gone once the full one exists.
         for known in [*name, name.full()] {
             let read = self.0.read(Path::new(&known.to_string())).map_err(|error| error.to_string())?;
             if let Some(mut bytes) = read {
@@ -225,12 +226,12 @@ pub struct Directory<M> {
 }
 
 impl Directory<Disk> {
-    /// The log in a folder.
+    /// Opens the log in a folder.
     pub fn open(folder: &Path) -> Self {
         Directory { medium: Disk::new(folder) }
     }
 
-    /// Names of the envelopes beside the log that do not lie under their own digest.
+    /// Returns the names of the stored envelopes whose digest does not match their name.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -246,7 +247,7 @@ impl Directory<Disk> {
         let mut damaged = Vec::new();
         for entry in entries {
             let name = entry.map_err(io)?.file_name().to_string_lossy().into_owned();
-            // What a killed writer left beside its place.
+            // Left by a killed writer, not renamed yet.
             if name.ends_with(".new") {
                 continue;
             }
@@ -267,7 +268,7 @@ impl<M: Medium> Source for Directory<M> {
 }
 
 impl<M: Medium> Directory<M> {
-    /// The published state, not yet judged.
+    /// Returns the published state, not verified.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Note`], [`Error::Missing`].
@@ -275,7 +276,7 @@ impl<M: Medium> Directory<M> {
         note_of(&self.medium, CHECKPOINT)?.ok_or_else(|| Error::Missing { folder: PathBuf::from(CHECKPOINT) })
     }
 
-    /// What a file of the folder holds.
+    /// Returns the content of a file in the folder.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -300,35 +301,35 @@ fn state_of(
     Ok(Some((note, checkpoint)))
 }
 
-/// The place of an entry in the index.
+/// Returns the path of an entry in the index.
 fn index_path(leaf: &Hash) -> PathBuf {
     let text = hex::encode(leaf.0);
     Path::new("index").join(text.get(..2).unwrap_or_default()).join(text)
 }
 
-/// Where an envelope lies, by the SHA-256 of its bytes.
+/// Returns the path of an envelope, by the SHA-256 of its bytes.
 pub fn blob_path(digest: &[u8; 32]) -> PathBuf {
     Path::new("blobs").join(hex::encode(digest))
 }
 
-/// Whether the files on the disk are what the writer holds.
+/// Whether the files on disk match the writer's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Condition {
     Whole,
-    /// An operation failed half-way; the files may differ.
+    /// An operation failed half-way; the files may differ from the writer's state.
     Broken,
 }
 
-/// Writes a log. There is one at a time.
+/// Writes a log. A log has one writer at a time.
 pub struct Writer<M> {
     medium: M,
     folder: PathBuf,
     key: SigningKey,
-    /// The last state that was signed, and as it is published; without cosignatures while it is not.
+    /// The last signed state and its note, which has no cosignatures until it is published.
     last: Checkpoint,
     published: Note,
     frontier: Frontier,
-    /// Folders that were made before.
+    /// Folders that exist already.
     made: RefCell<BTreeSet<PathBuf>>,
     condition: Cell<Condition>,
     _lock: File,
@@ -351,7 +352,7 @@ fn lock(folder: &Path) -> Result<File, Error> {
 }
 
 impl Writer<Disk> {
-    /// Makes a log without entries in a folder, which may be there but hold no log.
+    /// Makes an empty log in a folder, which may exist but must not hold a log.
     ///
     /// # Errors
     /// [`Error::Taken`], [`Error::Io`].
@@ -364,7 +365,7 @@ impl Writer<Disk> {
         Self::init_on(Disk::new(folder), folder, key)
     }
 
-    /// Opens a log to write.
+    /// Opens a log for writing.
     ///
     /// # Errors
     /// [`Error`].
@@ -403,7 +404,7 @@ impl<M: Medium> Writer<M> {
         let missing = || Error::Missing { folder: folder.to_owned() };
         let (mut note, mut last) = state_of(&medium, CHECKPOINT, key.public())?.ok_or_else(missing)?;
         if let Some((signed, later)) = state_of(&medium, SIGNED, key.public())? {
-            // A state left over from before the last one is of no more use; a later one must follow from it.
+            // A state from before the last one is obsolete; a later one must extend it.
             let (old, new) = (&last, &later);
             if new.size() >= old.size() {
                 follows(&Tiles(&medium), old, new).map_err(|source| Error::Forked { source })?;
@@ -432,17 +433,17 @@ impl<M: Medium> Writer<M> {
         })
     }
 
-    /// The last state that was signed.
+    /// Returns the last signed state.
     pub fn state(&self) -> &Checkpoint {
         &self.last
     }
 
-    /// The log's public key.
+    /// Returns the log's public key.
     pub fn key(&self) -> &VerifierKey {
         self.key.public()
     }
 
-    /// The log's folder.
+    /// Returns the log's folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -466,7 +467,7 @@ impl<M: Medium> Writer<M> {
         Ok(())
     }
 
-    /// Writes a file beside its place and renames it; its folder is not settled yet.
+    /// Writes a file under a temporary name and renames it; its folder is not settled yet.
     fn put(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
         self.folder_for(path)?;
         let mut beside = path.as_os_str().to_owned();
@@ -476,7 +477,7 @@ impl<M: Medium> Writer<M> {
         self.io("rename", path, self.medium.rename(&beside, path))
     }
 
-    /// Keeps an envelope beside the log, under its digest.
+    /// Stores an envelope beside the log, named by its digest.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -491,7 +492,8 @@ impl<M: Medium> Writer<M> {
         self.settle(Path::new("blobs"))
     }
 
-    /// The place of an entry, when it is in the last state. The index is not believed: the entry's bytes are compared.
+    /// Returns the index of an entry in the last state, if any. The index is a hint: the entry's bytes are
+    /// compared.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -505,7 +507,7 @@ impl<M: Medium> Writer<M> {
         let Some(name) = Name::in_tree(Kind::Entries, index / width, self.last.size()) else {
             return Ok(None);
         };
-        // An index from before a crash may point behind the end of the bundle, or to another entry.
+        // After a crash, the index may point past the end of the bundle, or to another entry.
         let tiles = Tiles(&self.medium);
         let Ok(bundle) = tiles.tile(&name) else { return Ok(None) };
         let found = entries_of(&name, &bundle).ok().and_then(|entries| {
@@ -515,7 +517,7 @@ impl<M: Medium> Writer<M> {
         Ok(found)
     }
 
-    /// What the log says of the entry at a place of the last state.
+    /// Returns the log's answer about the entry at an index of the last state.
     fn logged(&self, index: u64, novelty: Novelty) -> Result<Logged, Error> {
         let tiles = Tiles(&self.medium);
         let size = self.last.size();
@@ -524,11 +526,11 @@ impl<M: Medium> Writer<M> {
         Ok(Logged { index, novelty, proof, checkpoint: self.published.clone() })
     }
 
-    /// Appends those of `entries` that are not in the log, and publishes the new state once `cosigners` agree; tells of
-    /// each where it is. An earlier state that was signed and not published is published by this, too.
+    /// Appends the new ones of `entries`, and publishes the state once `cosigners` agree; returns where each
+    /// entry is. This also publishes an earlier state that was signed and not published.
     ///
     /// # Errors
-    /// [`Error`]. After [`Error::Io`] and [`Error::Changed`] the log must be opened anew.
+    /// [`Error`]. After [`Error::Io`] and [`Error::Changed`] the log must be reopened.
     pub fn append(&mut self, entries: &[Vec<u8>], cosigners: &dyn Cosigners) -> Result<Vec<Logged>, Error> {
         if self.condition.get() == Condition::Broken {
             return Err(Error::Changed);
@@ -590,9 +592,9 @@ impl<M: Medium> Writer<M> {
         Ok(())
     }
 
-    /// Signs a state that follows from the last one, as the disk has both, and settles it.
+    /// Signs and settles a state that extends the last one, according to the disk.
     fn sign(&mut self, next: &Checkpoint) -> Result<(), Error> {
-        // What is on the disk is what counts: not what this process believes.
+        // The disk counts, not what this process remembers.
         for file in [CHECKPOINT, SIGNED] {
             if let Some((_, there)) = state_of(&self.medium, file, self.key.public())?
                 && there.size() > self.last.size()
@@ -614,7 +616,7 @@ impl<M: Medium> Writer<M> {
         Ok(())
     }
 
-    /// Publishes the last signed state, once the cosigners agree; nothing is done when it is published.
+    /// Publishes the last signed state once the cosigners agree; writes nothing if it is published already.
     fn publish(&mut self, cosigners: &dyn Cosigners) -> Result<(), Error> {
         let there = state_of(&self.medium, CHECKPOINT, self.key.public())?;
         let missing = || Error::Missing { folder: self.folder.clone() };
@@ -647,7 +649,7 @@ impl<M: Medium> Writer<M> {
     }
 }
 
-/// The entries of a bundle, which may hold more than its name says.
+/// Returns the entries of a bundle, which may hold more than its name says.
 fn entries_of<'a>(name: &Name, bundle: &'a [u8]) -> Result<Vec<&'a [u8]>, tile::Error> {
     name.entries(bundle).or_else(|error| match error {
         tile::Error::Entries { entry, .. } if entry == name.width() => name.full().entries(bundle),
@@ -655,7 +657,7 @@ fn entries_of<'a>(name: &Name, bundle: &'a [u8]) -> Result<Vec<&'a [u8]>, tile::
     })
 }
 
-/// Checks that `new` follows from `old`, with the tiles of a source.
+/// Checks that `new` extends `old`, with tiles from a source.
 fn follows(source: &dyn Source, old: &Checkpoint, new: &Checkpoint) -> Result<(), merkle::Error> {
     let tree = Tree::new(source, new.size());
     let found = merkle::root(&tree, new.size())?;
@@ -669,17 +671,17 @@ fn follows(source: &dyn Source, old: &Checkpoint, new: &Checkpoint) -> Result<()
     merkle::verify_consistency(old.size(), new.size(), &proof, &old.root(), &new.root())
 }
 
-/// The tiles that are not full, while entries come to them.
+/// The partial tiles, while entries are added.
 struct Growing {
     frontier: Frontier,
-    /// Hashes of the levels that tiles have, from the first hash of the tile that is not full.
+    /// Hashes of each tile level, from the first hash of the partial tile on.
     levels: Vec<Vec<Hash>>,
-    /// The entries of the bundle that is not full.
+    /// The entries of the partial bundle.
     text: Vec<u8>,
 }
 
 impl Growing {
-    /// Reads the tiles of a log of `size` entries that are not full.
+    /// Reads the partial tiles of a log of `size` entries.
     fn open(medium: &dyn Medium, frontier: Frontier, size: u64) -> Result<Self, Error> {
         let tiles = Tiles(medium);
         let mut levels = Vec::new();
@@ -711,7 +713,7 @@ impl Growing {
         Ok(Growing { frontier, levels, text })
     }
 
-    /// Takes an entry; tiles that it fills go to `files`.
+    /// Adds an entry; full tiles go to `files`.
     fn push(&mut self, entry: &[u8], files: &mut Vec<(Name, Vec<u8>)>) -> Result<(), Error> {
         self.text.extend_from_slice(&tile::in_bundle(entry)?);
         let mut full = Vec::new();
@@ -739,7 +741,7 @@ impl Growing {
         Ok(())
     }
 
-    /// The tiles that are not full now, but for those of the `old` size that did not grow: they are on the disk.
+    /// Adds the partial tiles to `files`, except those unchanged since size `old`: they are on disk.
     fn partial(&self, old: u64, files: &mut Vec<(Name, Vec<u8>)>) {
         let size = self.frontier.size();
         for (level, row) in (0..).zip(&self.levels) {

@@ -1,15 +1,15 @@
-//! Yields durable files under one folder, by the few operations whose order makes a log safe against crashes.
+//! Yields durable files under one folder, through the few operations whose order makes a log crash-safe.
 //!
 //! # Shape
 //! ```text
-//! write     a file beside its place: its bytes, then fsync
-//! rename    it to its place, in one step
-//! settle    fsync of a folder: renames in it last from here on
+//! write     a file's bytes under a temporary name, then fsync
+//! rename    the file into place, in one step
+//! settle    fsync of a folder: earlier renames in it are durable from here on
 //! ```
-//! A reader sees a file's old bytes or its new ones. After a loss of power, what was not settled may be undone.
+//! A reader sees a file's old bytes or its new ones. After a power loss, anything not settled may be undone.
 //!
 //! # Not here
-//! Which files, and in which order: `directory`. Tests put another medium there, which fails at any operation.
+//! Which files, and in which order: `directory`. Tests use a medium that fails at any operation.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -20,40 +20,40 @@ const MOST_BYTES: u64 = 64 << 20;
 
 /// Operations on files under a folder; paths are relative to it.
 pub trait Medium {
-    /// The bytes of a file; `None` when there is none.
+    /// Returns the bytes of a file; `None` if it does not exist.
     ///
     /// # Errors
-    /// What the file system says.
+    /// The file system's error.
     fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>>;
 
-    /// Makes a folder, with those above it, and settles where it is named.
+    /// Makes a folder and its parents, and settles the folders that name them.
     ///
     /// # Errors
-    /// What the file system says.
+    /// The file system's error.
     fn make_folder(&self, path: &Path) -> io::Result<()>;
 
-    /// Writes a file whole, and has it written to the disk; what was there is gone.
+    /// Writes and syncs a whole file, replacing its old content.
     ///
     /// # Errors
-    /// What the file system says; then part of the bytes may be there.
+    /// The file system's error; part of the bytes may then be written.
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
 
-    /// Gives a file another name, in place of what had it.
+    /// Renames a file, replacing any file with the new name.
     ///
     /// # Errors
-    /// What the file system says.
+    /// The file system's error.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Takes a file away.
+    /// Removes a file.
     ///
     /// # Errors
-    /// What the file system says.
+    /// The file system's error.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Has a folder's names written to the disk.
+    /// Syncs the names in a folder to disk.
     ///
     /// # Errors
-    /// What the file system says.
+    /// The file system's error.
     fn settle(&self, folder: &Path) -> io::Result<()>;
 }
 
@@ -64,12 +64,12 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Files under a folder.
+    /// Uses the files under a folder.
     pub fn new(root: &Path) -> Self {
         Disk { root: root.to_owned() }
     }
 
-    /// The folder.
+    /// Returns the folder.
     pub fn root(&self) -> &Path {
         &self.root
     }

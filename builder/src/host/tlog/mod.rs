@@ -1,15 +1,15 @@
-//! Transparency logs: a folder that is written here, a Rekor v2, a Rekor v1; one trait for all.
+//! Yields log entries and proofs from transparency logs, by one trait: a folder, a Rekor v2, a Rekor v1.
 //!
 //! # Shape
 //! ```text
-//! submit       envelope -> the log's entry, as sigstore bundles carry it, and its proof
+//! submit       envelope -> the log's entry, in the format of sigstore bundles, and its proof
 //! checkpoint   the last published state
 //! consistency  proof between two sizes
 //! ```
-//! Whatever a log answers is checked here against what was sent and against the policy of logs, before anybody sees it.
+//! Every answer of a log is checked here against the request and the policy before it is returned.
 //!
 //! # Not here
-//! Formats and judgements: `trust::transparency`.
+//! Formats and verification: `trust::transparency`.
 
 pub mod audit;
 pub mod directory;
@@ -36,7 +36,7 @@ use crate::trust::transparency::note::{self, Note};
 use crate::trust::transparency::proof::{self, Proof};
 use crate::trust::transparency::tlog_policy::{self as policy, Accepted, Policy};
 
-/// Why a log did not do what was asked, or is not believed.
+/// Why a log failed or is not trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The folder's log failed.
@@ -45,38 +45,38 @@ pub enum Error {
     /// The server cannot be reached, or is too slow.
     #[error("{url} does not answer")]
     Unreachable {
-        /// What was asked for.
+        /// The URL requested.
         url: String,
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The server says no.
+    /// The server answers with an error status.
     #[error("{url} answers {status}: {message}")]
     Status {
-        /// What was asked for.
+        /// The URL requested.
         url: String,
         /// HTTP status.
         status: u16,
-        /// What it says, cut.
+        /// Its message, truncated.
         message: String,
     },
     /// The answer is malformed.
     #[error("{url} gives a malformed answer: {reason}")]
     Malformed {
-        /// What was asked for.
+        /// The URL requested.
         url: String,
-        /// In what way.
+        /// What is wrong with it.
         reason: String,
     },
-    /// The answer is about something else than what was sent.
+    /// The answer does not match the request.
     #[error("{log} logged something else than what was sent: {reason}")]
     Other {
         /// The log.
         log: String,
-        /// In what way.
+        /// The difference.
         reason: String,
     },
-    /// The log's proof does not hold.
+    /// The log's proof is invalid.
     #[error("{log} does not prove what it says")]
     Proof {
         /// The log.
@@ -84,7 +84,7 @@ pub enum Error {
         /// Why.
         source: proof::Error,
     },
-    /// The log's state is not one that the policy accepts.
+    /// The policy does not accept the log's state.
     #[error("the state of {log} is refused")]
     Policy {
         /// The log.
@@ -92,7 +92,7 @@ pub enum Error {
         /// Why.
         source: policy::Error,
     },
-    /// The log's state is no note.
+    /// The log's state is not a note.
     #[error("the state of {log} is refused")]
     Note {
         /// The log.
@@ -123,59 +123,59 @@ impl Advised for Error {
     }
 }
 
-/// What is to be logged.
+/// An envelope to be logged.
 #[derive(Debug, Clone, Copy)]
 pub struct Submission<'a> {
     /// The envelope.
     pub envelope: &'a Envelope,
-    /// Who verifies it.
+    /// The key or certificate that verifies it.
     pub verifier: &'a Verifier,
 }
 
-/// A log's entry, proven.
+/// A log's entry with its proof.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recorded {
-    /// The entry, as bundles carry it (`TransparencyLogEntry`).
+    /// The entry, in the format of bundles (`TransparencyLogEntry`).
     pub entry: Value,
     /// The leaf's bytes.
     pub body: Vec<u8>,
     /// Its proof.
     pub proof: Proof,
-    /// Whether the entry was there before.
+    /// Whether the entry is new.
     pub novelty: Novelty,
 }
 
-/// A log.
+/// A transparency log.
 pub trait TransparencyLog {
-    /// The log's name, for messages.
+    /// Returns the log's name, for messages.
     fn name(&self) -> &str;
 
-    /// Has an envelope logged; one that is in the log already is found there.
+    /// Logs an envelope, or finds its existing entry.
     ///
     /// # Errors
     /// [`Error`].
     fn submit(&mut self, submission: Submission<'_>) -> Result<Recorded, Error>;
 
-    /// The last published state, which the policy accepts.
+    /// Returns the last published state, if the policy accepts it.
     ///
     /// # Errors
     /// [`Error`].
     fn checkpoint(&self) -> Result<Note, Error>;
 
-    /// Consistency proof between two sizes of the log.
+    /// Returns the consistency proof between two sizes of the log.
     ///
     /// # Errors
     /// [`Error`].
     fn consistency(&self, old: u64, new: u64) -> Result<Vec<Hash>, Error>;
 }
 
-/// A log in a folder, its witnesses asked as a policy says.
+/// A log in a folder, with witnesses as the policy says.
 pub struct Folder<'a, C> {
     /// The writer.
     pub writer: directory::Writer<medium::Disk>,
-    /// Who cosigns.
+    /// The cosigners.
     pub cosigners: C,
-    /// What is accepted.
+    /// The policy.
     pub policy: &'a Policy,
 }
 
@@ -215,7 +215,7 @@ impl<C: directory::Cosigners> TransparencyLog for Folder<'_, C> {
     }
 }
 
-/// An entry of a Rekor v2, or of a log like it, as bundles carry it.
+/// Formats an entry of a Rekor v2, or of a similar log, for bundles.
 pub fn bundled(proof: &Proof, accepted: &Verified<Accepted>, body: &[u8]) -> Value {
     let index = proof.index.to_string();
     let checkpoint = accepted.checkpoint();
@@ -238,7 +238,7 @@ pub fn bundled(proof: &Proof, accepted: &Verified<Accepted>, body: &[u8]) -> Val
 mod tests {
     use std::path::{Path, PathBuf};
 
-    /// A folder of recorded cases; `None`, said loudly, when they are not on this machine.
+    /// Returns a folder of recorded cases; `None`, with a loud message, if this machine does not have it.
     pub fn vectors(below: &str) -> Option<PathBuf> {
         let folder = std::env::var_os("PROOFMARK_VECTORS")
             .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors"), PathBuf::from)

@@ -1,12 +1,12 @@
-//! Yields alarms about a log since it was last looked at, from its new entries and its state.
+//! Yields alarms about a log since the last look, from its new entries and its state.
 //!
 //! # Shape
 //! ```text
-//! STATE/<SHA-256 of the origin>.checkpoint     the last state that was verified, a signed note
+//! STATE/<SHA-256 of the origin>.checkpoint     the last verified state, a signed note
 //! alarms   roll-back · fork · quorum lost · an entry by our key without a known envelope ·
 //!          two statements of one kind for one image · one name and version for two images
 //! ```
-//! The first look at a log remembers its state and says so: nothing is proven of what was before.
+//! The first look at a log records its state and says so: it proves nothing about earlier states.
 //!
 //! # Not here
 //! Whether the whole log is well-formed: `audit`.
@@ -30,7 +30,7 @@ use crate::trust::transparency::note::Note;
 use crate::trust::transparency::tile::{Kind, Name, Source, Tree, WIDTH};
 use crate::trust::transparency::tlog_policy::{self as policy, Policy};
 
-/// Something that should not be.
+/// An alarm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Alarm {
@@ -41,7 +41,7 @@ pub enum Alarm {
         /// Entries now.
         now: u64,
     },
-    /// The log's states do not follow from each other.
+    /// The log's states are not consistent.
     Fork {
         /// Entries before.
         before: u64,
@@ -50,30 +50,30 @@ pub enum Alarm {
         /// Why.
         reason: String,
     },
-    /// The state is signed by the log, and not by the quorum that the policy demands.
+    /// The state has the log's signature, but not the quorum that the policy requires.
     QuorumLost {
         /// Why.
         reason: String,
     },
-    /// Somebody signs with our key what we do not know of.
+    /// Our key signed something that we do not know.
     UnknownEnvelope {
-        /// Place of the entry.
+        /// Index of the entry.
         index: u64,
-        /// SHA-256 of what was signed, hexadecimal.
+        /// SHA-256 of the signed bytes, hexadecimal.
         digest: String,
     },
-    /// Two statements of one kind for one image differ.
+    /// Two statements of one kind about one image differ.
     TwoStatements {
         /// SHA-256 of the image.
         image: String,
-        /// Which predicate.
+        /// The predicate.
         predicate: String,
     },
-    /// Two images bear one name and version.
+    /// Two images have the same name and version.
     TwoImages {
         /// Name and version.
         name: String,
-        /// SHA-256 of the images.
+        /// SHA-256 of each image.
         images: BTreeSet<String>,
     },
     /// An entry or envelope cannot be read.
@@ -85,27 +85,27 @@ pub enum Alarm {
     },
 }
 
-/// What a look at a log gave.
+/// The result of a look at a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Look {
     /// The log's origin.
     pub origin: String,
-    /// Entries at the last look; none at the first.
+    /// Entries at the last look; `None` at the first.
     pub before: Option<u64>,
     /// Entries now.
     pub now: u64,
-    /// Entries by our keys among the new ones.
+    /// New entries by our keys.
     pub ours: u64,
-    /// What should not be.
+    /// The alarms.
     pub alarms: Vec<Alarm>,
 }
 
-/// Who we are, and what we signed.
+/// Our identity and what we signed.
 #[derive(Debug, Clone, Default)]
 pub struct Own {
     /// Our public keys or certificates, DER.
     pub verifiers: BTreeSet<Vec<u8>>,
-    /// Our envelopes, by the SHA-256 of what was signed.
+    /// Our envelopes, by the SHA-256 of the signed bytes.
     pub envelopes: BTreeMap<[u8; 32], Envelope>,
 }
 
@@ -120,7 +120,7 @@ fn place(origin: &str) -> PathBuf {
     PathBuf::from(format!("{}.checkpoint", hex::encode(Sha256::digest(origin))))
 }
 
-/// What the envelopes that we know contradict each other in.
+/// Returns the contradictions between the envelopes that we know.
 fn contradictions(own: &Own) -> Vec<Alarm> {
     let mut alarms = Vec::new();
     let mut statements: BTreeMap<(String, String), BTreeSet<[u8; 32]>> = BTreeMap::new();
@@ -155,10 +155,10 @@ fn contradictions(own: &Own) -> Vec<Alarm> {
     alarms
 }
 
-/// Looks at a log, and remembers its state when it follows from the last one.
+/// Looks at a log, and records its state if it extends the last one.
 ///
 /// # Errors
-/// When the state is not signed by a log of the policy, or what is remembered cannot be read.
+/// When no log of the policy signed the state, or the recorded state cannot be read.
 pub fn look(
     source: &dyn Source,
     checkpoint: &Note,
@@ -202,7 +202,7 @@ pub fn look(
     })
 }
 
-/// The log's name, as its checkpoint says it.
+/// Returns the log's name, from its checkpoint.
 fn origin(checkpoint: &Note) -> String {
     checkpoint.text().split('\n').next().unwrap_or_default().to_owned()
 }
@@ -211,11 +211,11 @@ fn unusable(file: &Path, source: io::Error) -> Error {
     Error::Directory(super::directory::Error::Io { deed: "use", path: file.to_owned(), source })
 }
 
-/// The state that a checkpoint tells, signed by a log of the policy.
+/// Returns the state in a checkpoint that a log of the policy signed.
 fn state(checkpoint: &Note, policy: &Policy, alarms: &mut Vec<Alarm>) -> Result<Checkpoint, Error> {
     match policy.accept(checkpoint) {
         Ok(accepted) => Ok(accepted.checkpoint().clone()),
-        // What is signed by the log is worth a look without its witnesses: a fork shows so.
+        // A state with the log's signature is worth a look even without its witnesses: it may reveal a fork.
         Err(error @ (policy::Error::Quorum { .. } | policy::Error::Cosignature(_))) => {
             alarms.push(Alarm::QuorumLost { reason: error.to_string() });
             let signed = policy.logs().iter().find_map(|log| Checkpoint::verified(checkpoint, &log.key).ok());
@@ -225,7 +225,7 @@ fn state(checkpoint: &Note, policy: &Policy, alarms: &mut Vec<Alarm>) -> Result<
     }
 }
 
-/// The state at the last look; `None` at the first.
+/// Returns the state at the last look; `None` at the first.
 fn remembered(
     file: &Path,
     state: &Checkpoint,
@@ -243,7 +243,7 @@ fn remembered(
     Ok(Some(known.next().filter(|known| known.origin() == state.origin()).ok_or_else(refused)?))
 }
 
-/// Why a state does not follow from the one before.
+/// Returns why a state does not extend the earlier one, if so.
 fn break_between(before: &Checkpoint, state: &Checkpoint, tree: &Tree<'_>) -> Option<Alarm> {
     let sizes = (before.size(), state.size());
     if sizes.0 > sizes.1 {
@@ -260,7 +260,7 @@ fn break_between(before: &Checkpoint, state: &Checkpoint, tree: &Tree<'_>) -> Op
 }
 
 impl Own {
-    /// Whether an entry is by a key of ours; what is, and is not known, is an alarm.
+    /// Tells whether an entry is by one of our keys; one that is and that we do not know is an alarm.
     fn made(&self, index: u64, entry: &[u8], alarms: &mut Vec<Alarm>) -> bool {
         let entry = match Entry::parse(entry) {
             Ok(entry) => entry,
@@ -274,7 +274,7 @@ impl Own {
         if !self.verifiers.contains(der) {
             return false;
         }
-        // The digest of ours with another signature was not made by us either.
+        // We did not make an entry with our digest and another signature either.
         if self.envelopes.get(&entry.digest).is_none_or(|envelope| envelope.signature != entry.signature) {
             alarms.push(Alarm::UnknownEnvelope { index, digest: hex::encode(entry.digest) });
         }
@@ -282,7 +282,8 @@ impl Own {
     }
 }
 
-/// The entries from `first` on, each proven in the state. What cannot be proven is an alarm, and ends the list.
+/// Returns the entries from `first` on, each proven in the state. The first one that cannot be proven is an
+/// alarm, and ends the list.
 fn new_entries(
     source: &dyn Source,
     tree: &Tree<'_>,

@@ -10,10 +10,10 @@
 //! ```
 //!
 //! # Source
-//! Rekor 1.5 (`openapi.yaml`), `dsse` 0.0.1. Confirmed with recorded answers of a real one.
+//! Rekor 1.5 (`openapi.yaml`), `dsse` 0.0.1. Confirmed with recorded answers of a real server.
 //!
 //! # Not here
-//! The search index: it answers to anybody's entries, and finds no `dsse` entry by key.
+//! The search index: it also answers with other people's entries, and finds no `dsse` entry by key.
 
 use std::time::Duration;
 
@@ -32,17 +32,17 @@ use crate::trust::transparency::note::Note;
 use crate::trust::transparency::proof::Proof;
 use crate::trust::transparency::tlog_policy::Policy;
 
-/// Where entries are sent.
+/// Path that entries are sent to.
 const ENTRIES: &str = "api/v1/log/entries";
 
-/// A Rekor v1.
+/// A Rekor v1 server.
 pub struct RekorV1<'a> {
     name: String,
     server: Server,
     policy: &'a Policy,
 }
 
-/// PEM of DER, as Rekor writes it.
+/// Encodes DER as PEM, as Rekor does.
 fn pem(label: &str, der: &[u8]) -> String {
     let text = STANDARD.encode(der);
     let lines: Vec<&str> =
@@ -58,7 +58,7 @@ fn verifier_pem(verifier: &Verifier) -> String {
 }
 
 impl<'a> RekorV1<'a> {
-    /// The Rekor at an address.
+    /// Uses the Rekor at an address.
     pub fn new(address: &str, policy: &'a Policy, patience: Option<Duration>) -> Self {
         let server = Server::new(address, patience.unwrap_or(PATIENCE));
         RekorV1 { name: address.to_owned(), server, policy }
@@ -79,7 +79,7 @@ impl<'a> RekorV1<'a> {
         serde_json::from_slice(bytes).map_err(|error| self.malformed(error.to_string()))
     }
 
-    /// The proven entry of an answer.
+    /// Returns the proven entry of an answer.
     fn recorded(
         &self,
         answer: &[u8],
@@ -113,7 +113,7 @@ impl<'a> RekorV1<'a> {
             proof.verify(&body, self.policy).map_err(|source| Error::Proof { log: log(), source })?;
         let id = self.hash(need("/logID")?)?;
         let state = accepted.checkpoint();
-        // The signed time is judged with the whole bundle, by who verifies it.
+        // The verifier of the whole bundle checks the signed time.
         let entry = json!({
             "logIndex": number("/logIndex")?.to_string(),
             "logId": {"keyId": id.to_base64()},
@@ -132,7 +132,7 @@ impl<'a> RekorV1<'a> {
         Ok(Recorded { entry, body, proof, novelty })
     }
 
-    /// Checks that a body is of our envelope and verifier.
+    /// Checks that a body contains our envelope and verifier.
     fn is_ours(&self, body: &[u8], envelope: &Envelope, verifier: &Verifier) -> Result<(), Error> {
         let body = self.json(body)?;
         let must = |pointer: &str, expected: &str| {
@@ -170,7 +170,7 @@ impl TransparencyLog for RekorV1<'_> {
         match (answer.status, &answer.location) {
             (200 | 201, _) => self.recorded(&answer.body, envelope, verifier, Novelty::New),
             (409, Some(location)) => {
-                // A path on the same server, whatever the header says.
+                // Only the path, on the same server, whatever the header says.
                 let at = location.find("/api/v1/log/entries/").and_then(|at| location.get(at..));
                 let path = at.ok_or_else(|| self.malformed("a conflict that names no entry"))?;
                 self.recorded(&self.server.fetch(path)?, envelope, verifier, Novelty::Known)
@@ -263,14 +263,14 @@ mod tests {
     }
 
     impl Lab {
-        /// A scripted server: it answers recorded requests as recorded.
+        /// Starts a server that gives the recorded answers to the recorded requests.
         fn server(&self, names: &[&str], change: fn(&str, Vec<u8>) -> Vec<u8>) -> String {
             let pairs: Vec<(String, Pair)> =
                 names.iter().map(|name| ((*name).to_owned(), recorded(&self.folder, name))).collect();
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = format!("http://{}", listener.local_addr().unwrap());
             thread::spawn(move || {
-                // By hand, for a header that a witness never sends.
+                // Hand-written, for a header that `served` never sends.
                 for stream in listener.incoming() {
                     let mut stream = stream.unwrap();
                     let mut text = Vec::new();
@@ -316,7 +316,7 @@ mod tests {
         }
     }
 
-    /// Whether what was sent says what the recorded request says: the envelope's spaces do not matter.
+    /// Tells whether the body sent matches the recorded one: white space in the envelope does not matter.
     fn body_is(pair: &Pair, sent: &[u8]) -> bool {
         let Some(text) = pair.request["body"].as_str() else { return sent.is_empty() };
         let of = |text: &[u8]| {
@@ -342,7 +342,7 @@ mod tests {
         let again = again.unwrap();
         assert_eq!((again.proof.index, again.novelty), (21, Novelty::Known));
         assert_eq!(again.body, first.body);
-        // It holds as a bundle, with its signed time.
+        // It verifies as a bundle, with its signed time.
         let pem = verifier_pem(&lab.verifier);
         let key = crate::trust::bundle::PublicKey::from_pem(&pem).unwrap();
         let root = crate::trust::image_policy::trust_root(&[crate::trust::image_policy::log_in_root(
@@ -393,7 +393,7 @@ mod tests {
                 "{name}: {error}"
             );
         }
-        // A conflict without the entry, and one that is gone since.
+        // A conflict whose entry is gone, and one that does not say where the entry is.
         let gone = lab.server(&["03-post-dsse-duplicate-409.json"], same);
         assert!(matches!(lab.submit(&gone), Err(Error::Status { status: 404, .. })));
         let nowhere = served(|_| Response { status: 409, kind: "text/plain", body: Vec::new() });
@@ -416,7 +416,7 @@ mod tests {
             let error = lab.submit(&lab.server(&["02-post-dsse.json"], change)).unwrap_err();
             assert!(!matches!(error, Error::Unreachable { .. } | Error::Status { .. }), "{number}: {error}");
         }
-        // Somebody else's entry, rightly in the log.
+        // Another signer's entry, validly in the log.
         let other = recorded(&lab.folder, "06-post-dsse-1.json").body;
         let address =
             served(move |_| Response { status: 201, kind: "application/json", body: other.clone() });

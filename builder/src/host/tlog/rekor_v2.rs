@@ -4,17 +4,17 @@
 //! ```text
 //! POST <write>/api/v2/log/entries    {"hashedRekordRequestV002": {digest, signature: {content, verifier}}}
 //!   201  TransparencyLogEntry
-//!   409  "... with index N": the entry is found by its index, its proof made from tiles
+//!   409  "... with index N": the entry is found by its index, and its proof is made from tiles
 //! GET  <read>/checkpoint, <read>/tile/...     C2SP tlog-tiles
 //! ```
-//! Reader and writer have addresses of their own: the writer answers no reads.
+//! Reads and writes have separate addresses: the writer serves no reads.
 //!
 //! # Source
-//! `rekor-tiles` 2.3, `rekor-v2-spec` §6.1.4: DSSE is logged as `hashedrekord` over the PAE. Confirmed with recorded
-//! answers of a real one.
+//! `rekor-tiles` 2.3, `rekor-v2-spec` §6.1.4: DSSE is logged as `hashedrekord` over the PAE. Confirmed with
+//! recorded answers of a real server.
 //!
 //! # Not here
-//! Witnesses: the server asks them, and fails open; the policy demands the quorum here.
+//! Witnesses: the server asks them, and fails open; here, the policy requires the quorum.
 
 use std::time::Duration;
 
@@ -34,10 +34,10 @@ use crate::trust::transparency::proof::Proof;
 use crate::trust::transparency::tile::{Kind, Name, Source, Tree, WIDTH};
 use crate::trust::transparency::tlog_policy::{Accepted, Policy};
 
-/// Where entries are sent.
+/// Path that entries are sent to.
 const ENTRIES: &str = "api/v2/log/entries";
 
-/// A Rekor v2.
+/// A Rekor v2 server.
 pub struct RekorV2<'a> {
     name: String,
     write: Server,
@@ -46,7 +46,7 @@ pub struct RekorV2<'a> {
 }
 
 impl<'a> RekorV2<'a> {
-    /// The Rekor at an address; `read` is where its tiles are, `<write>/api/v2` when it is not given.
+    /// Uses the Rekor at an address; `read` is the address of its tiles, by default `<write>/api/v2`.
     pub fn new(write: &str, read: Option<&str>, policy: &'a Policy, patience: Duration) -> Self {
         let server = Server::new(write, patience);
         let read = read.map_or_else(|| server.url("api/v2"), str::to_owned);
@@ -64,7 +64,7 @@ impl<'a> RekorV2<'a> {
         Ok((note, accepted))
     }
 
-    /// The proven entry of an answer.
+    /// Returns the proven entry of an answer.
     fn created(&self, answer: &[u8], body: &[u8]) -> Result<Recorded, Error> {
         let entry: Value =
             serde_json::from_slice(answer).map_err(|error| self.malformed(error.to_string()))?;
@@ -85,7 +85,7 @@ impl<'a> RekorV2<'a> {
         self.recorded(Proof { extra: None, index, hashes, checkpoint }, body, Novelty::New)
     }
 
-    /// The entry at an index, proven from tiles.
+    /// Returns the entry at an index, proven from tiles.
     fn found(&self, index: u64, body: &[u8]) -> Result<Recorded, Error> {
         let (checkpoint, accepted) = self.note(&self.read.0.fetch("checkpoint")?)?;
         let size = accepted.checkpoint().size();
@@ -98,7 +98,7 @@ impl<'a> RekorV2<'a> {
         let entries = name.entries(&bundle).map_err(|error| other(&error.to_string()))?;
         let at = usize::try_from(index % width).unwrap_or(usize::MAX);
         if entries.get(at).copied() != Some(body) {
-            // "Equivalent" is the server's word: the same digest by the same key, with another signature.
+            // The server calls it equivalent: the same digest by the same key, but another signature.
             return Err(other("an entry that the server calls equivalent has another signature"));
         }
         self.recorded(Proof { extra: None, index, hashes: proof, checkpoint }, body, Novelty::Known)
@@ -142,7 +142,7 @@ impl TransparencyLog for RekorV2<'_> {
         match answer.status {
             200 | 201 => self.created(&answer.body, &entry.to_bytes()),
             409 => {
-                // The index is in the message alone.
+                // Only the message has the index.
                 let value: Value = serde_json::from_slice(&answer.body)
                     .map_err(|error| self.malformed(error.to_string()))?;
                 let message = value.get("message").and_then(Value::as_str).unwrap_or_default();
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
     use crate::trust::envelope::Envelope;
 
-    /// A recorded request and its answer.
+    /// Returns a recorded request and its answer.
     pub fn recorded(path: &Path) -> (Value, u16, Option<String>, Vec<u8>) {
         let pair: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         let body = STANDARD.decode(pair["response"]["body_base64"].as_str().unwrap()).unwrap();
@@ -184,7 +184,7 @@ mod tests {
         (pair["request"].clone(), status, location, body)
     }
 
-    /// The envelope's parts that a log sees; what was signed is in the recordings of the other generation.
+    /// The parts of the envelope that a log sees; the signed bytes are in the recordings of Rekor v1.
     struct Lab {
         folder: std::path::PathBuf,
         envelope: Envelope,
@@ -208,7 +208,7 @@ mod tests {
     }
 
     impl Lab {
-        /// Answers writes with a recording, when the request is the recorded one, and reads from the recorded store.
+        /// Starts a server that answers the recorded write, and serves reads from the recorded store.
         fn server(&self, recording: &str) -> String {
             self.server_with(recording, |body| body)
         }
@@ -240,7 +240,7 @@ mod tests {
         }
     }
 
-    /// Refusals are for requests that this client never makes.
+    /// Tells whether a request must match its recording: refused ones are never made by this client.
     fn recording_matters(status: u16) -> bool {
         matches!(status, 201 | 409)
     }

@@ -1,24 +1,24 @@
-//! Yields requests of a small HTTP server, one at a time, to a function that answers them.
+//! Yields the requests to a small HTTP server, one at a time, to a function that answers them.
 //!
 //! # Shape
-//! HTTP/1.1, one request a connection: request line, headers of at most 16 KiB, a body of at most 1 MiB with
-//! `Content-Length`. A client that is slower than [`PATIENCE`] is dropped.
+//! HTTP/1.1, one request per connection: request line, headers of at most 16 KiB, a body of at most 1 MiB
+//! with `Content-Length`. A client slower than [`PATIENCE`] is dropped.
 //!
 //! # Not here
-//! TLS: a proxy before it. What is answered: `witness`.
+//! TLS: use a proxy in front. The answers: `witness`.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-/// Longest header, in bytes.
+/// Longest request line and headers, in bytes.
 const MOST_HEADER: u64 = 16 << 10;
 /// Longest body, in bytes.
 const MOST_BODY: u64 = 1 << 20;
-/// How long a client may take to send or to receive.
+/// Time limit for a client to send or to receive.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a client asks.
+/// A client's request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// `GET`, `POST`.
@@ -29,7 +29,7 @@ pub struct Request {
     pub body: Vec<u8>,
 }
 
-/// What it is told.
+/// The answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
     /// HTTP status.
@@ -95,10 +95,10 @@ fn write(mut stream: &TcpStream, response: &Response) -> io::Result<()> {
     stream.flush()
 }
 
-/// Answers requests, one after the other, until `answer` gives none; that client hears nothing.
+/// Answers requests, one after the other, until `answer` returns `None`; that client gets no answer.
 ///
 /// # Errors
-/// When no more connection can be accepted. What goes wrong with one client is told to `remark`.
+/// When no more connections can be accepted. Errors of a single client go to `remark`.
 pub fn serve(
     listener: &TcpListener,
     answer: &mut dyn FnMut(Request) -> Option<Response>,
@@ -131,7 +131,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Serves on a free port until the test ends; gives the address.
+    /// Serves on a free port until the test ends; returns the address.
     pub fn served(mut answer: impl FnMut(Request) -> Response + Send + 'static) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());

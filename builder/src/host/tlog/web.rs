@@ -1,4 +1,4 @@
-//! Yields a server's answers, whole and bounded, from requests with a time limit.
+//! Yields a server's whole answers, of bounded size, to requests with a time limit.
 //!
 //! # Not here
 //! What the answers mean. Redirects are not followed: a log is where its policy says.
@@ -12,7 +12,7 @@ use crate::trust::transparency::tile::{Kind, Name, Source};
 
 /// Longest answer, in bytes.
 const MOST_BYTES: u64 = 32 << 20;
-/// Longest part of an answer that a message shows.
+/// Longest part of an answer that a message shows, in bytes.
 const MOST_SHOWN: usize = 300;
 
 /// An answer.
@@ -34,16 +34,16 @@ pub struct Server {
     base: String,
 }
 
-/// How long a server may take for an answer. A Rekor v2 answers when a checkpoint covers the entry.
+/// Time limit for an answer. A Rekor v2 answers once a checkpoint covers the entry.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Server {
-    /// A server by the address that all paths follow; `patience` is for a whole answer.
+    /// Uses the server at a base address; `patience` is the limit for a whole answer.
     pub fn new(base: &str, patience: Duration) -> Self {
         Server { http: Http::of_the_program(), patience, base: base.trim_end_matches('/').to_owned() }
     }
 
-    /// The address of a path.
+    /// Returns the URL of a path.
     pub fn url(&self, path: &str) -> String {
         match path.trim_start_matches('/') {
             "" => self.base.clone(),
@@ -73,7 +73,7 @@ impl Server {
         Ok(Answer { status, location, body })
     }
 
-    /// Asks for a path.
+    /// Sends a GET request for a path.
     ///
     /// # Errors
     /// [`Error::Unreachable`], [`Error::Malformed`].
@@ -82,7 +82,7 @@ impl Server {
         Self::answer(&url, self.http.get(&self.request(&url, "application/json, */*")))
     }
 
-    /// Sends a body to a path.
+    /// Sends a POST request to a path.
     ///
     /// # Errors
     /// [`Error::Unreachable`], [`Error::Malformed`].
@@ -91,7 +91,7 @@ impl Server {
         Self::answer(&url, self.http.post(&self.request(&url, "application/json"), kind, body))
     }
 
-    /// The body of a path that must be there.
+    /// Returns the body at a path that must exist.
     ///
     /// # Errors
     /// [`Error::Status`] for any status but 200, and those of [`Server::get`].
@@ -100,7 +100,7 @@ impl Server {
         if answer.status == 200 { Ok(answer.body) } else { Err(self.refused(path, &answer)) }
     }
 
-    /// The error of an answer that says no.
+    /// Returns the error for an answer with an error status.
     pub fn refused(&self, path: &str, answer: &Answer) -> Error {
         let shown = answer.body.get(..MOST_SHOWN).unwrap_or(&answer.body);
         let message = String::from_utf8_lossy(shown).trim().to_owned();
@@ -108,7 +108,7 @@ impl Server {
     }
 }
 
-/// The tiles of a log below an address, as C2SP's tlog-tiles lay them out.
+/// A log's tiles below an address, in the layout of C2SP's tlog-tiles.
 #[derive(Debug, Clone)]
 pub struct Tiles(pub Server);
 
@@ -118,7 +118,7 @@ impl Source for Tiles {
         match answer.status {
             200 => Ok(answer.body),
             404 if name.full() != *name => {
-                // A partial tile may be gone when the full one is there.
+                // A partial tile may be gone once the full one exists.
                 let body =
                     self.0.fetch(&name.full().to_string()).map_err(|error| crate::host::chain(&error))?;
                 let count = usize::from(name.width());

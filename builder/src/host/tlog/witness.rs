@@ -1,15 +1,15 @@
-//! Yields cosignatures: asked of a policy's witnesses over HTTP, or given as a witness to others.
+//! Yields cosignatures: from a policy's witnesses over HTTP, or as a witness for others.
 //!
 //! # Shape
 //! ```text
-//! STATE/<SHA-256 of the origin>     "<size>\n<root in base64>\n": what was cosigned last, written before it is answered
+//! STATE/<SHA-256 of the origin>     "<size>\n<root in base64>\n": the last cosigned state, written before the answer
 //! ```
 //!
 //! # Source
 //! C2SP `tlog-witness`.
 //!
 //! # Not here
-//! What is asked and answered: `trust::transparency::witness`.
+//! The format of requests and answers: `trust::transparency::witness`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,18 +27,18 @@ use crate::trust::transparency::note::{Note, Role, SigningKey, VerifierKey};
 use crate::trust::transparency::tlog_policy::{Policy, Witness};
 use crate::trust::transparency::witness::{Refusal, Request, Seen, cosign, from_answer};
 
-/// How long a witness may take.
+/// Time limit for a witness.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Asks the witnesses of a policy, as many as it needs, and agrees when the policy accepts the state.
+/// Asks as many of a policy's witnesses as it needs, and agrees once the policy accepts the state.
 #[derive(Debug, Clone, Copy)]
 pub struct Asking<'a> {
-    /// Who is trusted.
+    /// The policy.
     pub policy: &'a Policy,
 }
 
 impl Asking<'_> {
-    /// Asks one witness, which tells its size when it is at another one.
+    /// Asks one witness, which may answer with the size that it knows.
     fn ask(
         witness: &Witness,
         signed: &mut Note,
@@ -47,13 +47,13 @@ impl Asking<'_> {
         let url = witness.url.as_deref().ok_or_else(|| "the policy has no address for it".to_owned())?;
         let server = Server::new(url, PATIENCE);
         let mut old = 0;
-        // The second time with the size that it told; whoever tells a third one is not asked again.
+        // The second request uses the size that the witness gave; it gets no third request.
         for _ in 0..2 {
             let proof = if old == 0 { Ok(Vec::new()) } else { prove(old) };
             let proof = proof
                 .map_err(|error| format!("it is at size {old}, from which there is no proof: {error}"))?;
             let checkpoint = Note::new(signed.text().to_owned()).map(|mut bare| {
-                // Only the log's own signatures: some witnesses refuse more.
+                // Send only the log's own signatures: some witnesses refuse more.
                 let others = signed.signatures().iter().filter(|signature| signature.name == origin(signed));
                 others.for_each(|signature| bare.add(signature.clone()));
                 bare
@@ -97,7 +97,7 @@ impl Cosigners for Asking<'_> {
     ) -> Result<(), String> {
         let mut reasons = Vec::new();
         for witness in self.policy.witnesses() {
-            // A quorum is enough; a witness that is down must not keep others waiting.
+            // A quorum is enough: do not wait for a witness that is down.
             if self.policy.accept(signed).is_ok() {
                 return Ok(());
             }
@@ -115,29 +115,29 @@ impl Cosigners for Asking<'_> {
 /// Why a witness cannot work.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file system refuses.
+    /// A file system operation failed.
     #[error("cannot {deed} {}", path.display())]
     Io {
-        /// What was to be done.
+        /// The operation that failed.
         deed: &'static str,
-        /// To what.
+        /// The path it failed on.
         path: PathBuf,
-        /// What the file system says.
+        /// The file system's error.
         source: io::Error,
     },
-    /// What is remembered of a log is malformed: nothing may be signed for it.
+    /// The record of a log's last cosigned state is malformed: nothing may be signed for that log.
     #[error("{} is malformed: what was cosigned last is not known", path.display())]
     State {
         /// The file.
         path: PathBuf,
     },
-    /// The key is a log's.
+    /// The key is a log's key.
     #[error("{name} is a log's key, not a witness's")]
     Role {
         /// The key's name.
         name: String,
     },
-    /// Another witness is at work.
+    /// Another witness has the lock.
     #[error("another witness is at work on {}", path.display())]
     Busy {
         /// The folder.
@@ -145,7 +145,7 @@ pub enum Error {
     },
 }
 
-/// A witness, with its memory in a folder.
+/// A witness, with its state in a folder.
 pub struct Own {
     key: SigningKey,
     logs: Vec<VerifierKey>,
@@ -154,7 +154,7 @@ pub struct Own {
 }
 
 impl Own {
-    /// A witness of logs.
+    /// Makes a witness of logs.
     ///
     /// # Errors
     /// [`Error`].
@@ -212,7 +212,7 @@ impl Own {
     /// Answers one `add-checkpoint`, at a time in seconds since 1970.
     ///
     /// # Errors
-    /// When the memory cannot be read or written: then nothing was signed for others to see.
+    /// When the state cannot be read or written: then no signature has left the witness.
     pub fn answer(&self, body: &[u8], time: u64) -> Result<Response, Error> {
         let no = |refusal: &Refusal| {
             let (kind, text) = match refusal {
@@ -241,10 +241,10 @@ impl Own {
         Ok(no(&refusal))
     }
 
-    /// Serves until no more connection can be accepted; `clock` gives seconds since 1970.
+    /// Serves until no more connections can be accepted; `clock` returns seconds since 1970.
     ///
     /// # Errors
-    /// When no more connection can be accepted.
+    /// When no more connections can be accepted.
     pub fn serve(
         &self,
         listener: &std::net::TcpListener,
@@ -342,7 +342,7 @@ mod tests {
         let one = policy(&[(1, at(witness(&state, 1)))], "quorum w1");
         let mut writer = Writer::init(&root.path().join("log"), log()).unwrap();
         writer.append(&[vec![1], vec![2]], &Asking { policy: &one }).unwrap();
-        // Another log by the same key and name.
+        // Another log with the same key and name.
         for entries in [vec![vec![9], vec![2]], vec![vec![9], vec![8], vec![7]]] {
             let folder = tempfile::tempdir().unwrap();
             let mut fork = Writer::init(folder.path(), log()).unwrap();

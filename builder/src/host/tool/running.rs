@@ -1,11 +1,11 @@
-//! Starts a program that stays, with its streams at hand, and ends it at the latest when it goes out of scope.
+//! Starts a long-running program, gives access to its streams, and ends it on drop at the latest.
 //!
-//! As with [`run`](super::run), it gets exactly the named environment and a process group of its own. Where `setpriv`
-//! is installed, the kernel ends it even when this process is killed.
+//! As with [`run`](super::run), it gets exactly the given environment and its own process group. Where
+//! `setpriv` is installed, the kernel ends it even if this process is killed.
 //!
 //! # Source
-//! PR_SET_PDEATHSIG in prctl(2): the signal comes when the *thread* that started the program ends, so that a program is
-//! to be started by a thread that outlives it.
+//! PR_SET_PDEATHSIG in prctl(2): the signal comes when the *thread* that started the program ends, so the
+//! starting thread must outlive the program.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -18,23 +18,23 @@ use std::thread::{self, JoinHandle};
 
 use super::{Error, TAIL, Tail, kill_group, tail};
 
-/// Ties a program's life to that of the thread that started it (setpriv(1), util-linux 2.33).
+/// Ties a program's life to the thread that started it (setpriv(1), util-linux 2.33).
 const TIE: &str = "/usr/bin/setpriv";
 
-/// A program that stays, and all that it gets.
+/// A long-running program and all its inputs.
 #[derive(Debug, Clone)]
 pub struct Start {
-    /// Path of the program; it is looked for in no other place.
+    /// Path of the program; there is no search.
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<OsString>,
     /// Its whole environment.
     pub environment: BTreeMap<OsString, OsString>,
-    /// The folder in which it runs.
+    /// The working folder.
     pub folder: PathBuf,
 }
 
-/// A program that has been started; it is killed, with its group, when this is dropped.
+/// A started program; it is killed, with its group, on drop.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
@@ -45,14 +45,14 @@ pub struct Running {
 }
 
 impl Start {
-    /// Starts the program. Its input and output are pipes; the end of what it says on stderr is kept.
+    /// Starts the program. Its input and output are pipes; the end of its stderr is kept.
     ///
     /// # Errors
     /// [`Error::Start`].
     pub fn start(&self) -> Result<Running, Error> {
         let program = self.program.display().to_string();
         let failed = |source| Error::Start { program: program.clone(), source };
-        // The tie would say it less plainly.
+        // `setpriv` would report this less clearly.
         self.program.metadata().map_err(failed)?;
         let mut command = if Path::new(TIE).exists() {
             let mut command = Command::new(TIE);
@@ -80,22 +80,22 @@ impl Start {
 }
 
 impl Running {
-    /// Where the program reads; given once.
+    /// Returns the program's standard input, once.
     pub fn stdin(&mut self) -> Option<ChildStdin> {
         self.child.stdin.take()
     }
 
-    /// What the program prints; given once.
+    /// Returns the program's standard output, once.
     pub fn stdout(&mut self) -> Option<ChildStdout> {
         self.child.stdout.take()
     }
 
-    /// The end of what the program said on stderr so far.
+    /// Returns the end of the program's stderr so far.
     pub fn stderr(&self) -> Tail {
         self.stderr.lock().map_or(Tail(String::new()), |bytes| tail(&bytes))
     }
 
-    /// How the program ended, when it has.
+    /// Returns how the program ended, if it has.
     ///
     /// # Errors
     /// [`Error::Lost`].
@@ -110,7 +110,7 @@ impl Running {
         Ok(self.status)
     }
 
-    /// Kills the program and all of its group.
+    /// Kills the program and its whole group.
     pub fn stop(&mut self) {
         if self.status.is_none() {
             kill_group(&self.child);
@@ -119,11 +119,11 @@ impl Running {
         }
     }
 
-    /// Ends who is left in the group and holds stderr open; then all of stderr is here.
+    /// Kills what is left in the group and holds stderr open; then all of stderr has arrived.
     fn tidy(&mut self) {
         kill_group(&self.child);
         if let Some(reader) = self.reader.take() {
-            // It has nothing to give, and a panic of it would have ended this process.
+            // It returns nothing, and its panic would have ended this process.
             let _ = reader.join();
         }
     }
@@ -135,7 +135,7 @@ impl Drop for Running {
     }
 }
 
-/// Keeps the end of a stream while it comes in.
+/// Keeps the end of a stream as it arrives.
 fn keep_end(mut stream: impl Read, kept: &Mutex<Vec<u8>>) {
     let mut buffer = [0; 4 << 10];
     loop {
@@ -180,7 +180,7 @@ mod tests {
     fn is_gone(process: &str) -> bool {
         let begun = Instant::now();
         let state = Path::new("/proc").join(process).join("stat");
-        // A zombie that nobody has reaped yet is as good as gone.
+        // A zombie that is not yet reaped counts as gone.
         while std::fs::read_to_string(&state).is_ok_and(|stat| !stat.contains(") Z ")) {
             if begun.elapsed() > Duration::from_secs(20) {
                 return false;

@@ -1,4 +1,4 @@
-//! A registry on loopback attests, and forgets.
+//! A registry on loopback gives attestations, and loses them.
 
 use base64::Engine;
 
@@ -9,11 +9,11 @@ use crate::host::fetch::{self, Fetcher};
 use crate::host::progress::Progress;
 use crate::trust::bundle::Sigstore;
 
-/// What npm's registry serves of `gundam-visor@1.0.1`.
+/// The npm registry's attestations of `gundam-visor@1.0.1`.
 const DOCUMENT: &[u8] = include_bytes!("../../../../trust/src/attestation/specimen/gundam-visor-1.0.1.json");
 /// SHA-512 of its tarball.
 const SHA512: &str = "8d9d7972f676516c75014aa074e11ae604d98f0b64ec6725a61e2838ff3dab162118fa71433fb31e1550d30bd0dec9d086ce032b94457b583900c507acf39c40";
-/// Where it was built.
+/// The repository that it was built from.
 const SOURCE: &str = "https://github.com/ramonpetgrave64/gundam-visor";
 
 #[test]
@@ -52,7 +52,7 @@ fn what_a_package_has_lost_is_told_against_its_version_or_else_all_that_there_we
     assert_eq!(Before::of(None).lost(&npm("a", "2", false, "")), None);
 }
 
-/// A registry on loopback that answers each path of the list, and 404 otherwise; gives its URL.
+/// Starts a registry on loopback that answers the listed paths, and 404 otherwise; returns its URL.
 fn registry(answers: Vec<(String, u16, String)>) -> String {
     use std::io::{BufRead, BufReader, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -85,7 +85,7 @@ fn package(name: &str, version: &str) -> Npm {
     npm
 }
 
-/// Asks a registry about packages, after a lock in which others had attestations.
+/// Asks a registry about packages, after a lock whose packages had attestations.
 fn asked(url: &str, mut npm: Vec<Npm>, before: Option<&Lock>, accepted: &[&str]) -> Result<Vec<Npm>, Error> {
     let folder = tempfile::tempdir().unwrap();
     let store = crate::host::store::Store::open(folder.path()).unwrap();
@@ -109,7 +109,7 @@ fn asked(url: &str, mut npm: Vec<Npm>, before: Option<&Lock>, accepted: &[&str])
 fn what_a_registry_attests_is_judged_and_locked_and_its_loss_is_an_alarm() {
     let path = |name: &str| format!("/-/npm/v1/attestations/{name}");
     let document = std::str::from_utf8(DOCUMENT).unwrap().to_owned();
-    // One letter of the second log entry's promise is another.
+    // One letter of the second log entry's promise is changed.
     let forged = document.replacen("MEUCIQCC4erdG64H", "MEUCIQCC4erdG64I", 1);
     assert_ne!(forged, document);
     let url = registry(vec![
@@ -126,7 +126,7 @@ fn what_a_registry_attests_is_judged_and_locked_and_its_loss_is_an_alarm() {
         npm[0].source = source.into();
         Lock { npm, ..crate::lock::tests::sample() }
     };
-    // A newer version has none, the package that never had any may stay as it is.
+    // A newer version has none; the package that never had any is accepted without.
     let newer = || vec![gundam("1.0.2"), package("plain", "1.0.1")];
     let lost = asked(&url, newer(), Some(&before(SOURCE)), &[]).unwrap_err();
     let Error::LostProvenance { packages } = &lost else { panic!("{lost}") };

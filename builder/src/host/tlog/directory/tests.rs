@@ -12,7 +12,7 @@ fn entries(numbers: std::ops::Range<u64>) -> Vec<Vec<u8>> {
     numbers.map(|number| format!("entry {number}").into_bytes()).collect()
 }
 
-/// All entries of a log, after its tiles, proofs and checkpoint were checked.
+/// Returns all entries of a log, after checking its tiles, proofs and checkpoint.
 fn checked(folder: &Path) -> Vec<Vec<u8>> {
     let log = Directory::open(folder);
     let checkpoint = Checkpoint::verified(&log.checkpoint().unwrap(), key().public()).unwrap();
@@ -143,7 +143,7 @@ fn a_writer_whose_checkpoint_was_moved_on_or_rolled_back_signs_nothing() {
     let later = Checkpoint::new("log.example", 9, merkle::leaf(b"x")).unwrap().sign(&key()).unwrap();
     fs::write(root.path().join(CHECKPOINT), later.to_string()).unwrap();
     assert!(matches!(log.append(&entries(2..3), &Unwitnessed), Err(Error::Changed)));
-    // It does not go on either.
+    // It cannot continue either.
     assert!(matches!(log.append(&entries(2..3), &Unwitnessed), Err(Error::Changed)));
     drop(log);
     assert!(matches!(Writer::open(root.path(), key()), Err(Error::Tiles { .. })));
@@ -162,7 +162,7 @@ fn two_signed_states_that_do_not_follow_are_refused() {
     }
 }
 
-/// A witness that remembers what it was asked, and agrees when it is told to.
+/// A witness that records requests, and agrees when told to.
 struct Asked {
     states: RefCell<Vec<Checkpoint>>,
     agrees: Result<(), &'static str>,
@@ -215,10 +215,10 @@ fn a_state_that_no_witness_cosigned_is_not_published_and_not_forgotten() {
     assert_eq!(checked(root.path()), [entries(0..2), entries(7..8)].concat());
 }
 
-/// How a machine dies.
+/// How a machine crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Death {
-    /// The process is gone; what it wrote is there.
+    /// The process is killed; what it wrote stays.
     Killed,
     /// Power is lost: renames that were not settled are undone.
     Power,
@@ -226,15 +226,15 @@ enum Death {
     PartOfPower,
 }
 
-/// A rename that is not settled: folder, file, and what the file held before.
+/// An unsettled rename: folder, file, and the file's old content.
 type Loose = (PathBuf, PathBuf, Option<Vec<u8>>);
 
-/// A disk that dies at its n-th operation.
+/// A disk that fails at its n-th operation.
 struct Mortal {
     disk: Disk,
     left: Cell<u32>,
     death: Death,
-    /// Renames that are not settled.
+    /// Unsettled renames.
     loose: RefCell<Vec<Loose>>,
 }
 
@@ -243,7 +243,7 @@ impl Mortal {
         Mortal { disk: Disk::new(folder), left: Cell::new(operations), death, loose: RefCell::default() }
     }
 
-    /// Whether the machine lives on.
+    /// Tells whether the machine still works.
     fn lives(&self) -> io::Result<()> {
         match self.left.get() {
             0 => Err(io::Error::other("dead")),
@@ -328,7 +328,7 @@ fn copy(from: &Path, to: &Path) {
 fn a_crash_at_any_write_loses_and_forks_nothing() {
     let root = tempfile::tempdir().unwrap();
     let before = root.path().join("before");
-    // Two entries short of a tile: the append fills it and begins the next, on two levels.
+    // Two entries short of a full tile: the append fills it and begins the next, on two levels.
     Writer::init(&before, key()).unwrap().append(&entries(0..254), &Unwitnessed).unwrap();
     fs::remove_dir_all(before.join("index")).unwrap();
     let mut survived = 0;
@@ -347,7 +347,7 @@ fn a_crash_at_any_write_loses_and_forks_nothing() {
             if outcome.is_ok() {
                 assert_eq!(published.len(), 258);
             }
-            // Whoever comes next logs something else, and each state that a witness saw is a beginning of it.
+            // The next writer logs something else, and its log extends each state that a witness saw.
             let mut log = Writer::open(&folder, key()).unwrap();
             log.append(&entries(1000..1003), &witness).unwrap();
             let last = log.state().clone();
