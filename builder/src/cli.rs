@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use proofmark::host::fetch::Network;
 use proofmark::host::mirror::{Given, Mirrors};
 use proofmark::host::npm_registry;
@@ -169,7 +169,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Verb::Appraise(verb) => cmd::appraise::run(verb, format),
         Verb::Schema(verb) => cmd::schema::run(verb),
         Verb::New(verb) => cmd::new::run(verb, format),
-        Verb::Completions(verb) => cmd::completions::run(verb),
-        Verb::Man(verb) => cmd::man::run(verb),
+        Verb::Completions(verb) => cmd::completions::run(verb, Arguments::command()),
+        Verb::Man(verb) => cmd::man::run(verb, Arguments::command()),
     }
 }

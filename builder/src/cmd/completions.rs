@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::CommandFactory;
 use clap_complete::Shell;
 use proofmark::host::output;
 
@@ -22,15 +21,15 @@ enum Choice {
     Fish,
 }
 
-/// Prints them.
-pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+/// Prints them; `program` is the whole command line.
+pub fn run(arguments: &Arguments, mut program: clap::Command) -> anyhow::Result<ExitCode> {
     let shell = match arguments.shell {
         Choice::Bash => Shell::Bash,
         Choice::Zsh => Shell::Zsh,
         Choice::Fish => Shell::Fish,
     };
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut crate::cli::Arguments::command(), "proofmark", &mut script);
+    clap_complete::generate(shell, &mut program, "proofmark", &mut script);
     output::print(&String::from_utf8(script).context("the completions are not text")?)?;
     Ok(ExitCode::SUCCESS)
 }

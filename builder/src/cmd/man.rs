@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::CommandFactory;
 use proofmark::host::output;
 
 use crate::failure::hinted;
@@ -16,9 +15,8 @@ pub struct Arguments {
     verb: Option<String>,
 }
 
-/// Prints it.
-pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let mut program = crate::cli::Arguments::command();
+/// Prints it; `program` is the whole command line.
+pub fn run(arguments: &Arguments, mut program: clap::Command) -> anyhow::Result<ExitCode> {
     program.build();
     let page = match &arguments.verb {
         None => program,

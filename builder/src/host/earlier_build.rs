@@ -152,7 +152,7 @@ mod tests {
             "[[links]]\npath = \"/a\"\ntarget = \"b\"\n",
             "[[links]]\npath = \"/a\"\ntarget = \"c\"\n",
             "[[users]]\nname = \"a\"\n",
-            "[[measure.platforms]]\nplatform = \"qemu-tdx\"\nmemory = [\"4G\"]\n",
+            "[measure]\nfirmware = \"ovmf\"\n[[measure.platforms]]\nplatform = \"qemu-tdx\"\nmemory = [\"4G\"]\n",
             "[alternatives]\n\"awk\" = \"/usr/bin/mawk\"\n",
             "[filesystem]\nlevel = 4\n",
         ];
