@@ -1,8 +1,8 @@
-//! What to do next after an error, and the exit code: each error type implements [`Advised`] beside its definition.
+//! Yields the next step and the exit code of an error; each error type implements [`Advised`] beside its definition.
 //!
 //! # Shape
 //! ```text
-//! 1 failed   3 the network or another outside cause   (0 done, 2 usage and 4 "the answer is no" are no errors)
+//! 1 failed   3 the network or another outside cause   (0 done, 2 usage and 4 "the answer is no" are not errors)
 //! ```
 //!
 //! # Not here
@@ -19,19 +19,19 @@ pub const OUTSIDE: u8 = 3;
 /// What to do next, and the exit code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Advice {
-    /// What to do next, where that is known.
+    /// What to do next, if that is known.
     pub hint: Option<String>,
     /// The exit code.
     pub exit_code: u8,
 }
 
 impl Advice {
-    /// What to do after a failure.
+    /// Advice after a failure, with [`FAILED`] as the exit code.
     pub fn failed(hint: impl Into<String>) -> Self {
         Advice { hint: Some(hint.into()), exit_code: FAILED }
     }
 
-    /// What to do after a failure from outside.
+    /// Advice after a failure from outside, with [`OUTSIDE`] as the exit code.
     pub fn outside(hint: impl Into<String>) -> Self {
         Advice { hint: Some(hint.into()), exit_code: OUTSIDE }
     }

@@ -1,6 +1,6 @@
-//! Amounts of bytes as text for people.
+//! Yields amounts of bytes as text for people.
 
-/// A number of bytes, as `12.3 MiB`.
+/// Formats a number of bytes, such as `12.3 MiB`.
 pub fn bytes(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "KiB", "MiB"] {

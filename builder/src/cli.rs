@@ -1,4 +1,4 @@
-//! Yields what the user asked for, from the command line.
+//! Yields the command line's parsed arguments, and runs the verb that they name.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,14 +25,14 @@ pub struct Arguments {
     pub verb: Verb,
 }
 
-/// What every verb takes.
+/// Options of every verb.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Options of every command")]
 pub struct Common {
     /// Print one JSON document on standard output.
     #[arg(long, global = true)]
     pub json: bool,
-    /// Say nothing but errors.
+    /// Print nothing but errors.
     #[arg(long, short, global = true)]
     pub quiet: bool,
     /// Folder of fetched files and of what is derived from them [default: the user's cache folder].
@@ -69,35 +69,35 @@ pub enum Verb {
     Fetch(cmd::fetch::Arguments),
     /// Write everything that a lock names to a folder that serves as a mirror.
     Vendor(cmd::vendor::Arguments),
-    /// Boot an image in QEMU, on a copy-on-write overlay: the image itself is never written.
+    /// Boot an image in QEMU on a copy-on-write overlay; the image itself is never written.
     Run(Box<cmd::run::Arguments>),
-    /// Say which package, recipe line or fix-up brought a path into an image.
+    /// Show which package, recipe line or fix-up brought a path into an image.
     Why(cmd::why::Arguments),
-    /// Say where the bytes of an image are: by package and by folder, largest first.
+    /// Show where the bytes of an image are: by package and by folder, largest first.
     Size(cmd::size::Arguments),
-    /// Compute the registers and events that a machine has after it booted an image.
+    /// Compute the registers and events of a machine that booted an image.
     Measure(Box<cmd::measure::Arguments>),
-    /// Compute all reference values of an image again from its bytes, and compare them with a document.
+    /// Recompute all reference values of an image from its bytes, and compare them with a document.
     Audit(cmd::audit::Arguments),
-    /// Say what differs between two images, locks or recipes.
+    /// Show what differs between two images, locks or recipes.
     Diff(cmd::diff::Arguments),
-    /// Check the inputs of a lock again, from Debian's keys and npm's digests on.
+    /// Check the inputs of a lock again, starting from Debian's keys and npm's digests.
     Inputs(cmd::inputs::Arguments),
     /// Sign and log how an image was built and what it measures to.
     Publish(cmd::publish::Arguments),
     /// Build an image again, compare it byte for byte, and sign that it is the same.
     Rebuild(cmd::rebuild::Arguments),
-    /// Make a key that signs statements, a log or what a witness saw.
+    /// Make a key that signs statements, a log, or a witness's cosignatures.
     Key(cmd::key::Arguments),
     /// Make, write, serve and watch transparency logs.
     Log(cmd::log::Arguments),
-    /// Say whether a signed claim holds, without the network.
+    /// Check whether a signed claim holds, without the network.
     Verify(cmd::verify::Arguments),
-    /// Give reference values or the bill of materials of an image in a form that others import.
+    /// Write an image's reference values or bill of materials in a form that others import.
     Export(cmd::export::Arguments),
-    /// Say which known vulnerabilities affect an image, from a database that you bring along.
+    /// List the known vulnerabilities that affect an image, from a database that you bring along.
     Scan(cmd::scan::Arguments),
-    /// Say what an event log tells: registers, events, and which digests its data explain.
+    /// Show what an event log says: registers, events, and which digests its data explain.
     Eventlog(cmd::eventlog::Arguments),
     /// Judge a machine's evidence by reference values and a policy.
     Appraise(Box<cmd::appraise::Arguments>),
@@ -105,11 +105,11 @@ pub enum Verb {
     Schema(cmd::schema::Arguments),
     /// Print completions for bash, zsh or fish.
     Completions(cmd::completions::Arguments),
-    /// Print a page of the manual.
+    /// Print a manual page.
     Man(cmd::man::Arguments),
 }
 
-/// What the flags, the environment and the configuration file say is at hand.
+/// Makes the session that the flags, the environment and the configuration file describe.
 fn session_of(common: &Common) -> anyhow::Result<Session> {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let home = |name: &str, below: &str| -> Option<PathBuf> {
@@ -141,7 +141,7 @@ fn session_of(common: &Common) -> anyhow::Result<Session> {
     })
 }
 
-/// Does what was asked for.
+/// Runs the verb that the arguments name.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let session = || session_of(&arguments.common);
     let format = if arguments.common.json { Format::Json } else { Format::Text };

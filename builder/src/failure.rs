@@ -1,4 +1,4 @@
-//! Speaks to people when something failed, and chooses the exit code: nobody else does either.
+//! Yields messages for people about a failure, and the exit code; no other module chooses either.
 //!
 //! # Shape
 //! ```text
@@ -22,7 +22,7 @@ use proofmark::{assemble, flow, lock, recipe};
 /// The answer to a check is no.
 pub const NO: u8 = 4;
 
-/// A failure whose next step is known where it happens.
+/// A failure whose next step is known where it occurs.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Hinted {
@@ -32,7 +32,7 @@ pub struct Hinted {
     pub hint: String,
 }
 
-/// A failure with a next step.
+/// Makes a failure with a next step.
 pub fn hinted(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
     Hinted { message: message.into(), hint: hint.into() }.into()
 }
@@ -83,7 +83,7 @@ const ADVISED: [fn(&(dyn Error + 'static)) -> Option<Advice>; 31] = [
     ask::<store::Error>,
 ];
 
-/// Says what failed, on standard error, and gives the exit code.
+/// Prints what failed to standard error, and returns the exit code.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     let mut said: Vec<String> = Vec::new();
     for cause in error.chain() {
@@ -102,7 +102,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(exit_code)
 }
 
-/// What the first cause that knows it says to do next.
+/// The advice of the first cause that has any.
 fn advice(error: &anyhow::Error) -> Advice {
     let said = error.chain().find_map(|cause| ADVISED.iter().find_map(|ask| ask(cause)));
     said.unwrap_or(Advice { hint: None, exit_code: FAILED })

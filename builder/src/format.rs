@@ -1,6 +1,6 @@
-//! How results are printed.
+//! Yields the format in which results are printed.
 
-/// How results are printed.
+/// The format in which results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// For people.

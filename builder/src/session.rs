@@ -1,4 +1,4 @@
-//! What a run of the program has at hand: the store, the mirrors, and how progress is shown.
+//! Yields what a run of the program works with: the store, the mirrors, and how progress is shown.
 //!
 //! # Not here
 //! Flags, the environment and the configuration file: `cli`.
@@ -8,7 +8,7 @@ use crate::host::mirror::Mirrors;
 use crate::host::progress::Progress;
 use crate::host::store::Store;
 
-/// What a run has at hand.
+/// What a run works with.
 #[derive(Debug)]
 pub struct Session {
     /// How progress is shown.
@@ -17,12 +17,12 @@ pub struct Session {
     pub store: Store,
     /// Where files are fetched from.
     pub mirrors: Mirrors,
-    /// Whether they may be.
+    /// Whether the network may be used.
     pub network: Network,
 }
 
 impl Session {
-    /// A fetcher into the store.
+    /// Makes a fetcher into the store.
     pub fn fetcher(&self) -> Fetcher<'_> {
         Fetcher::new(&self.store, &self.mirrors, self.network)
     }

@@ -1,13 +1,13 @@
-//! Stands in for Fulcio with its log of certificates, and for an authority of time stamps: openssl signs, this program
-//! listens on loopback.
+//! Yields stand-ins for Fulcio with its log of certificates, and for a time-stamp authority: openssl signs, and this
+//! program listens on loopback.
 //!
 //! # Shape
 //! ```text
 //! leaf.ext ─> certificate ─ its TBSCertificate, signed by the log ─> the same certificate with the log's timestamp
 //! ```
-//! RFC 6962 §3.2 says what a log signs, §3.3 how a certificate carries it.
+//! RFC 6962 §3.2 defines what a log signs, §3.3 how a certificate carries it.
 
-// A wrong step here is a failed test: it says so where it happens.
+// A wrong step here is a failed test: it panics where it happens.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::fs;
@@ -26,9 +26,9 @@ use sha2::{Digest, Sha256};
 
 use crate::outcome::Outcome;
 
-/// Whom the certificates of the authority name.
+/// The identity in the authority's certificates.
 pub const NAME: &str = "https://ci.example.org/images/.github/workflows/build.yml@refs/heads/main";
-/// Who vouched for it.
+/// Who vouched for that identity.
 pub const ISSUER: &str = "https://id.example.org";
 
 /// Runs openssl in a folder.
@@ -38,33 +38,33 @@ fn openssl(folder: &Path, arguments: &str) {
     Outcome::of(command.args(arguments.split(' ')).current_dir(folder)).succeeded();
 }
 
-/// What the authority of certificates does.
+/// How the certificate authority behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fulcio {
     /// It certifies the key.
     Certifies,
     /// It certifies a key of its own.
     Other,
-    /// It certifies the key, and logs the certificate nowhere.
+    /// It certifies the key, but logs the certificate nowhere.
     Unlogged,
-    /// It does not believe the token.
+    /// It rejects the token.
     Denies,
 }
 
-/// An authority of certificates as Fulcio, and one of time stamps, by openssl in a folder.
+/// A certificate authority like Fulcio, and a time-stamp authority, made with openssl in a folder.
 pub struct Authorities {
     /// Keys and certificates; `root.json` is the trust root of both authorities.
     pub folder: PathBuf,
-    /// Where certificates are given; below it, at `/stamp`, time stamps.
+    /// Address that issues certificates; `/stamp` below it issues time stamps.
     pub address: String,
-    /// What the authority of certificates does.
+    /// How the certificate authority behaves.
     pub fulcio: Arc<Mutex<Fulcio>>,
-    /// How many certificates were asked for.
+    /// How many certificates were requested.
     pub asked: Arc<Mutex<u32>>,
 }
 
 impl Authorities {
-    /// Makes the keys, and listens on loopback as long as the process lives.
+    /// Makes the keys, and listens on loopback until the process ends.
     pub fn new(folder: PathBuf) -> Self {
         fs::create_dir(&folder).unwrap();
         let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
@@ -96,7 +96,7 @@ impl Authorities {
             &format!(
                 "keyUsage=critical,digitalSignature\nextendedKeyUsage=codeSigning\nsubjectAltName=critical,URI:{NAME}\n\
                  1.3.6.1.4.1.57264.1.1=DER:{}\n1.3.6.1.4.1.57264.1.8=ASN1:UTF8String:{ISSUER}\n",
-                // The issuer's first extension is its letters alone; who is careful reads the second.
+                // The issuer's first extension holds its bare letters; a careful verifier reads the second.
                 colons(ISSUER.as_bytes())
             ),
         );
@@ -178,7 +178,7 @@ fn certified(folder: &Path, request: &[u8], fulcio: Fulcio) -> Response {
     if fulcio == Fulcio::Unlogged {
         issue("leaf.ext");
     } else {
-        // The two certificates are the same but for the timestamp: both have to begin in the same second.
+        // The two certificates may differ only in the timestamp: both have to begin in the same second.
         let mut begins = String::new();
         while begins.is_empty() || begins != dates(folder) {
             let list = logged(folder, tbs(&issue("leaf.ext")));
@@ -193,7 +193,7 @@ fn certified(folder: &Path, request: &[u8], fulcio: Fulcio) -> Response {
     Response { status: 201, kind: "application/json", body }
 }
 
-/// Bytes as openssl's configuration has them.
+/// Bytes as openssl's configuration writes them.
 fn colons(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
 }
@@ -212,7 +212,7 @@ fn tbs(certificate: &[u8]) -> &[u8] {
     &inner[..4 + usize::from(u16::from_be_bytes([inner[2], inner[3]]))]
 }
 
-/// The list of one signed timestamp for a certificate, as an extension has it.
+/// The list of one signed timestamp for a certificate, as an extension carries it.
 fn logged(folder: &Path, tbs: &[u8]) -> Vec<u8> {
     let length = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap().to_be_bytes();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();

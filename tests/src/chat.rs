@@ -1,10 +1,10 @@
-//! Talks to a gateway as its users do: over HTTP, and over its WebSocket protocol.
+//! Yields a gateway's answers, over HTTP and over its WebSocket protocol, as its users get them.
 //!
 //! # Source
 //! OpenClaw's documentation, "Gateway protocol" (version 3 and up); RFC 6455 for the frames; RFC 9112 for HTTP.
 //!
 //! # Not here
-//! Whole implementations of either: one request, one conversation, frames that a gateway sends to a local client.
+//! Complete implementations of either: one request, one conversation, frames that a gateway sends to a local client.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// The longest frame that is read, in bytes.
+/// The longest frame that is accepted, in bytes.
 const MAX_FRAME: u64 = 64 << 20;
 
 /// An answer over HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// Status, as 200.
+    /// Status, such as 200.
     pub status: u16,
     /// Body.
     pub body: String,
@@ -89,10 +89,10 @@ fn head_of(reader: &mut impl BufRead) -> io::Result<(u16, Vec<(String, String)>)
     }
 }
 
-/// Waits until the gateway says that it is ready; gives how long that took.
+/// Waits until the gateway says that it is ready; returns how long that took.
 ///
 /// # Errors
-/// The last answer or failure when `limit` is over.
+/// The last answer or failure when `limit` has passed.
 pub fn wait_ready(gateway: SocketAddr, limit: Duration) -> io::Result<Duration> {
     let start = Instant::now();
     loop {
@@ -106,10 +106,10 @@ pub fn wait_ready(gateway: SocketAddr, limit: Duration) -> io::Result<Duration> 
     }
 }
 
-/// Says `message` over `/v1/chat/completions`; gives what the agent answers.
+/// Sends `message` over `/v1/chat/completions`; returns the agent's answer.
 ///
 /// # Errors
-/// As [`request`], and for any answer but a good one.
+/// As [`request`], and for any answer but a successful one.
 pub fn over_http(gateway: SocketAddr, token: &str, message: &str, limit: Duration) -> io::Result<String> {
     let body = json!({"model": "openclaw", "messages": [{"role": "user", "content": message}]}).to_string();
     let answer = request(gateway, "POST", "/v1/chat/completions", token, &body, limit)?;
@@ -121,7 +121,7 @@ pub fn over_http(gateway: SocketAddr, token: &str, message: &str, limit: Duratio
     value.pointer("/choices/0/message/content").and_then(Value::as_str).map(str::to_owned).ok_or_else(wrong)
 }
 
-/// Says `message` over the WebSocket protocol, in a session of its own; gives what the agent answers.
+/// Sends `message` over the WebSocket protocol, in a session of its own; returns the agent's answer.
 ///
 /// # Errors
 /// When the gateway refuses the token or the message, or stays silent longer than `limit`.
@@ -170,13 +170,13 @@ pub fn over_websocket(
     Err(io::Error::new(io::ErrorKind::TimedOut, "no final answer"))
 }
 
-/// One WebSocket to a gateway.
+/// A WebSocket connection to a gateway.
 struct Socket(BufReader<TcpStream>);
 
 impl Socket {
     fn open(gateway: SocketAddr, limit: Duration) -> io::Result<Self> {
         let mut stream = connect(gateway, limit)?;
-        // The key protects caches between client and server, of which there are none.
+        // The key protects caches between client and server; there are none here.
         let head = format!(
             "GET / HTTP/1.1\r\nHost: {gateway}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -189,7 +189,7 @@ impl Socket {
         }
     }
 
-    /// Sends a text in one frame (RFC 6455 §5.2), masked with zeros, which a client may draw too.
+    /// Sends a text in one frame (RFC 6455 §5.2), masked with zeros, a mask that a client may draw.
     fn send(&mut self, value: &Value) -> io::Result<()> {
         self.frame(0x1, value.to_string().as_bytes())
     }
@@ -208,7 +208,7 @@ impl Socket {
         self.0.get_mut().write_all(&frame)
     }
 
-    /// The next text, as JSON.
+    /// Reads the next text as JSON.
     fn receive(&mut self) -> io::Result<Value> {
         let mut text = Vec::new();
         loop {

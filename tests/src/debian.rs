@@ -6,7 +6,7 @@
 //!               packages/NAME/   a package's files, unpacked once
 //! ```
 //! `TARGET` is a test's `CARGO_TARGET_TMPDIR`. The mirrors are those of this machine's own apt; apt checks Debian's
-//! signatures. One test fetches, the others wait.
+//! signatures. One test fetches while the others wait.
 //!
 //! # Not here
 //! How proofmark resolves and fetches packages.
@@ -20,19 +20,19 @@ use std::time::Duration;
 
 use crate::tool::{find, skipped};
 
-/// Debian's suites of the release, as their folders are named.
+/// The release's suites, by the names of their folders.
 pub const SUITES: [&str; 3] = ["trixie", "trixie-updates", "trixie-security"];
-/// How long an index is good for: mirrors drop packages that a newer index no longer has.
+/// How long an index stays valid: mirrors drop packages that a newer index no longer lists.
 const FRESH: Duration = Duration::from_secs(6 * 3600);
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// A root for apt with nothing installed and trixie's indexes.
+/// A root for apt with nothing installed, and trixie's indexes.
 #[derive(Debug, Clone)]
 pub struct Apt {
     folder: PathBuf,
 }
 
-/// The lock of the folder below `target`; it is held as long as the file lives.
+/// Locks the folder below `target`; the lock is held as long as the file lives.
 fn guard(folder: &Path) -> io::Result<File> {
     fs::create_dir_all(folder)?;
     let file = File::create(folder.join("lock"))?;
@@ -40,10 +40,10 @@ fn guard(folder: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Gives apt's root below `target`; `None`, and a loud word, when this machine has no apt or reaches no mirror.
+/// Returns apt's root below `target`; `None`, with a loud message, when this machine has no apt or reaches no mirror.
 ///
 /// # Panics
-/// When it cannot be had in CI, or cannot be written.
+/// In CI, when it is unavailable, or when it cannot be written.
 pub fn apt(target: &str) -> Option<Apt> {
     for name in ["apt-get", "dpkg-deb"] {
         find(name)?;
@@ -59,10 +59,10 @@ pub fn apt(target: &str) -> Option<Apt> {
     }
 }
 
-/// Gives the folder of a package's files below `target`; `None`, and a loud word, when it cannot be had.
+/// Returns the folder of a package's files below `target`; `None`, with a loud message, when it is unavailable.
 ///
 /// # Panics
-/// When it cannot be had in CI.
+/// In CI, when it is unavailable.
 pub fn package(target: &str, name: &str) -> Option<PathBuf> {
     let unpacked = apt(target)?.unpacked(name);
     unpacked.map_err(|why| skipped(&why)).ok()
@@ -95,7 +95,7 @@ impl Apt {
         self.folder.join("root")
     }
 
-    /// Makes the root and its indexes, unless they are there and fresh.
+    /// Makes the root and its indexes, unless they exist and are fresh.
     fn prepare(&self) -> Result<(), String> {
         let updated = self.folder.join("updated");
         let age = fs::metadata(&updated).ok().and_then(|metadata| metadata.modified().ok()?.elapsed().ok());
@@ -121,10 +121,10 @@ impl Apt {
         fs::write(updated, "").map_err(|error| error.to_string())
     }
 
-    /// Runs a program of apt's in `folder`, and gives what it printed.
+    /// Runs one of apt's programs in `folder`, and returns its output.
     ///
     /// # Errors
-    /// What it said on standard error.
+    /// The program's standard error.
     pub fn run(&self, program: &str, folder: &Path, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new(program);
         command.current_dir(folder).arg("-o").arg(format!("Dir={}", self.root().display()));
@@ -139,7 +139,7 @@ impl Apt {
         String::from_utf8(output.stdout).map_err(|error| format!("{program}: {error}"))
     }
 
-    /// Reads a file of apt's lists by the end of its name.
+    /// Reads one of apt's lists by the end of its name.
     ///
     /// # Panics
     /// When there is no such file.
@@ -152,10 +152,10 @@ impl Apt {
             .unwrap_or_else(|| panic!("{} has no {end}", lists.display()))
     }
 
-    /// Names and versions that apt would install for `roots`, recommended packages left out.
+    /// Names and versions that apt would install for `roots`, without recommended packages.
     ///
     /// # Errors
-    /// What apt said.
+    /// apt's message.
     pub fn install(&self, roots: &[&str]) -> Result<BTreeMap<String, String>, String> {
         let arguments = [&["-s", "install", "--no-install-recommends"], roots].concat();
         let said = self.run("apt-get", &self.folder, &arguments)?;
@@ -168,10 +168,10 @@ impl Apt {
         Ok(named.collect())
     }
 
-    /// The first package that a package depends on: for instance the kernel of `linux-image-cloud-amd64`.
+    /// The first dependency of a package: for instance the kernel of `linux-image-cloud-amd64`.
     ///
     /// # Errors
-    /// What apt said, or that there is none.
+    /// apt's message, or that the package has no dependency.
     pub fn dependency(&self, name: &str) -> Result<String, String> {
         let shown = self.run("apt-cache", &self.folder, &["depends", name])?;
         let first = shown.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
@@ -181,7 +181,7 @@ impl Apt {
     /// The folder of a package's files.
     ///
     /// # Errors
-    /// What apt or dpkg said.
+    /// The message of apt or dpkg.
     pub fn unpacked(&self, name: &str) -> Result<PathBuf, String> {
         let told = |error: io::Error| error.to_string();
         let packages = self.folder.join("packages");

@@ -1,4 +1,4 @@
-//! Boots a kernel in QEMU without firmware, under TCG, and yields what its console said.
+//! Boots a kernel in QEMU without firmware, under TCG, and yields its console output.
 //!
 //! # Shape
 //! ```text
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Time that a machine has, on a computer that has other work to do.
+/// Time limit for a machine, on a busy computer.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// What boots.
@@ -22,15 +22,15 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub struct Boot<'a> {
     /// The kernel.
     pub kernel: &'a Path,
-    /// Its first file system.
+    /// Its initrd.
     pub initrd: &'a Path,
     /// Its command line.
     pub command_line: &'a str,
-    /// Files of disks, each after the filters of QEMU that it shall be read through, as `blkdebug:rules:`.
+    /// Disk files, each after the QEMU filters to read it through, such as `blkdebug:rules:`.
     pub disks: &'a [String],
 }
 
-/// What a console said, carriage returns left out.
+/// The text of a console, without carriage returns.
 ///
 /// # Panics
 /// When the file cannot be read.
@@ -39,15 +39,15 @@ pub fn said(console: &Path) -> String {
     String::from_utf8_lossy(&bytes).replace('\r', "")
 }
 
-/// Boots, waits for the end, and gives the console's text. `console` is the file that keeps it.
+/// Boots, waits for the end, and returns the console's text. `console` is the file that keeps it.
 ///
 /// # Panics
 /// When QEMU cannot be started, or the machine does not end in time.
 pub fn boot(boot: Boot<'_>, console: &Path) -> String {
     let mut qemu = Command::new("qemu-system-x86_64");
-    // Translated, CMPXCHG16B was seen to return with broken flags once in some hundred boots, in the kernel's allocator. Of two
-    // processors in two threads, one was seen to run into a breakpoint by which the kernel changes its own code, after the other
-    // had taken it away again; our program needs but one.
+    // Under translation, CMPXCHG16B returned broken flags in the kernel's allocator about once in some hundred boots.
+    // With two processors in two threads, one was seen to hit a breakpoint with which the kernel patches its own
+    // code, after the other had removed it; our program needs only one processor.
     qemu.args("-accel tcg -cpu max,-cx16 -m 512 -smp 1 -nodefaults -display none -no-reboot".split(' '));
     qemu.arg("-kernel")
         .arg(boot.kernel)
@@ -75,7 +75,7 @@ pub fn boot(boot: Boot<'_>, console: &Path) -> String {
     said
 }
 
-/// Where a file of a folder is, as [`Boot`] wants its disks.
+/// The path of a file in a folder, in the form of [`Boot`]'s disks.
 pub fn disk(folder: &Path, name: &str) -> String {
     PathBuf::from(folder).join(name).display().to_string()
 }

@@ -1,7 +1,7 @@
-//! Yields a folder of this machine as a tree, or as lines that tell all that a file system holds of it.
+//! Yields a folder of this machine as a tree, or as lines that list everything a file system stores about it.
 //!
 //! # Not here
-//! Anything that an image is built from: tests alone look at folders.
+//! Inputs of images: only tests read folders.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
@@ -14,10 +14,10 @@ use rootfs::content::{Content, Packing, Sha256Digest};
 use rootfs::path::TreePath;
 use rootfs::tree::{Kind, Node, Origin, Tree};
 
-/// All paths below `folder`, relative to it, sorted; the folder itself is the empty one.
+/// All paths below `folder`, relative to it and sorted; the folder itself is the empty path.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub fn paths(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut all = vec![PathBuf::new()];
     let mut todo = vec![PathBuf::new()];
@@ -53,11 +53,11 @@ fn xattrs(path: &Path) -> io::Result<BTreeMap<Box<str>, Box<[u8]>>> {
     Ok(all)
 }
 
-/// Reads a folder into a tree: hard links, devices and attributes included; sockets and names that are not UTF-8 left
-/// out.
+/// Reads a folder into a tree, including hard links, devices and attributes, but not sockets or names that are not
+/// UTF-8.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub fn tree(folder: &Path, packing: Packing) -> io::Result<Tree> {
     let origin = Origin::fix_up("folder");
     let mut tree = Tree::new(origin.clone());
@@ -85,7 +85,7 @@ pub fn tree(folder: &Path, packing: Packing) -> io::Result<Tree> {
     Ok(tree)
 }
 
-/// What something is, when it is no regular file and not unknown.
+/// The kind of an entry; `None` for a regular file or an unknown kind.
 fn kind(path: &Path, meta: &Metadata) -> io::Result<Option<Kind>> {
     let kind = meta.file_type();
     let (major, minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
@@ -104,15 +104,15 @@ fn kind(path: &Path, meta: &Metadata) -> io::Result<Option<Kind>> {
     })
 }
 
-/// One line a path; names of one file tell its first path.
+/// One line per path; further names of a file refer to its first path.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub fn dump_folder(folder: &Path) -> io::Result<Vec<String>> {
     dump_tree(&tree(folder, Packing::Raw)?)
 }
 
-/// The same lines of a tree.
+/// The same lines for a tree.
 ///
 /// # Errors
 /// When a file's content is damaged.

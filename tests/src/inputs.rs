@@ -2,10 +2,10 @@
 //!
 //! # Shape
 //! ```text
-//! target/tmp/proofmark/store/          fetched once, and never damaged: tests that do harm take a copy
+//! target/tmp/proofmark/store/          fetched once, and never damaged: tests that damage it take a copy
 //!                      vendor-LOCK/    the same files, laid out as a mirror
-//!                      image-LOCK-*/   what a build made of them
-//!                      fresh-LOCK/     recipes with a lock of today, when no mirror has the committed one's files
+//!                      image-LOCK-*/   what a build made from them
+//!                      fresh-LOCK/     recipes with a new lock, when no mirror has the files of the committed one
 //! ```
 
 use std::fs::{self, File};
@@ -18,15 +18,15 @@ use rootfs::content::Sha256Digest;
 use crate::outcome::Outcome;
 use crate::{folder, program};
 
-/// Where nobody listens: whoever asks for a mirror through it is refused at once.
+/// An address where nothing listens: requests through it are refused at once.
 const NOBODY: &str = "http://127.0.0.1:1";
 
-/// A recipe and where its files are.
+/// A recipe, and where its files are.
 #[derive(Debug, Clone)]
 pub struct Inputs {
     /// Folder of recipes.
     pub recipes: PathBuf,
-    /// The store that holds everything of its lock.
+    /// The store that holds everything that its lock names.
     pub store: PathBuf,
 }
 
@@ -40,7 +40,7 @@ fn kept() -> PathBuf {
 /// Copies a folder of files and folders.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
     for path in folder::paths(from)? {
         let source = from.join(&path);
@@ -53,7 +53,7 @@ pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The program with a store, a clean environment, and no way to any mirror but those on this machine.
+/// The program with a store, a clean environment, and access only to mirrors on this machine.
 pub fn proofmark(store: &Path) -> Command {
     let mut command = Command::new(program::proofmark());
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -65,7 +65,7 @@ pub fn proofmark(store: &Path) -> Command {
     command
 }
 
-/// The program with a store and the mirrors of this machine and its user.
+/// The program with a store, and the mirrors of this machine and its user.
 fn online(store: &Path) -> Command {
     let mut command = Command::new(program::proofmark());
     command.env("PROOFMARK_STORE", store);
@@ -73,10 +73,10 @@ fn online(store: &Path) -> Command {
 }
 
 impl Inputs {
-    /// The committed recipe and lock; when no mirror has the lock's files any more, a lock of today.
+    /// The committed recipe and lock; a new lock when no mirror has the committed lock's files any more.
     ///
     /// # Panics
-    /// When neither can be had.
+    /// When neither is available.
     pub fn minimal() -> Inputs {
         let kept = kept();
         let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes");
@@ -101,11 +101,11 @@ impl Inputs {
         fresh
     }
 
-    /// A copy of the recipes in `folder`, with a lock of this moment. What the old lock carried is not copied; a document
-    /// that no lock names takes its place, which the new lock is to remove.
+    /// A copy of the recipes in `folder`, with a new lock. The files that the old lock carried are not copied; a
+    /// document that no lock names takes their place, and the new lock must remove it.
     ///
     /// # Errors
-    /// What the program said, for instance when there is no network.
+    /// The program's message, for instance when there is no network.
     pub fn locked_now(&self, folder: &Path) -> Result<Inputs, String> {
         copy(&self.recipes, folder).map_err(|error| error.to_string())?;
         let inputs = Inputs { recipes: folder.to_owned(), store: self.store.clone() };
@@ -132,7 +132,7 @@ impl Inputs {
         self.recipe().join("recipe.lock")
     }
 
-    /// The folder of what the lock carries.
+    /// The folder of the files that the lock carries.
     pub fn carried(&self) -> PathBuf {
         self.recipe().join("recipe.lock.d")
     }
@@ -142,7 +142,8 @@ impl Inputs {
         digest.get(..16).unwrap_or_default().to_owned()
     }
 
-    /// The outputs of a build of the recipe, in the profile `release` or `debug`. The folder is shared: nobody writes to it.
+    /// The outputs of a build of the recipe, in the profile `release` or `debug`. Tests share the folder and do not
+    /// write to it.
     ///
     /// # Panics
     /// When it cannot be built.
@@ -156,7 +157,7 @@ impl Inputs {
         folder
     }
 
-    /// A folder that `proofmark vendor` wrote. It is shared: nobody writes to it.
+    /// A folder that `proofmark vendor` wrote. Tests share it and do not write to it.
     ///
     /// # Panics
     /// When it cannot be written.
@@ -170,16 +171,16 @@ impl Inputs {
         folder
     }
 
-    /// Copies the store's fetched files, and nothing derived, to `folder`.
+    /// Copies the store's fetched files to `folder`, but nothing derived.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn copy_store(&self, folder: &Path) -> io::Result<()> {
         copy(&self.store.join("blobs"), &folder.join("blobs"))
     }
 }
 
-/// Holds the shared folder: tests run at once, each in a process of its own.
+/// Locks the shared folder: tests run at the same time, each in its own process.
 fn guard(kept: &Path) -> File {
     let held = fs::create_dir_all(kept).and_then(|()| {
         let file = File::create(kept.join("held"))?;

@@ -1,4 +1,4 @@
-//! Whole-program tests.
+//! Yields what whole-program tests share.
 
 pub mod authorities;
 pub mod chat;

@@ -1,10 +1,10 @@
-//! Yields a mirror on this machine that serves a folder, and lies where it is told to.
+//! Yields a mirror on this machine that serves a folder, and misbehaves on demand.
 //!
 //! # Source
-//! RFC 9112: one request a connection, answered with `Connection: close`.
+//! RFC 9112: one request per connection, answered with `Connection: close`.
 //!
 //! # Not here
-//! What becomes of the answers: the program under test judges them.
+//! Judging the answers: the program under test does that.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -15,31 +15,31 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Longest that a silent answer lasts.
+/// Longest duration of a silent answer.
 const SILENCE: Duration = Duration::from_secs(120);
-/// Longest head of a request.
+/// Longest head of a request, in bytes.
 const HEAD: u64 = 16 << 10;
 
-/// What the mirror answers.
+/// How the mirror answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// The file.
     Whole,
     /// 404.
     Missing,
-    /// One byte more, and says so.
+    /// The file and one more byte, with a matching length.
     WrongSize,
-    /// One byte more, and does not say how many.
+    /// The file and one more byte, without a length.
     Longer,
-    /// The whole length is announced, and half of it comes.
+    /// The whole length is announced, but only half of the file comes.
     Truncated,
-    /// The byte in the middle has one bit changed.
+    /// The file with one bit of its middle byte changed.
     Tampered,
     /// These bytes.
     Instead(Vec<u8>),
-    /// The request is taken, and no answer comes.
+    /// The request is accepted, and no answer comes.
     Silent,
-    /// The head and one byte come, and nothing after it.
+    /// The head and one byte come, and then nothing.
     Stalled,
 }
 
@@ -55,10 +55,10 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// Serves what lies below `folder`; `script` says what is answered to a path.
+    /// Serves the files below `folder`; `script` chooses the answer to each path.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn start(
         folder: &Path,
         script: impl Fn(&str) -> Answer + Send + Sync + 'static,
@@ -75,7 +75,7 @@ impl Mirror {
                 }
                 let (folder, script) = (folder.clone(), Arc::clone(&script));
                 let (stopped, heard) = (Arc::clone(&stopped), Arc::clone(&heard));
-                // A client that goes away is no concern of the next one.
+                // A client that disconnects must not affect the next one.
                 thread::spawn(move || serve(&stream, &folder, &*script, &stopped, &heard));
             }
         });
@@ -87,7 +87,7 @@ impl Mirror {
         format!("http://{}", self.address)
     }
 
-    /// The flags that make the program ask it first.
+    /// The flags that make the program ask this mirror first.
     pub fn flags(&self) -> [String; 4] {
         let url = self.url();
         [
@@ -98,7 +98,7 @@ impl Mirror {
         ]
     }
 
-    /// The paths that it was asked for, in order.
+    /// The requested paths, in order.
     pub fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -107,7 +107,7 @@ impl Mirror {
 impl Drop for Mirror {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // Wakes the thread, which waits for a connection.
+        // Wake the thread, which waits for a connection.
         if TcpStream::connect(self.address).is_ok()
             && let Some(thread) = self.thread.take()
         {
@@ -176,7 +176,7 @@ fn serve(
     stream.shutdown(Shutdown::Both)
 }
 
-/// A path without its percent signs.
+/// Decodes a path's percent-encoding.
 fn plain(path: &str) -> String {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();

@@ -1,6 +1,6 @@
-//! A model server that speaks OpenAI's chat completions well enough for a gateway, and remembers what it was asked.
+//! Yields a model server that speaks enough of OpenAI's chat completions for a gateway, and records its requests.
 //!
-//! What it answers is decided by the newest turn of the conversation:
+//! The newest turn of the conversation decides the answer:
 //! ```text
 //! user: … CALL read {"path":"x"}   -> a call of that tool
 //! the result of a tool             -> "TOOL SAID: " and the result
@@ -11,7 +11,7 @@
 //! OpenAI API reference, "Chat Completions" and "Streaming" (server-sent events).
 //!
 //! # Not here
-//! Everything else of that interface.
+//! The rest of that interface.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -20,10 +20,10 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-/// Name under which it offers its one model.
+/// Name of the one model that it offers.
 pub const MODEL: &str = "qwen3-max";
 
-/// A running server; it ends with the process.
+/// A running server; it lives until the process ends.
 #[derive(Debug, Clone)]
 pub struct Model {
     address: SocketAddr,
@@ -35,7 +35,7 @@ impl Model {
     /// Starts a server on a free port of `host`; it demands `key` as bearer token.
     ///
     /// # Errors
-    /// When there is no such address.
+    /// When the address cannot be used.
     pub fn start(host: &str, key: &str) -> io::Result<Model> {
         let listener = TcpListener::bind((host, 0))?;
         let model = Model { address: listener.local_addr()?, asked: Arc::default(), refused: Arc::default() };
@@ -43,7 +43,7 @@ impl Model {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (served, key) = (served.clone(), key.clone());
-                // A client that goes away is no concern of the next one.
+                // A client that disconnects must not affect the next one.
                 thread::spawn(move || served.serve(&stream, &key));
             }
         });
@@ -55,7 +55,7 @@ impl Model {
         self.address.port()
     }
 
-    /// The bodies of all requests that it answered, the oldest first.
+    /// The bodies of all requests that it answered, oldest first.
     pub fn asked(&self) -> Vec<Value> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -65,7 +65,7 @@ impl Model {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Answers one request, and closes.
+    /// Answers one request, and closes the connection.
     fn serve(&self, stream: &TcpStream, key: &str) -> io::Result<()> {
         let mut reader = BufReader::new(stream);
         let mut first = String::new();
@@ -104,12 +104,12 @@ impl Model {
     }
 }
 
-/// The message that answers a conversation, and why it ends.
+/// The message that answers a conversation, and its finish reason.
 fn reply(request: &Value) -> (Value, &'static str) {
     let empty = Vec::new();
     let messages = request.get("messages").and_then(Value::as_array).unwrap_or(&empty);
     let role = |message: &Value| message.get("role").and_then(Value::as_str).unwrap_or_default().to_owned();
-    // The newest turn: what follows the last answer that was no tool call.
+    // The newest turn: what follows the last answer that was not a tool call.
     let answered = |message: &Value| role(message) == "assistant" && message.get("tool_calls").is_none();
     let turn = messages.rsplit(answered).next().unwrap_or_default();
     if let Some(result) = turn.iter().rfind(|message| role(message) == "tool") {

@@ -21,14 +21,14 @@ pub fn openclaw() -> Option<PathBuf> {
     named.or_else(beside).filter(|folder| folder.join("package-lock.json").is_file())
 }
 
-/// The machine's npm, with a cache of the tests' own.
+/// The machine's npm, with a cache for the tests.
 #[derive(Debug, Clone)]
 pub struct Npm {
     kept: PathBuf,
 }
 
 impl Npm {
-    /// npm, which keeps what it fetches and installs in `kept`.
+    /// An npm that keeps what it fetches and installs in `kept`.
     pub fn new(kept: &str) -> Self {
         Npm { kept: kept.into() }
     }
@@ -40,7 +40,7 @@ impl Npm {
     /// Runs npm in `folder` under umask 022, without scripts.
     ///
     /// # Errors
-    /// What it said.
+    /// npm's message.
     pub fn run(&self, folder: &Path, arguments: &[&str]) -> Result<(), String> {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", r#"umask 022; exec npm "$@""#, "sh"]).args(arguments).current_dir(folder);
@@ -61,17 +61,17 @@ impl Npm {
     /// The registry that npm is configured for.
     ///
     /// # Errors
-    /// When npm does not say.
+    /// When npm does not name one.
     pub fn registry(&self) -> Result<String, String> {
         let output = Command::new("npm").args(["config", "get", "registry"]).output();
         let output = output.map_err(|error| format!("npm: {error}"))?;
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
-    /// A tarball out of npm's cache, which is keyed by integrity.
+    /// A tarball from npm's cache, which is keyed by integrity.
     ///
     /// # Errors
-    /// When it is not there.
+    /// When the cache does not have it.
     pub fn cached(&self, integrity: &Integrity) -> Result<Vec<u8>, String> {
         let hex: String = integrity.0.iter().map(|byte| format!("{byte:02x}")).collect();
         let (first, rest) = hex.split_at(2);
@@ -92,7 +92,7 @@ impl Npm {
         fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    /// The folder in which npm installed this application; kept, for npm takes half a minute or more.
+    /// The folder in which npm installed this application; it is kept, because npm takes half a minute or more.
     ///
     /// # Errors
     /// When npm fails.

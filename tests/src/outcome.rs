@@ -1,4 +1,4 @@
-//! Yields how a run of the program ended: its exit code, and what it said.
+//! Yields how a run of the program ended: its exit code, and its output.
 
 use std::process::Command;
 
@@ -7,9 +7,9 @@ use std::process::Command;
 pub struct Outcome {
     /// Exit code; `None` when a signal ended it.
     pub code: Option<i32>,
-    /// What it printed.
+    /// Its standard output.
     pub stdout: String,
-    /// What it said on standard error.
+    /// Its standard error.
     pub stderr: String,
 }
 
@@ -17,7 +17,7 @@ impl Outcome {
     /// Runs a command to its end.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// When the command cannot be started.
     #[track_caller]
     pub fn of(command: &mut Command) -> Outcome {
         let output = command.output().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
@@ -25,17 +25,17 @@ impl Outcome {
         Outcome { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
-    /// Gives the outcome back when all went well.
+    /// Returns the outcome if the run succeeded.
     ///
     /// # Panics
-    /// When it did not.
+    /// When the run failed.
     #[track_caller]
     pub fn succeeded(self) -> Outcome {
         assert_eq!(self.code, Some(0), "{}\n{}", self.stdout, self.stderr);
         self
     }
 
-    /// Holds that the program refused with this exit code, said `error:` and `hint:`, and named each of `parts`.
+    /// Asserts that the program refused with this exit code, printed `error:` and `hint:`, and named each of `parts`.
     ///
     /// # Panics
     /// When it did not.

@@ -2,7 +2,7 @@
 //!
 //! # Shape
 //! ```text
-//! PROOFMARK_PROGRAMS=FOLDER   the programs lie there, as `target/release`; nothing is built
+//! PROOFMARK_PROGRAMS=FOLDER   the programs are there, as in `target/release`; nothing is built
 //! not set                     cargo builds them, in the profile of the test
 //! ```
 
@@ -16,7 +16,7 @@ const FOLDER: &str = "PROOFMARK_PROGRAMS";
 /// The path of `proofmark`.
 ///
 /// # Panics
-/// When it is not there, or cargo cannot build it.
+/// When it does not exist, or cargo cannot build it.
 pub fn proofmark() -> PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| find("proofmark")).clone()
@@ -25,7 +25,7 @@ pub fn proofmark() -> PathBuf {
 /// The path of `ovmf-measure`.
 ///
 /// # Panics
-/// When it is not there, or cargo cannot build it.
+/// When it does not exist, or cargo cannot build it.
 pub fn ovmf_measure() -> PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| find("ovmf-measure")).clone()
@@ -42,7 +42,7 @@ fn find(name: &str) -> PathBuf {
     program
 }
 
-/// Builds a program and gives its folder.
+/// Builds a program and returns its folder.
 fn build(name: &str) -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
     let mut command = Command::new(cargo);

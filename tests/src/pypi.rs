@@ -1,4 +1,4 @@
-//! Yields programs of PyPI, in a virtual environment of the tests' own.
+//! Yields programs of PyPI, in a virtual environment for the tests.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use rootfs::content::Sha256Digest;
 use crate::tool::skipped;
 
 /// The folder with the programs of packages, each named with its version, in an environment that is kept in `kept`;
-/// `None`, said loudly, when they cannot be had.
+/// `None`, with a loud message, when they are unavailable.
 ///
 /// # Panics
-/// When `kept` cannot be written, and where the tests must not be skipped.
+/// When `kept` cannot be written, and in CI when the programs are unavailable.
 #[allow(clippy::unwrap_used)] // A wrong step here is a failed test.
 pub fn programs(name: &str, packages: &[&str], kept: &Path) -> Option<PathBuf> {
     fs::create_dir_all(kept).unwrap();

@@ -1,4 +1,4 @@
-//! Stands in for a Rekor of the first generation: this program listens on loopback, and logs envelopes in memory.
+//! Yields a stand-in for a first-generation Rekor: this program listens on loopback, and logs envelopes in memory.
 //!
 //! # Shape
 //! ```text
@@ -7,11 +7,11 @@
 //! POST /api/v1/log/entries              {kind: dsse, …} ─> {uuid: {body, integratedTime, logID, logIndex, verification}}
 //! POST /api/v1/log/entries/retrieve     {entries: [{kind: dsse, …}]} ─> [{uuid: {…}}], or []
 //! ```
-//! An envelope that is there already is answered with its entry. Nothing here is taken from the program under test but the
-//! signature with a P-256 key: trees and entries are made by this file's own hand, after RFC 6962 §2.1 and Rekor's
+//! An envelope that is already logged is answered with its entry. Only the signature with a P-256 key comes from the
+//! program under test: this file makes trees and entries itself, after RFC 6962 §2.1 and Rekor's
 //! `pkg/types/dsse/v0.0.1`.
 
-// A wrong step here is a failed test: it says so where it happens.
+// A wrong step here is a failed test: it panics where it happens.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::net::TcpListener;
@@ -26,12 +26,12 @@ use proofmark::trust::envelope::SigningKey;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// What the log is called, in its checkpoints and by whoever names a host.
+/// The log's name, in its checkpoints and as its host.
 const NAME: &str = "log.example";
-/// The number of its tree.
+/// The ID of its tree.
 const TREE: u64 = 1_306_520_104_186_415_480;
 
-/// What a server knows.
+/// The state of a server.
 struct Log {
     key: SigningKey,
     entries: Vec<Entry>,
@@ -49,17 +49,17 @@ impl Entry {
     }
 }
 
-/// A log that listens as long as the process lives.
+/// A log that listens until the process ends.
 pub struct RekorV1 {
-    /// Where.
+    /// Its address.
     pub address: String,
-    /// Its key as policies name it: `log.example+id+key`.
+    /// Its key in the form of policies: `log.example+id+key`.
     pub key: String,
     log: Arc<Mutex<Log>>,
 }
 
 impl RekorV1 {
-    /// A log in which so many entries of others are.
+    /// Makes a log that holds this many entries of others.
     pub fn new(others: u32) -> Self {
         let key = SigningKey::from_seed(&[9; 32]).unwrap();
         let der = key.public().der().unwrap();
@@ -76,7 +76,7 @@ impl RekorV1 {
         RekorV1 { address, key: name, log }
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     pub fn size(&self) -> usize {
         self.log.lock().unwrap().entries.len()
     }
@@ -90,7 +90,7 @@ fn node(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
     Sha256::digest([&[1], &left[..], &right[..]].concat()).into()
 }
 
-/// Where a tree of more than one leaf is divided.
+/// Where a tree of more than one leaf is split.
 fn middle(leaves: usize) -> usize {
     leaves.next_power_of_two() / 2
 }
@@ -106,7 +106,7 @@ fn root(leaves: &[[u8; 32]]) -> [u8; 32] {
     }
 }
 
-/// The inclusion proof of a leaf, from it up.
+/// The inclusion proof of a leaf, from the leaf up.
 fn path(leaves: &[[u8; 32]], index: usize) -> Vec<[u8; 32]> {
     if leaves.len() == 1 {
         return Vec::new();
@@ -119,7 +119,7 @@ fn path(leaves: &[[u8; 32]], index: usize) -> Vec<[u8; 32]> {
     below
 }
 
-/// What the log keeps of a proposed entry, its fields in the order of their names.
+/// What the log keeps of a proposed entry, with its fields sorted by name.
 fn body(proposed: &Value) -> Option<Vec<u8>> {
     let content = proposed.pointer("/spec/proposedContent")?;
     let text = content["envelope"].as_str()?;

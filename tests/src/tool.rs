@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-/// Says loudly that a check did not happen.
+/// Says loudly that a check did not run.
 ///
 /// # Panics
-/// Where it must happen: when `CI` is `true`.
+/// When the check must run: when `CI` is `true`.
 pub fn skipped(why: &str) {
     eprintln!("SKIPPED: {why}");
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
 }
 
-/// Debian's packages of programs whose names are not those of their packages.
+/// The Debian packages of programs whose package has another name.
 const PACKAGES: [(&str, &str); 20] = [
     ("apt-get", "apt"),
     ("dpkg-deb", "dpkg"),
@@ -35,7 +35,8 @@ const PACKAGES: [(&str, &str); 20] = [
     ("veritysetup", "cryptsetup-bin"),
 ];
 
-/// The path of a program, in the folders of PATH or those of the administrator; `None`, and a loud word, when it is missing.
+/// The path of a program, from the folders of PATH or the administrator's; `None`, with a loud message, when it is
+/// missing.
 ///
 /// # Panics
 /// When it is missing in CI.
@@ -54,7 +55,7 @@ pub fn find(name: &str) -> Option<PathBuf> {
     found
 }
 
-/// The first of these files that there is; `None`, and a loud word, when all are missing.
+/// The first of these files that exists; `None`, with a loud message, when all are missing.
 ///
 /// # Panics
 /// When they are missing in CI.

@@ -1,11 +1,11 @@
-//! Holds the workspace to its shape: who may import whom, what pure code may touch, what things may be called.
+//! Holds the workspace to its shape: which crates and modules may import which, what pure code may use, and names.
 //!
 //! # Shape
-//! Each rule gives the places that break it, as `file:line: why`; a test fails with all of them. Tests inside of source
-//! files are left out: everything from the first `#[cfg(test)]` on that a module `tests` follows.
+//! Each rule lists the places that break it, as `file:line: why`; a test fails with all of them. Tests inside source
+//! files are skipped: everything from the first `#[cfg(test)]` on that a module `tests` follows.
 //!
 //! # Not here
-//! What the compiler and clippy hold: `missing_docs`, `unsafe_code`, `unwrap_used`.
+//! What the compiler and clippy check: `missing_docs`, `unsafe_code`, `unwrap_used`.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // all of it is a test
 
@@ -16,11 +16,11 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Names that say nothing of what a module yields.
+/// Names that do not say what a module yields.
 const EMPTY_NAMES: [&str; 10] =
     ["util", "utils", "common", "helpers", "misc", "types", "manager", "handler", "context", "processor"];
 
-/// Who may import whom in the workspace, tests aside.
+/// Which crates of the workspace may import which, apart from tests.
 const IMPORTS: [(&str, &[&str]); 9] = [
     ("dm-verity-tool", &[]),
     ("ovmf-measure", &[]),
@@ -54,7 +54,7 @@ const IMPORTS: [(&str, &[&str]); 9] = [
     ("system-tests", &["dm-verity-tool", "ovmf-measure", "proofmark-guest", "rootfs", "proofmark"]),
 ];
 
-/// Code that neither sees nor changes the world. Paths end in `/` for folders.
+/// Code that neither reads nor changes the outside world. Folders end in `/`.
 const PURE: [&str; 13] = [
     "measure/src/",
     "rootfs/src/",
@@ -71,7 +71,7 @@ const PURE: [&str; 13] = [
     "builder/src/lock.rs",
 ];
 
-/// The world, what leads to it, and what makes two runs differ.
+/// The outside world, modules that lead to it, and sources of differences between two runs.
 const WORLD: [&str; 12] = [
     "std::fs",
     "std::process",
@@ -87,7 +87,7 @@ const WORLD: [&str; 12] = [
     "crate::flow",
 ];
 
-/// The floors of the builder's library, from the bottom to the top: each may import those below it. The crates `image` and
+/// The floors of the builder's library, from bottom to top: each may import those below it. The crates `image` and
 /// `trust` lie below all of them.
 const FLOORS: [&str; 12] = [
     "advice", "amount", "recipe", "lock", "resolve", "assemble", "claim", "pipeline", "host", "session",
@@ -97,10 +97,10 @@ const FLOORS: [&str; 12] = [
 /// The floors of the builder's program, above the library.
 const PROGRAM: [&str; 5] = ["failure", "format", "options", "cmd", "cli"];
 
-/// The most lines of a function.
+/// The maximum number of lines of a function.
 const MOST_LINES_OF_A_FUNCTION: usize = 80;
 
-/// The most lines of a file, its tests aside.
+/// The maximum number of lines of a file, without its tests.
 const MOST_LINES_OF_A_FILE: usize = 800;
 
 fn root() -> &'static Path {
@@ -132,7 +132,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(root().join(path)).unwrap()
 }
 
-/// The lines of code, with their numbers: no comments, nothing from the tests on.
+/// The lines of code with their numbers, without comments and up to the tests.
 fn code(text: &str) -> Vec<(usize, &str)> {
     let lines: Vec<&str> = text.lines().collect();
     let tests = lines.windows(2).position(|pair| {
@@ -144,7 +144,7 @@ fn code(text: &str) -> Vec<(usize, &str)> {
     numbered.filter(|(_, line)| !line.trim_start().starts_with("//")).collect()
 }
 
-/// Whether `word` stands in `line` by itself, not as a part of a longer name.
+/// Whether `word` occurs in `line` as a whole word.
 fn mentions(line: &str, word: &str) -> bool {
     let part = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word).any(|(at, _)| {
@@ -154,7 +154,7 @@ fn mentions(line: &str, word: &str) -> bool {
     })
 }
 
-/// Whether it is this file, whose rules name what they forbid.
+/// Whether the path is this file, whose rules contain what they forbid.
 fn is_this(path: &Path) -> bool {
     path == Path::new("tests/tests/shape.rs")
 }
@@ -168,7 +168,7 @@ fn holds(rule: &str, broken: &[String]) {
     assert!(broken.is_empty(), "{rule}:\n{}", broken.join("\n"));
 }
 
-/// Where a line of code that `wrong` finds something in stands, among files that `of` chooses.
+/// The lines of code in which `wrong` finds something, among the files that `of` chooses.
 fn lines_where(of: impl Fn(&Path) -> bool, wrong: impl Fn(&str) -> Option<String>) -> Vec<String> {
     let mut broken = Vec::new();
     for path in sources().into_iter().filter(|path| of(path)) {
@@ -246,7 +246,7 @@ fn own_modules(line: &str) -> Vec<&str> {
     all
 }
 
-/// Why a file of the builder may not say this line: it names a floor above its own, or another verb.
+/// Why a file of the builder may not contain this line: it names a floor above its own, or another verb.
 fn climbs(path: &Path, line: &str) -> Option<String> {
     let below = path.strip_prefix("builder/src").ok()?.with_extension("");
     let own = below.iter().next()?.to_str()?.to_owned();
@@ -267,7 +267,7 @@ fn climbs(path: &Path, line: &str) -> Option<String> {
     Some(format!("{own} lies below {module}: {}", line.trim()))
 }
 
-/// Functions of formatted code that have more lines than `most`: where, which, and how many.
+/// Functions of formatted code with more lines than `most`: line number, name and length.
 fn long_functions(code: &[(usize, &str)], most: usize) -> Vec<(usize, String, usize)> {
     let mut found = Vec::new();
     for (at, (number, line)) in code.iter().enumerate() {
@@ -278,7 +278,7 @@ fn long_functions(code: &[(usize, &str)], most: usize) -> Vec<(usize, String, us
         let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
         let end = code[at..].iter().find(|(_, line)| line.strip_prefix(indent) == Some("}"));
         let lines = end.map_or(0, |(end, _)| end - number + 1);
-        // Declarations of traits end in a semicolon, and have no such end of their own.
+        // A trait method without a body ends in a semicolon, and has no closing brace of its own.
         if lines > most && !line.ends_with(';') {
             found.push((*number, name, lines));
         }
@@ -412,7 +412,7 @@ fn modules_are_named_after_what_they_yield() {
 fn every_module_opens_with_what_it_yields() {
     let mut broken = Vec::new();
     for path in sources().iter().filter(|path| !path.iter().any(|part| part == "fuzz")) {
-        // Tests of a module in a file of their own say it there.
+        // A module's tests in a file of their own need no `//!`.
         if !read(path).starts_with("//!") && path.file_name().unwrap() != "tests.rs" {
             broken.push(format!("{}:1: no `//!`", path.display()));
         }
@@ -428,7 +428,7 @@ fn pure_code_sees_no_world() {
     };
     assert!(sources().iter().filter(|path| pure(path)).count() > 50);
     let broken = lines_where(pure, |line| {
-        // Bytes of names are no access to anything.
+        // `std::os::unix::ffi` only gives the bytes of names, and no access to the world.
         let line = line.replace("std::os::unix::ffi", "");
         let word = WORLD.iter().find(|word| mentions(&line, word))?;
         Some(format!("{word}: {}", line.trim()))
@@ -476,7 +476,7 @@ fn only_two_hosts_are_built_in() {
     };
     let broken = lines_where(of, |line| {
         let (_, rest) = line.split_once("http://").or_else(|| line.split_once("https://"))?;
-        // A scheme alone, and the namespace of a document, are no hosts.
+        // A scheme alone or a document's namespace is not a host.
         let host = rest.chars().next().is_some_and(|c| c.is_alphanumeric());
         let known = hosts.iter().any(|known| line.contains(known));
         let local =
@@ -495,7 +495,7 @@ fn only_two_hosts_are_built_in() {
 #[test]
 fn the_readme_speaks_to_strangers() {
     let readme = read(Path::new("README.md"));
-    // Two commands first: to build, and to check.
+    // The README opens with two commands: to build, and to check.
     let opening = readme.split("\n## ").next().unwrap();
     for command in ["cargo run --release -- build recipes/openclaw", "ci/check"] {
         assert!(opening.contains(command), "README.md:1: it opens without `{command}`");

@@ -17,19 +17,19 @@ use serde::de::DeserializeOwned;
 use crate::failure::{NO, hinted};
 use crate::format::Format;
 
-/// Judges what a machine says of itself: the log must lead to the registers of the quote, and every event must be the next
-/// that the reference values predict, none missing and none more. Says every reason against it.
+/// Judges a machine's evidence: the log must lead to the registers of the quote, and every event must be the next one
+/// that the reference values predict, with none missing and none extra. Prints every reason for a refusal.
 ///
-/// Signatures are not verified yet: a quote is refused for that alone, unless --allow unverified-quote or the policy
-/// takes it as it is, and the verdict says so.
+/// Signatures are not verified yet. A quote is refused for that alone, unless --allow unverified-quote or the policy
+/// allows it; the verdict then says so.
 ///
 /// Exits with 0 when the evidence is accepted, and with 4 when it is refused.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// A quote or TDREPORT, or a JSON document with it or with PCR values, and perhaps with the event log.
+    /// A quote or TDREPORT, or a JSON document with one or with PCR values, and optionally with the event log.
     #[arg(long, value_name = "FILE")]
     evidence: PathBuf,
-    /// The event log of the same boot, when the evidence does not hold it.
+    /// The event log of the same boot, if the evidence does not contain it.
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
     /// The reference values of the image: reference-values.json.
@@ -38,13 +38,13 @@ pub struct Arguments {
     /// What is allowed, as JSON or TOML [default: the strictest].
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// Allow by name what is refused otherwise; may be given several times.
+    /// Allow by name what is otherwise refused; may be given several times.
     #[arg(long, value_name = "WHAT")]
     allow: Vec<Allowed>,
-    /// Only platforms of this name may accept; may be given several times.
+    /// Accept only by platforms of this name; may be given several times.
     #[arg(long, value_name = "NAME")]
     platform: Vec<String>,
-    /// What the quote's report data must be, such as your nonce: 128 hexadecimal digits.
+    /// The report data that the quote must have, such as your nonce: 128 hexadecimal digits.
     #[arg(long, value_name = "HEX")]
     report_data: Option<Bytes<64>>,
 }
@@ -52,7 +52,7 @@ pub struct Arguments {
 /// What can be allowed by name.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Allowed {
-    /// A quote, TDREPORT or PCR values whose signature nobody has verified.
+    /// A quote, TDREPORT or PCR values whose signature was not verified.
     UnverifiedQuote,
     /// An image of the debug profile.
     DebugImage,
@@ -67,7 +67,7 @@ impl From<Allowed> for Exception {
     }
 }
 
-/// Judges it.
+/// Judges the evidence.
 pub fn run(arguments: &Arguments, format: Format) -> anyhow::Result<ExitCode> {
     let reference: Reference = document(&arguments.reference)?;
     let mut policy: Policy = match &arguments.policy {
@@ -105,7 +105,7 @@ fn bytes(path: &Path) -> anyhow::Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Reads JSON, or TOML when the file is called so.
+/// Reads JSON, or TOML if the file's name says so.
 fn document<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
     let bytes = bytes(path)?;
     let named = || format!("cannot read {}", path.display());

@@ -12,10 +12,10 @@ use crate::failure::NO;
 use crate::format::Format;
 use crate::options::firmware::FirmwareFiles;
 
-/// Computes all reference values of an image again from its bytes, the root file system's hash included, and compares
-/// them with a document. What differs is said register by register: the first event, and the input that it points to.
+/// Recomputes all reference values of an image from its bytes, including the root file system's hash, and compares
+/// them with a document. Reports differences by register: the first event, and the input that it points to.
 ///
-/// Exits with 0 when everything agrees, and with 4 when something does not.
+/// Exits with 0 when everything agrees, and with 4 when something differs.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// A folder that `proofmark build` wrote, or a raw disk.
@@ -26,12 +26,12 @@ pub struct Arguments {
     reference: PathBuf,
     #[command(flatten)]
     firmware: FirmwareFiles,
-    /// Print every event of every register, not only what differs.
+    /// Print every event of every register, not only the differences.
     #[arg(long)]
     explain: bool,
 }
 
-/// Audits.
+/// Audits an image.
 pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::Result<ExitCode> {
     let firmware = arguments.firmware.files();
     let audit = audit::audit(&arguments.image, &arguments.reference, firmware, session)?;
@@ -61,7 +61,7 @@ fn say(audit: &Audit, arguments: &Arguments, format: Format) -> anyhow::Result<(
             "mismatches": mismatches,
             "platforms": platforms,
         });
-        // With one machine its registers stand where `measure` has them.
+        // With one machine, its registers are where `measure` puts them.
         if let ([only], Some(map)) = (computed.platforms.as_slice(), answer.as_object_mut()) {
             map.insert("registers".to_owned(), values::registers_json(only));
             map.insert("events".to_owned(), values::events_json(only));

@@ -19,7 +19,7 @@ use proofmark::session::Session;
 
 use crate::format::Format;
 
-/// Which recipe, which profile, and where to.
+/// Which recipe, which profile, and where the outputs go.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Folder of the recipe.
@@ -48,7 +48,7 @@ enum ProfileChoice {
     Debug,
 }
 
-/// Builds, and says what came of it.
+/// Builds an image, and reports the result.
 pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let folder = RecipeFolder::open(&arguments.recipe)?;

@@ -1,4 +1,4 @@
-//! `proofmark completions`: what a shell completes commands by.
+//! `proofmark completions`: scripts by which a shell completes commands.
 
 use std::process::ExitCode;
 
@@ -21,7 +21,7 @@ enum Choice {
     Fish,
 }
 
-/// Prints them; `program` is the whole command line.
+/// Prints the completions; `program` is the whole command line.
 pub fn run(arguments: &Arguments, mut program: clap::Command) -> anyhow::Result<ExitCode> {
     let shell = match arguments.shell {
         Choice::Bash => Shell::Bash,

@@ -19,9 +19,9 @@ use serde::Serialize;
 use crate::failure::{NO, hinted};
 use crate::format::Format;
 
-/// Says what differs between two images, two locks or two recipes: packages, then files, then what changed in them,
-/// then everything else, then which registers and events a boot has otherwise, and because of what. Text files of up to 256 KiB are compared line by line. Outputs of images are checked against
-/// their manifests first.
+/// Shows what differs between two images, two locks or two recipes: first packages, then files, then what changed in
+/// them, then everything else, then which registers and events of a boot change, and why. Text files of up to 256 KiB
+/// are compared line by line. Outputs of images are first checked against their manifests.
 ///
 /// Exits with 0 when nothing differs, and with 4 when something does.
 #[derive(Debug, clap::Args)]
@@ -32,7 +32,7 @@ pub struct Arguments {
     /// Another of the same kind.
     #[arg(value_name = "B")]
     after: PathBuf,
-    /// Do not look into files: say only that they differ.
+    /// Do not look into files; report only that they differ.
     #[arg(long)]
     brief: bool,
 }
@@ -55,7 +55,7 @@ impl Kind {
         }
     }
 
-    /// What lies at a path.
+    /// What a path holds.
     fn of(path: &Path) -> anyhow::Result<Self> {
         let metadata = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
         let extension = path.extension().and_then(|extension| extension.to_str());
@@ -81,12 +81,12 @@ struct Answer<'a> {
     equal: bool,
     #[serde(flatten)]
     difference: &'a Difference,
-    /// Registers that differ; only of images that have reference values.
+    /// Registers that differ; only for images that have reference values.
     #[serde(skip_serializing_if = "<[Moved]>::is_empty")]
     registers: &'a [Moved],
 }
 
-/// Says it.
+/// Compares the two, and prints the differences.
 pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::Result<ExitCode> {
     let (before, after) = (&arguments.before, &arguments.after);
     let kind = Kind::of(before)?;
@@ -116,7 +116,7 @@ pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::
     Ok(if equal { ExitCode::SUCCESS } else { ExitCode::from(NO) })
 }
 
-/// Which registers differ, of images that have reference values.
+/// Registers that differ, for images that have reference values.
 fn moved(arguments: &Arguments, difference: &Difference) -> anyhow::Result<Vec<Moved>> {
     let document = |folder: &Path| {
         let path = folder.join(file::VALUES);
@@ -146,7 +146,7 @@ fn images(arguments: &Arguments, session: &Session) -> anyhow::Result<Difference
         let (old, new) = (before.filesystem()?, after.filesystem()?);
         let (old, new) = (opened(&before, old.as_deref())?, opened(&after, new.as_deref())?);
         let looked = difference.look_into(&|path| read(old.as_ref(), path), &|path| read(new.as_ref(), path));
-        // The reason itself, whose next step is known.
+        // Return the reason itself: its next step is known.
         looked.map_err(|error| match error.downcast::<built::Error>() {
             Ok(error) => anyhow::Error::from(error),
             Err(error) => error.into(),

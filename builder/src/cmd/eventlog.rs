@@ -15,8 +15,8 @@ use proofmark::trust::evidence;
 use crate::failure::NO;
 use crate::format::Format;
 
-/// Says what an event log tells: the registers that it leads to, each event, and whether its digest is that of its data,
-/// where a rule allows to say so. The log of a TD (/sys/firmware/acpi/tables/data/CCEL) or of a TPM
+/// Shows what an event log says: the registers that it leads to, each event, and whether its digest is that of its
+/// data, where a rule can tell. Reads the log of a TD (/sys/firmware/acpi/tables/data/CCEL) or of a TPM
 /// (/sys/kernel/security/tpm0/binary_bios_measurements), or the JSON of a quote with its events.
 ///
 /// A log proves nothing by itself: `proofmark appraise` compares it with a quote and with reference values.
@@ -42,7 +42,7 @@ enum Bank {
     Sha384,
 }
 
-/// Says it.
+/// Reads an event log, and prints it.
 pub fn run(arguments: &Arguments, format: Format) -> anyhow::Result<ExitCode> {
     let read = |path: &PathBuf| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let bytes = read(&arguments.log)?;

@@ -14,11 +14,10 @@ use proofmark::session::Session;
 
 use crate::failure::hinted;
 
-/// Where a build writes the reference values.
-/// The longest document of them, in bytes; real ones have some hundred kilobytes.
+/// The longest document of reference values, in bytes; real ones have some hundred kilobytes.
 const MAX_REFERENCE: u64 = 64 << 20;
 
-/// Gives what is known of an image in a form that others import.
+/// Writes an image's reference values or bill of materials in a form that others import.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The form.
@@ -30,10 +29,10 @@ pub struct Arguments {
     /// The image's reference values [default: reference-values.json in IMAGE].
     #[arg(long, value_name = "FILE")]
     reference: Option<PathBuf>,
-    /// Only the values of this platform.
+    /// Export only the values of this platform.
     #[arg(long, value_name = "NAME")]
     platform: Option<String>,
-    /// Whose names the values of `rvps` bear.
+    /// Whose names the values of `rvps` have.
     #[arg(long, value_enum, value_name = "NAMES", default_value_t = Names::Upstream)]
     names: Names,
     /// XFAM of the TDs, for `rvps`: the platform decides it, not the image.
@@ -50,17 +49,17 @@ enum Form {
     Rvps,
     /// A Concise Reference Integrity Manifest, unsigned.
     Corim,
-    /// The bill of materials in CycloneDX's form.
+    /// The bill of materials in CycloneDX form.
     Cyclonedx,
-    /// The bill of materials in SPDX's form.
+    /// The bill of materials in SPDX form.
     Spdx,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Names {
-    /// Those of Trustee.
+    /// The names of Trustee.
     Upstream,
-    /// Those of Alibaba Cloud's Trustee.
+    /// The names of Alibaba Cloud's Trustee.
     Alibaba,
 }
 
@@ -103,7 +102,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
-/// Sixteen hexadecimal digits, as a quote shows them.
+/// Checks sixteen hexadecimal digits, as a quote shows them.
 fn xfam(text: &str) -> anyhow::Result<&str> {
     let right = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let wrong = || hinted(format!("{text:?} is no XFAM"), "give the 8 bytes of a quote's field as 16 digits");
@@ -123,7 +122,7 @@ fn sbom(built: &Built, name: &str) -> anyhow::Result<Vec<u8>> {
     })
 }
 
-/// What a file holds; none when it is not there.
+/// Reads a file; `None` when it does not exist.
 fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
     use std::io::Read;
     let read = || -> io::Result<Vec<u8>> {
@@ -140,7 +139,7 @@ fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
     }
 }
 
-/// The reference values, which must be those of the image.
+/// Reads the reference values, which must be those of the image.
 fn reference(arguments: &Arguments, built: &Built) -> anyhow::Result<Reference> {
     let (bytes, path) = match &arguments.reference {
         Some(path) => (read(path)?, path.clone()),

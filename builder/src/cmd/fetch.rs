@@ -19,7 +19,7 @@ pub struct Arguments {
     recipe: PathBuf,
 }
 
-/// Fetches.
+/// Fetches the files of a lock.
 pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::Result<ExitCode> {
     let loaded = RecipeFolder::open(&arguments.recipe)?;
     let (_, lock) = loaded.lock()?;

@@ -20,9 +20,10 @@ use crate::failure;
 use crate::format::Format;
 use crate::options::registry::RegistryTrust;
 
-/// Checks the inputs of a lock again, from Debian's keys and npm's digests on: every signature of an archive, every index,
-/// every package in it, every tarball, and what registries attested. Takes files from the store, from vendored folders and,
-/// unless told not to, from mirrors; believes none of them. Exits with 4 when something does not fit.
+/// Checks the inputs of a lock again, starting from Debian's keys and npm's digests: every signature of an archive,
+/// every index, every package in it, every tarball, and the registries' attestations. Takes files from the store,
+/// from vendored folders and, unless --offline is given, from mirrors, and trusts none of them. Exits with 4 when a
+/// check fails.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Folder of the recipe.
@@ -32,26 +33,26 @@ pub struct Arguments {
     registry: RegistryTrust,
 }
 
-/// What was checked, and what does not fit.
+/// What was checked, and which checks failed.
 #[derive(Debug, Default, Serialize)]
 struct Findings {
-    /// Suites whose chain is whole.
+    /// Suites whose chain is complete.
     suites: Vec<String>,
     /// Debian packages that a signed index lists.
     debs: usize,
-    /// npm packages whose tarball has the digest that the registry names.
+    /// npm packages whose tarball has the digest that the registry gives.
     npm: usize,
-    /// npm packages of which something is attested, rightly signed.
+    /// npm packages with attestations that are signed correctly.
     attested: usize,
-    /// Repositories whose builds made them, as authorities certified it, and how many packages each made.
+    /// Repositories whose builds made these packages, as authorities certified, and how many packages each made.
     sources: BTreeMap<String, usize>,
-    /// npm packages of which nothing is attested.
+    /// npm packages without attestations.
     unattested: usize,
-    /// What does not fit.
+    /// What failed.
     problems: Vec<String>,
 }
 
-/// Checks.
+/// Checks the inputs.
 pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::Result<ExitCode> {
     let loaded = RecipeFolder::open(&arguments.recipe)?;
     let (_, lock) = loaded.lock()?;

@@ -10,8 +10,8 @@ use proofmark::trust::transparency::note::{Role, SigningKey};
 
 use crate::failure::hinted;
 
-/// Makes a new key, and writes it to a file that only its owner can read; its public half to FILE.pub, and to standard
-/// output. Without --log or --witness, it signs statements of images: ECDSA P-256, PKCS #8 in PEM.
+/// Makes a new key and writes it to a file that only its owner can read; its public half goes to FILE.pub and to
+/// standard output. Without --log or --witness, the key signs statements of images: ECDSA P-256, PKCS #8 in PEM.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Make the key of a log of this name (a URL without scheme): Ed25519.
@@ -20,12 +20,12 @@ pub struct Arguments {
     /// Make the key of a witness of this name (a URL without scheme): Ed25519.
     #[arg(long, value_name = "NAME")]
     witness: Option<String>,
-    /// File to write, which must not be there.
+    /// File to write; it must not exist.
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }
 
-/// Makes it.
+/// Makes the key.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let (secret, public) = match (&arguments.log, &arguments.witness) {
         (None, None) => {

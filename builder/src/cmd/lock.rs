@@ -1,4 +1,4 @@
-//! `proofmark lock`: resolves a recipe's packages and writes `recipe.lock` beside it, and what that carries.
+//! `proofmark lock`: resolves a recipe's packages, and writes `recipe.lock` and what it carries beside it.
 
 use std::io;
 use std::path::PathBuf;
@@ -21,15 +21,15 @@ pub struct Arguments {
     /// Folder of the recipe.
     #[arg(default_value = ".")]
     recipe: PathBuf,
-    /// Only check that the lock fits the recipe and this program, and has what it carries beside it; exit 4 when it does
-    /// not.
+    /// Only check that the lock fits the recipe and this program, and that what it carries is beside it; exits with 4
+    /// if not.
     #[arg(long)]
     check: bool,
     #[command(flatten)]
     provenance: Provenance,
 }
 
-/// Locks, or checks.
+/// Writes or checks the lock.
 pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::Result<ExitCode> {
     let folder = RecipeFolder::open(&arguments.recipe)?;
     if arguments.check {

@@ -32,13 +32,13 @@ pub struct Arguments {
 enum Verb {
     /// Make an empty log in a folder.
     Init(Init),
-    /// Append entries, one a line: canonical hashedrekord 0.0.2. `proofmark publish` does it for images.
+    /// Append entries, one per line: canonical hashedrekord 0.0.2. `proofmark publish` does this for images.
     Append(Append),
     /// Check a whole log: checkpoint, every entry, every tile. Exits with 4 when anything is wrong.
     Audit(Audit),
-    /// Serve as a witness: cosign the states of logs which follow from those seen before.
+    /// Serve as a witness: cosign the states of logs that follow from those seen before.
     Witness(WitnessArguments),
-    /// Look at what is new in a log since the last look. Exits with 4 when there is an alarm.
+    /// Look at what is new in a log since the last look. Exits with 4 on an alarm.
     Monitor(Monitor),
 }
 
@@ -47,7 +47,7 @@ struct Init {
     /// Folder of the log.
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// The log's key, as `proofmark key --log NAME FILE` makes it. Its name is the log's.
+    /// The log's key, from `proofmark key --log NAME FILE`. Its name is the log's.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
 }
@@ -73,17 +73,17 @@ struct Audit {
     /// Folder or address of the log.
     #[arg(value_name = "DIR|URL")]
     log: String,
-    /// Logs and witnesses (tlog-policy) that its checkpoint must be of.
+    /// Logs and witnesses (tlog-policy) that must have signed the checkpoint.
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
 struct WitnessArguments {
-    /// The witness's key, as `proofmark key --witness NAME FILE` makes it.
+    /// The witness's key, from `proofmark key --witness NAME FILE`.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
-    /// Folder where it keeps what it saw. Who loses it must take a new key.
+    /// Folder where it keeps what it saw. If you lose it, you must make a new key.
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
     /// A log to cosign for, as a verifier key; may be given several times.
@@ -99,21 +99,21 @@ struct Monitor {
     /// Folder or address of the log.
     #[arg(value_name = "DIR|URL")]
     log: String,
-    /// Logs and witnesses (tlog-policy) that its checkpoint must be of.
+    /// Logs and witnesses (tlog-policy) that must have signed the checkpoint.
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
     /// Folder where the last state is kept.
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
-    /// A public key of ours, PEM; entries by it must be known. May be given several times.
+    /// Your public key, PEM; every entry by it must be known. May be given several times.
     #[arg(long, value_name = "FILE")]
     key: Vec<PathBuf>,
-    /// A folder of images or envelopes of ours: each *.dsse.json in it is known. May be given several times.
+    /// A folder of your images or envelopes: each *.dsse.json in it is known. May be given several times.
     #[arg(long, value_name = "DIR")]
     known: Vec<PathBuf>,
 }
 
-/// Does it.
+/// Runs a verb of `proofmark log`.
 pub fn run(arguments: &Arguments, format: Format) -> anyhow::Result<ExitCode> {
     match &arguments.verb {
         Verb::Init(arguments) => init(arguments),
@@ -162,7 +162,7 @@ fn is_address(log: &str) -> bool {
     log.starts_with("http://") || log.starts_with("https://")
 }
 
-/// A log's tiles and its checkpoint.
+/// Opens a log's tiles and its checkpoint.
 fn open(log: &str) -> anyhow::Result<(Box<dyn Source>, Note)> {
     if is_address(log) {
         let server = Server::new(log, PATIENCE);

@@ -7,15 +7,15 @@ use proofmark::host::output;
 
 use crate::failure::hinted;
 
-/// Prints a page of the manual, for `man`: `proofmark man build | man -l -`.
+/// Prints a manual page, for `man`: `proofmark man build | man -l -`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The command that the page is of [default: the whole program].
+    /// The command that the page describes [default: the whole program].
     #[arg(value_name = "COMMAND")]
     verb: Option<String>,
 }
 
-/// Prints it; `program` is the whole command line.
+/// Prints the page; `program` is the whole command line.
 pub fn run(arguments: &Arguments, mut program: clap::Command) -> anyhow::Result<ExitCode> {
     program.build();
     let page = match &arguments.verb {

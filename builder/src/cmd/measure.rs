@@ -21,8 +21,8 @@ use crate::failure::hinted;
 use crate::format::Format;
 use crate::options::firmware::FirmwareFiles;
 
-/// Computes the registers and events that a machine has after it booted an image. Without --platform: those of every
-/// machine that the image's own reference-values.json lists.
+/// Computes the registers and events of a machine that booted an image. Without --platform: those of every machine
+/// that the image's own reference-values.json lists.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// A folder that `proofmark build` wrote, or a raw disk.
@@ -33,34 +33,34 @@ pub struct Arguments {
     platform: Option<Name>,
     #[command(flatten)]
     firmware: FirmwareFiles,
-    /// Memory, as 512M or 4G.
+    /// Memory, such as 512M or 4G.
     #[arg(long, value_name = "SIZE", requires = "platform", value_parser = memory)]
     memory: Option<u64>,
-    /// Processors, of QEMU's machines [default: 2].
+    /// Processors of a QEMU machine [default: 2].
     #[arg(long, value_name = "NUMBER", requires = "platform")]
     vcpus: Option<NonZeroU16>,
     /// Version of QEMU [default: 10.0].
     #[arg(long, value_name = "VERSION", requires = "platform")]
     qemu: Option<String>,
-    /// Virtio devices of QEMU's machine: disk, network card, entropy source, and further ones [default: 3].
+    /// Virtio devices of a QEMU machine: disk, network card, entropy source, and further ones [default: 3].
     #[arg(long, value_name = "NUMBER", requires = "platform")]
     devices: Option<NonZeroU8>,
     /// Bits of the guest's physical addresses [default: 46; 40 for qemu-tpm].
     #[arg(long, value_name = "NUMBER", requires = "platform")]
     address_bits: Option<u8>,
-    /// Whose processor the guest sees [default: intel; amd, as QEMU emulates it, for qemu-tpm].
+    /// Vendor of the guest's processor [default: intel; amd, as QEMU emulates it, for qemu-tpm].
     #[arg(long, requires = "platform")]
     vendor: Option<Processor>,
-    /// The machine starts image.efi as QEMU's -kernel, rather than from the disk.
+    /// The machine starts image.efi with QEMU's -kernel, not from the disk.
     #[arg(long, requires = "platform")]
     direct: bool,
     /// The TPM's bank.
     #[arg(long, value_enum, default_value_t = Bank::Sha384)]
     bank: Bank,
-    /// MRTD for VMMs that add all pages of a section before its content, as QEMU 8 of Intel and Ubuntu.
+    /// MRTD for VMMs that add all pages of a section before its content, such as QEMU 8 of Intel and Ubuntu.
     #[arg(long)]
     two_pass: bool,
-    /// Print for each register what it depends on, and each event with its source.
+    /// Print what each register depends on, and each event with its source.
     #[arg(long)]
     explain: bool,
 }
@@ -98,7 +98,7 @@ fn asked_for(name: Name, arguments: &Arguments) -> Shape {
     }
 }
 
-/// Measures.
+/// Measures an image.
 pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::Result<ExitCode> {
     let place = Place::find(&arguments.image)?;
     let machines = match (arguments.platform, &place.folder) {
@@ -111,7 +111,7 @@ pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::
             return Err(hinted(message, "name one, as `--platform qemu-tdx --memory 4G`"));
         }
     };
-    // The document has both orders; here one is asked for.
+    // The document has both orders; here, one is printed.
     let order = if arguments.two_pass { Order::TwoPass } else { Order::SinglePass };
     let firmware = || place.firmware(&machines, arguments.firmware.files(), session);
     let mut all = hashed(&place, &machines, &[order], firmware, |_, hashed| Ok(hashed.platforms()?))?;

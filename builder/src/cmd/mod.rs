@@ -1,4 +1,4 @@
-//! The verbs of the command line, one a file.
+//! The verbs of the command line, one per file.
 
 pub mod appraise;
 pub mod audit;

@@ -13,7 +13,7 @@ use crate::options::signing::Signing;
 use crate::options::tlog::{Logs, told};
 
 /// Signs how an image was built and what it measures to, logs it, and writes bundles and proofs beside the image.
-/// Repeating it changes nothing; after a failure it goes on where it was.
+/// Repeating it changes nothing; after a failure it continues where it stopped.
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("who").required(true).args(["key", "sign_command", "fulcio"])))]
 #[command(group(clap::ArgGroup::new("where").required(true).multiple(true).args(["log", "rekor_v2", "rekor_v1"])))]
@@ -30,7 +30,7 @@ pub struct Arguments {
     builder: String,
 }
 
-/// Publishes.
+/// Publishes an image.
 pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::Result<ExitCode> {
     let built = publish::whole(&arguments.image)?;
     let statements = publish::statements(&built, &arguments.builder)?;

@@ -18,15 +18,15 @@ use crate::format::Format;
 use crate::options::signing::Signing;
 use crate::options::tlog::{Logs, told};
 
-/// Builds an image again from its recipe and lock, from fetched files only, and compares every output byte for byte. When
-/// all are equal and a key is given, it signs and logs a verification summary that says so. Exits with 4 when they are not.
+/// Builds an image again from its recipe, lock and fetched files only, and compares every output byte for byte. If all
+/// are equal and a key is given, signs and logs a verification summary that says so. Exits with 4 if they differ.
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("who").args(["key", "sign_command", "fulcio"]).requires("where")))]
 #[command(group(
     clap::ArgGroup::new("where").multiple(true).args(["log", "rekor_v2", "rekor_v1"]).requires("who")
 ))]
 pub struct Arguments {
-    /// Folder of the image that somebody built.
+    /// Folder of the image to build again.
     #[arg(value_name = "OUT")]
     image: PathBuf,
     /// Folder of its recipe, with the lock that it was built from [default: recipes/NAME, by the image's name].
@@ -41,10 +41,10 @@ pub struct Arguments {
     builder: String,
 }
 
-/// Rebuilds.
+/// Rebuilds an image.
 pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::Result<ExitCode> {
     let built = publish::whole(&arguments.image)?;
-    // A signer that cannot sign is better known before the work than after it.
+    // Find out before the work, not after, that a signer cannot sign.
     let who = arguments.signing.is_given().then(|| arguments.signing.who()).transpose()?;
     let usual = || Path::new("recipes").join(&built.manifest.name);
     let recipe = arguments.recipe.clone().unwrap_or_else(usual);

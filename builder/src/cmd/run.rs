@@ -1,4 +1,4 @@
-//! `proofmark run`: boots an image in QEMU, shows its console or waits until it answers.
+//! `proofmark run`: boots an image in QEMU, and shows its console or waits until it answers.
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
@@ -26,37 +26,37 @@ use serde_json::json;
 use crate::failure::hinted;
 use crate::format::Format;
 
-/// How long a guest has to become ready when nothing else is said: minutes without KVM on a busy machine.
+/// Default time in seconds for a guest to become ready: without KVM on a busy machine it takes minutes.
 const PATIENCE: u64 = 600;
-/// Pause between two looks at the machine.
+/// Pause between two checks of the machine.
 const PAUSE: Duration = Duration::from_millis(50);
-/// A line of progress each so often, where there is no terminal.
+/// Interval between lines of progress without a terminal.
 const EVERY: Duration = Duration::from_secs(15);
-/// Characters of a console's line that progress shows.
+/// Characters of a console line that progress shows.
 const SHOWN: usize = 60;
 
 /// Boots an image in QEMU with OVMF. What the guest writes goes to a temporary overlay; the image is never written.
 ///
-/// The serial console is shown on standard output, and keys go to it when both are a terminal; Ctrl-C ends the
-/// machine. With --until-ready it is not shown, but its last lines are when the guest does not become ready.
+/// The serial console is shown on standard output. It takes keys when standard input and output are both terminals;
+/// Ctrl-C ends the machine. With --until-ready, only its last lines are shown, if the guest does not become ready.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// A folder that `proofmark build` wrote, or a raw disk.
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
-    /// Memory, as 512M or 2G.
+    /// Memory, such as 512M or 2G.
     #[arg(long, value_name = "SIZE", default_value = "2G")]
     pub memory: Memory,
     /// Processors.
     #[arg(long, value_name = "NUMBER", default_value = "2")]
     pub vcpus: NonZeroU16,
-    /// Lead a port of 127.0.0.1 to a port of the guest; may be given several times.
+    /// Forward a port of 127.0.0.1 to a port of the guest; may be given several times.
     #[arg(long, value_name = "HOST:GUEST")]
     pub forward: Vec<Forward>,
     /// OVMF's code, with its variables beside it, or firmware in one file [default: the distribution's].
     #[arg(long, value_name = "FILE", env = "PROOFMARK_OVMF")]
     pub firmware: Option<PathBuf>,
-    /// How instructions run; auto takes KVM when a small guest really runs under it.
+    /// How instructions run; auto uses KVM if a small guest really runs under it.
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub accel: Accel,
     /// Give systemd in the guest a credential; may be given several times. Debug images only.
@@ -65,32 +65,32 @@ pub struct Arguments {
     /// Give the guest a new, emulated TPM 2.0.
     #[arg(long)]
     pub tpm: bool,
-    /// Start this UKI, as QEMU's -kernel does, whatever the disk's system partition holds.
+    /// Start this UKI with QEMU's -kernel, whatever the disk's system partition holds.
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
-    /// Attach one more raw disk, which the guest may write; may be given several times.
+    /// Attach another raw disk, which the guest may write; may be given several times.
     #[arg(long, value_name = "FILE")]
     pub drive: Vec<PathBuf>,
-    /// Write the serial console to a file as well.
+    /// Also write the serial console to a file.
     #[arg(long, value_name = "FILE")]
     pub console: Option<PathBuf>,
-    /// Wait until the guest answers over HTTP with status 200, print the URL's base, end the machine.
+    /// Wait until the guest answers over HTTP with status 200, print the base URL, then end the machine.
     #[arg(long)]
     pub until_ready: bool,
-    /// The guest's port that is asked, through a forward to a free port unless --forward names one.
+    /// The guest's port to ask, through a forward to a free port unless --forward names one.
     #[arg(long, value_name = "PORT", default_value = "18790", requires = "until_ready")]
     pub ready_port: NonZeroU16,
-    /// The path that is asked.
+    /// The path to ask.
     #[arg(long, value_name = "PATH", default_value = "/readyz", requires = "until_ready")]
     pub ready_path: String,
-    /// The URL that is asked, instead of a port of the guest.
+    /// The URL to ask, instead of a port of the guest.
     #[arg(long, value_name = "URL", requires = "until_ready", conflicts_with_all = ["ready_port", "ready_path"])]
     pub ready_url: Option<String>,
     /// Once the guest is ready, let it run until it ends or Ctrl-C.
     #[arg(long, requires = "until_ready")]
     pub keep_running: bool,
-    /// End the machine after so many seconds and fail; with --until-ready, unless it is ready by then [default with
-    /// --until-ready: 600].
+    /// End the machine after this many seconds and fail; with --until-ready, only if it is not ready by then [default
+    /// with --until-ready: 600].
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
 }
@@ -100,13 +100,13 @@ pub struct Arguments {
 pub enum Accel {
     /// KVM when a small guest runs under it, else TCG.
     Auto,
-    /// This processor, by the kernel.
+    /// On this processor, through the kernel.
     Kvm,
-    /// Translation: everywhere, but slowly.
+    /// By translation: everywhere, but slowly.
     Tcg,
 }
 
-/// What ended the waiting.
+/// What ended the wait.
 enum Outcome {
     Ready,
     Ended(End),
@@ -114,7 +114,7 @@ enum Outcome {
     TimedOut(Duration),
 }
 
-/// Does it.
+/// Runs an image.
 pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::Result<ExitCode> {
     let image = Image::open(&arguments.image)?;
     if image.profile == Some(Profile::Release) && !arguments.credential.is_empty() {
@@ -171,21 +171,21 @@ pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::
     }
 }
 
-/// A disk, and what is known of it.
+/// A disk, and what is known about it.
 #[derive(Debug)]
 struct Image {
     disk: PathBuf,
     profile: Option<Profile>,
 }
 
-/// What matters here of a manifest, whatever else it says.
+/// The part of a manifest that matters here.
 #[derive(Debug, serde::Deserialize)]
 struct Head {
     profile: Profile,
 }
 
 impl Image {
-    /// The image of a folder, or a disk; a manifest beside a disk is believed.
+    /// Opens the image of a folder, or a disk; a manifest beside a disk is trusted.
     fn open(path: &Path) -> anyhow::Result<Self> {
         let meta = fs::metadata(path).map_err(|source| {
             anyhow::Error::new(source).context(format!("cannot open {}", path.display()))
@@ -198,7 +198,7 @@ impl Image {
             ));
         }
         let manifest = disk.with_file_name(file::MANIFEST);
-        // Another disk beside a manifest is not the manifest's.
+        // A manifest does not describe other disks beside it.
         let own = disk.file_name().is_some_and(|name| name == file::DISK);
         let profile = match fs::read(&manifest) {
             Ok(text) if own => {
@@ -214,7 +214,7 @@ impl Image {
     }
 }
 
-/// The URL that tells readiness; its port is forwarded when it is the guest's.
+/// The URL that tells readiness; if its port is the guest's, it is forwarded.
 fn ready_url(arguments: &Arguments, forwards: &mut Vec<Forward>) -> anyhow::Result<String> {
     if let Some(url) = &arguments.ready_url {
         return Ok(url.clone());
@@ -230,7 +230,7 @@ fn ready_url(arguments: &Arguments, forwards: &mut Vec<Forward>) -> anyhow::Resu
     Ok(format!("http://127.0.0.1:{host}/{}", arguments.ready_path.trim_start_matches('/')))
 }
 
-/// Where the console goes: a file, and standard output when that is for it.
+/// Where the console goes: a file, and standard output unless that is for results.
 fn sinks(arguments: &Arguments, format: Format) -> anyhow::Result<Vec<Sink>> {
     let mut sinks: Vec<Sink> = Vec::new();
     if format == Format::Text && !arguments.until_ready {
@@ -253,7 +253,7 @@ struct Guest<'a> {
 }
 
 impl Guest<'_> {
-    /// Waits for readiness, says so, and ends the machine.
+    /// Waits for readiness, reports it, and ends the machine.
     fn until_ready(&mut self, arguments: &Arguments, url: &str) -> anyhow::Result<ExitCode> {
         let ready = Ready::ask(url);
         let limit = Duration::from_secs(arguments.timeout.unwrap_or(PATIENCE));
@@ -318,7 +318,7 @@ impl Guest<'_> {
         self.close()
     }
 
-    /// Waits until something ends the waiting; says how it goes while readiness is awaited.
+    /// Waits until an event ends the wait; shows progress while waiting for readiness.
     fn wait(&mut self, limit: Option<Duration>, ready: Option<&Ready>) -> anyhow::Result<Outcome> {
         let progress = self.session.progress;
         let stage = (ready.is_some() && progress == Progress::Terminal).then(|| progress.stage("boot", 0));
@@ -347,22 +347,22 @@ impl Guest<'_> {
         }
     }
 
-    /// What the guest said last.
+    /// The last line of the console.
     fn last_line(&mut self) -> String {
         self.machine.console().last().chars().take(SHOWN).collect()
     }
 
-    /// Ends the machine well; all of the console is where it belongs.
+    /// Ends the machine, and makes sure that the whole console is written.
     fn close(&mut self) -> anyhow::Result<ExitCode> {
         self.machine.stop();
         self.machine.console().finish().context("cannot write all of the console")?;
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Ends the machine, and gives a failure that tells the last lines of the console where they were not shown.
+    /// Ends the machine, and returns a failure with the last lines of the console if they were not shown.
     fn failure(&mut self, what: &str) -> anyhow::Error {
         self.machine.stop();
-        // What failed first is what is told.
+        // Report only the first failure.
         let _ = self.machine.console().finish();
         let lines: String = self.machine.console().all().iter().map(|line| format!("\n  {line}")).collect();
         if lines.is_empty() {
@@ -372,7 +372,7 @@ impl Guest<'_> {
     }
 }
 
-/// What happened, for people.
+/// Describes what happened, for people.
 fn told(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Ready => "the guest is ready".to_owned(),
@@ -387,18 +387,18 @@ fn told(outcome: &Outcome) -> String {
     }
 }
 
-/// Prints a line on standard output.
+/// Prints a line to standard output.
 fn say(line: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout();
     writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot write to standard output")
 }
 
-/// Tenths of a second.
+/// Rounds to tenths of a second.
 fn rounded(seconds: f64) -> f64 {
     (seconds * 10.0).round() / 10.0
 }
 
-/// Says what to do next where that is known.
+/// Adds what to do next, if that is known.
 fn advise(error: Error) -> anyhow::Error {
     let hint = match &error {
         Error::NoProgram { program } if *program == SWTPM => {

@@ -16,23 +16,23 @@ use proofmark::session::Session;
 use crate::failure::{self, hinted};
 use crate::format::Format;
 
-/// Says which known vulnerabilities affect an image. Exits with 4 when one does and no VEX document says otherwise. What
-/// cannot be told counts as affected.
+/// Lists the known vulnerabilities that affect an image. Exits with 4 when there is one and no VEX document says
+/// otherwise. What cannot be determined counts as affected.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Folder of an image that `proofmark build` wrote.
     #[arg(value_name = "IMAGE")]
     image: PathBuf,
-    /// Folder of a vulnerability database: records of the OSV format, one a file; nothing is fetched.
+    /// Folder of a vulnerability database: records of the OSV format, one per file; nothing is fetched.
     #[arg(long, value_name = "DIR")]
     osv: PathBuf,
     /// The digest that the database must have; it is printed with every result.
     #[arg(long, value_name = "SHA256")]
     osv_digest: Option<String>,
-    /// An OpenVEX document to believe; may be given several times.
+    /// An OpenVEX document to trust; may be given several times.
     #[arg(long, value_name = "FILE")]
     vex: Vec<PathBuf>,
-    /// Write an OpenVEX document about everything that is found.
+    /// Write an OpenVEX document about everything found.
     #[arg(long, value_name = "FILE")]
     vex_out: Option<PathBuf>,
     /// Who makes the statements of that document.
@@ -40,12 +40,12 @@ pub struct Arguments {
     author: String,
 }
 
-/// The time, as RFC 3339 writes it.
+/// The current time, in RFC 3339 format.
 fn time() -> String {
     scan::time(clock::now())
 }
 
-/// Scans.
+/// Scans an image.
 pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::Result<ExitCode> {
     let started = time();
     let built = Built::open(&arguments.image)?;
@@ -93,10 +93,10 @@ pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::
     Ok(if counts { ExitCode::from(failure::NO) } else { ExitCode::SUCCESS })
 }
 
-/// Ecosystems of the image that the database says nothing of.
+/// Ecosystems of the image that the database does not cover.
 fn uncovered(components: &[Component], database: &osv::Database) -> BTreeSet<String> {
     let here = components.iter().filter(|component| component.presence == Presence::InImage);
-    // The init of the initrd is the only crate, and known to nobody else.
+    // The init of the initrd is the only crate, and no database knows it.
     let named = here.map(|component| component.ecosystem.name()).filter(|name| name != "crates.io");
     named.filter(|name| !database.ecosystems.contains(osv::base(name))).collect()
 }

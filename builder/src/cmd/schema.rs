@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use proofmark::host::output;
 use proofmark::recipe;
 
-/// Prints the JSON Schema of recipes: editors complete by it when a recipe names it in its `#:schema` line.
+/// Prints the JSON Schema of recipes; editors complete a recipe with it when its `#:schema` line names it.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {}
 

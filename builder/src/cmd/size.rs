@@ -9,22 +9,22 @@ use proofmark::host::output;
 
 use crate::format::Format;
 
-/// Says where the bytes of an image are: by package and by folder, largest first. Sizes of files are those before
+/// Shows where the bytes of an image are: by package and by folder, largest first. Sizes of files are those before
 /// compression; a folder counts with everything below it.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Folder of an image that `proofmark build` wrote.
     #[arg(value_name = "IMAGE")]
     image: PathBuf,
-    /// How many packages and how many folders to name.
+    /// How many packages and how many folders to list.
     #[arg(long, value_name = "N", default_value_t = 20)]
     top: usize,
-    /// How deep folders may lie to be named.
+    /// How deep the listed folders may lie.
     #[arg(long, value_name = "N", default_value_t = 4)]
     depth: usize,
 }
 
-/// Says it.
+/// Prints the sizes.
 pub fn run(arguments: &Arguments, format: Format) -> anyhow::Result<ExitCode> {
     let built = Built::open(&arguments.image)?;
     let sizes = explain::sizes(&built.contents, &built.manifest, arguments.depth);

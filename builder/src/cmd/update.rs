@@ -13,7 +13,7 @@ use proofmark::session::Session;
 use crate::format::Format;
 use crate::options::registry::Provenance;
 
-/// Which recipe, and whether to write.
+/// Which recipe, and whether to write its new lock.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Folder of the recipe.

@@ -13,10 +13,10 @@ use proofmark::session::Session;
 
 use crate::format::Format;
 
-/// Which recipe, and where to.
+/// Which recipe, and where to write.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Folder to write: `debian/`, `debian-security/` and `npm/` below it are laid out as the archives are.
+    /// Folder to write: `debian/`, `debian-security/` and `npm/` below it are laid out like the archives.
     folder: PathBuf,
     /// Folder of the recipe.
     #[arg(default_value = ".")]
@@ -28,7 +28,7 @@ pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::
     let loaded = RecipeFolder::open(&arguments.recipe)?;
     let (text, lock) = loaded.lock()?;
     let mut blobs = lock.blobs(&Profile::ALL);
-    // The signed releases and the indices too, for an auditor who resolves again. A mirror may have replaced them.
+    // Include signed releases and indices, for an auditor who resolves again: a mirror may have replaced them.
     let fetcher = loaded.carrying(session.fetcher());
     fetcher.ensure(&blobs, session.progress)?;
     for blob in lock.blobs_to_carry().into_iter().chain(lock.blobs_of_indices()) {
@@ -63,7 +63,7 @@ pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether the file is there already, byte for byte.
+/// Whether the file already exists, byte for byte.
 fn same(path: &Path, size: u64, sha256: &str) -> bool {
     let right_size = std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == size);
     let digest = || std::fs::read(path).map(|bytes| rootfs::content::Sha256Digest::of(&bytes).to_string());

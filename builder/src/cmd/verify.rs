@@ -20,7 +20,7 @@ use crate::options::firmware::FirmwareFiles;
 /// Largest artifact that is held in memory, as signatures of Ed25519 keys need it; larger ones are read once.
 const MOST_IN_MEMORY: u64 = 64 << 20;
 
-/// Says whether a claim holds, without the network. Exits with 0 when it does, and with 4 and the reason when not.
+/// Checks whether a claim holds, without the network. Exits with 0 if it does, and with 4 and the reason if not.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
 pub struct Arguments {
@@ -29,7 +29,7 @@ pub struct Arguments {
     /// Folder of an image, with the bundles that were published beside it.
     #[arg(value_name = "OUT", requires = "policy")]
     image: Option<PathBuf>,
-    /// Whom and what to believe: identities, logs, quorum, rebuilders, builders, version, age, deny list.
+    /// Whom and what to trust: identities, logs, quorum, rebuilders, builders, version, age, deny list.
     #[arg(long, value_name = "FILE", requires = "image")]
     policy: Option<PathBuf>,
     #[command(flatten)]
@@ -38,7 +38,7 @@ pub struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Say whether a sigstore bundle holds for a file.
+    /// Check whether a sigstore bundle holds for a file.
     Bundle(BundleArguments),
 }
 
@@ -53,21 +53,21 @@ struct BundleArguments {
     /// Public key that must have signed, PEM.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["identity", "issuer"])]
     key: Option<PathBuf>,
-    /// Name that the signer's certificate must have: a mail address or a URI, whole.
+    /// Name that the signer's certificate must have: a full mail address or URI.
     #[arg(long, value_name = "NAME", requires = "issuer")]
     identity: Option<String>,
-    /// Who must have vouched for the name: a URL, whole.
+    /// Issuer that must have vouched for the name: a full URL.
     #[arg(long, value_name = "URL", requires = "identity")]
     issuer: Option<String>,
     /// Keys of logs and authorities to trust [default: Sigstore's public instance, as built in].
     #[arg(long, value_name = "FILE")]
     trusted_root: Option<PathBuf>,
-    /// What was signed, or its digest.
+    /// The signed file, or its digest.
     #[arg(value_name = "FILE|sha256:HEX")]
     artifact: String,
 }
 
-/// Says it.
+/// Verifies a claim, and prints the verdict.
 pub fn run(
     arguments: &Arguments,
     format: Format,

@@ -10,9 +10,8 @@ use proofmark::host::output;
 use crate::failure::hinted;
 use crate::format::Format;
 
-/// Says what is known of a path of an image: which package, recipe line or fix-up brought it, and why that package is
-/// there. Links to folders on the way are followed, a link itself says where it leads. Exits with 1 when nothing is
-/// there.
+/// Shows which package, recipe line or fix-up brought a path into an image, and why that package is there. Follows
+/// links to folders on the way; for a link itself, shows its target. Exits with 1 when the image has no such path.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Folder of an image that `proofmark build` wrote.
@@ -26,7 +25,7 @@ pub struct Arguments {
     lock: Option<PathBuf>,
 }
 
-/// Says it.
+/// Prints where the path comes from.
 pub fn run(arguments: &Arguments, format: Format) -> anyhow::Result<ExitCode> {
     let built = Built::open(&arguments.image)?;
     let lock = built.lock(arguments.lock.as_deref())?;

@@ -1,4 +1,4 @@
-//! Yields in what an image is another than a document of reference values says, from every byte of its disk.
+//! Yields how an image differs from a document of reference values, computed from every byte of its disk.
 //!
 //! # Shape
 //! ```text
@@ -29,7 +29,7 @@ pub enum Error {
     /// The image or the document cannot be read.
     #[error(transparent)]
     Measure(#[from] measure::Error),
-    /// The document lists a machine that is not known.
+    /// The document lists an unknown machine.
     #[error("{} lists a machine that is not known", document.display())]
     Machine {
         /// The document.
@@ -40,7 +40,7 @@ pub enum Error {
     /// The program that the disk boots cannot be read.
     #[error(transparent)]
     Uki(#[from] stub::Error),
-    /// The command line names no root.
+    /// The command line names no root file system.
     #[error("the measured command line names no root file system: {why}")]
     Root {
         /// Why.
@@ -72,18 +72,18 @@ impl Advised for Error {
     }
 }
 
-/// What came of an audit.
+/// The result of an audit.
 #[derive(Debug)]
 pub struct Audit {
     /// The document.
     pub document: Reference,
-    /// What the image gives.
+    /// The values computed from the image.
     pub computed: Reference,
-    /// In what they differ.
+    /// How they differ.
     pub mismatches: Vec<Mismatch>,
 }
 
-/// Computes all reference values of the image at `path` again, and compares them with the document at `reference`.
+/// Recomputes all reference values of the image at `path`, and compares them with the document at `reference`.
 ///
 /// # Errors
 /// [`Error`] when the image or the document cannot be read.
@@ -102,7 +102,7 @@ pub fn audit(
     let command_line = uki.section(".cmdline").map(|piece| piece.bytes.to_vec()).unwrap_or_default();
     let boot = Boot::parse(&command_line).map_err(|why| Error::Root { why })?;
     let stage = session.progress.stage("hash disk", opened.disk.bytes());
-    // The values need nothing of the root file system, and of the whole disk no more than its name.
+    // The values do not depend on the root file system, and of the whole disk they hold only its digest and size.
     let inputs = opened.inputs(&machines, &values::ORDERS);
     let firmware = || place.firmware(&machines, firmware, session);
     let program = || (Algorithm::Sha256.of(&opened.uki), is_beside(&opened.uki, place.folder.as_deref()));
@@ -128,7 +128,7 @@ pub fn audit(
     Ok(Audit { document, computed, mismatches })
 }
 
-/// Whether the program that a folder has beside its disk, if it has one, is the one in the disk.
+/// Whether the UKI file beside the disk, if there is one, equals the program in the disk.
 fn is_beside(program: &[u8], folder: Option<&Path>) -> Result<bool, Error> {
     let Some(path) = folder.map(|folder| folder.join(file::UKI)) else { return Ok(true) };
     let compare = || -> io::Result<bool> {

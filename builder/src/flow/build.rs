@@ -1,4 +1,4 @@
-//! Yields an image in its folder, from a recipe and its lock.
+//! Yields an image in its folder, built from a recipe and its lock.
 //!
 //! # Shape
 //! ```text
@@ -41,25 +41,25 @@ use crate::session::Session;
 /// Why no image was built.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The recipe or its lock cannot be had.
+    /// The recipe or its lock cannot be loaded.
     #[error(transparent)]
     Recipe(#[from] recipe_folder::Error),
-    /// It cannot be told whether anything changed.
+    /// It cannot be determined whether anything changed.
     #[error(transparent)]
     Earlier(#[from] earlier_build::Error),
-    /// The image has no place.
+    /// The image's folder cannot be used.
     #[error(transparent)]
     Outputs(#[from] outputs::Error),
-    /// An input cannot be had.
+    /// An input cannot be fetched.
     #[error(transparent)]
     Fetch(#[from] fetch::Error),
     /// The inputs do not make a tree.
     #[error(transparent)]
     Assemble(#[from] assemble::Error),
-    /// There is no firmware to compute reference values with.
+    /// There is no firmware to compute the reference values from.
     #[error(transparent)]
     Firmware(#[from] firmware::Error),
-    /// An application does not accept its configuration.
+    /// An application rejects its configuration.
     #[error(transparent)]
     Configuration(#[from] configuration::Error),
     /// The tree does not make an image.
@@ -68,7 +68,7 @@ pub enum Error {
     /// The disk cannot be written.
     #[error("cannot write disk.raw")]
     Disk(#[source] io::Error),
-    /// The files beside it cannot be written.
+    /// The files beside the disk cannot be written.
     #[error("cannot write {}", folder.display())]
     Write {
         /// The image's folder.
@@ -76,7 +76,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// There is no bill of materials.
+    /// The bill of materials cannot be made.
     #[error("cannot make the bill of materials")]
     Sbom(#[source] sbom::Error),
     /// The reference values cannot be computed.
@@ -98,33 +98,33 @@ impl Advised for Error {
     }
 }
 
-/// What is to be built, of what, and where to.
+/// What to build, from what, and where.
 pub struct Request<'a> {
     /// The recipe and its lock.
     pub folder: &'a RecipeFolder,
-    /// Which of its two images.
+    /// Which of the recipe's two images.
     pub profile: Profile,
     /// Signs the UKI for Secure Boot.
     pub signer: Option<&'a Signer>,
     /// The image's folder.
     pub target: &'a Path,
-    /// Whether what was derived before is taken, an unchanged image included.
+    /// Whether to reuse what was derived before, including an unchanged image.
     pub derived: Derived,
 }
 
-/// What came of it.
+/// The result of a build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The image was built.
     Built,
-    /// It is there already, from the same inputs.
+    /// The image is already there, built from the same inputs.
     Unchanged,
 }
 
 /// Builds an image.
 ///
 /// # Errors
-/// [`Error`] of the first stage that fails; what was in the image's folder is still there.
+/// [`Error`] of the first stage that fails; the image's folder keeps what it held.
 pub fn build(request: &Request<'_>, session: &Session) -> Result<(Manifest, Outcome), Error> {
     let recipe = request.folder.recipe(request.profile)?;
     let (lock_text, lock) = request.folder.lock()?;
@@ -134,7 +134,7 @@ pub fn build(request: &Request<'_>, session: &Session) -> Result<(Manifest, Outc
     {
         return Ok((manifest, Outcome::Unchanged));
     }
-    // Before anything is fetched or made: is there a place to put it?
+    // Find out first whether the image has a place, before anything is fetched or made.
     let folder = Outputs::begin(request.target)?;
     let build = Build { request, session, recipe, lock: &lock, lock_text: &lock_text, folder: &folder };
     let (assembled, firmware) = build.assembled()?;
@@ -145,7 +145,7 @@ pub fn build(request: &Request<'_>, session: &Session) -> Result<(Manifest, Outc
     Ok((manifest, Outcome::Built))
 }
 
-/// A build under way: what all its stages read.
+/// A running build: what all its stages read.
 struct Build<'a> {
     request: &'a Request<'a>,
     session: &'a Session,
@@ -156,9 +156,9 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
-    /// Fetches what the lock names, and assembles the tree; the firmware is read meanwhile.
+    /// Fetches what the lock names, and assembles the tree while the firmware is read.
     ///
-    /// The process ends after a build: its memory goes faster as a whole than file by file.
+    /// The process ends after a build, and the kernel frees its memory faster as a whole than file by file.
     fn assembled(&self) -> Result<(ManuallyDrop<Assembled>, Option<Firmware>), Error> {
         let Build { recipe, lock, session, .. } = *self;
         let derived = self.request.derived;
@@ -182,7 +182,7 @@ impl Build<'_> {
         Ok((assembled, firmware))
     }
 
-    /// Makes the image and writes everything into its folder, the manifest last.
+    /// Makes the image and writes everything into its folder, with the manifest last.
     fn written(&self, assembled: &Assembled, firmware: Option<Firmware>) -> Result<Manifest, Error> {
         let stage = self.session.progress.stage("write disk", 0);
         let mut file = DiskFile::create(&self.folder.path().join(file::DISK)).map_err(Error::Disk)?;
@@ -194,7 +194,7 @@ impl Build<'_> {
             machines: &self.recipe.measure.machines,
             orders: &reference::ORDERS,
         };
-        // The file system takes its time to write what it was given: everything else is made and written meanwhile.
+        // The file system needs time to write the disk; everything else is made and written meanwhile.
         let (finished, beside) = std::thread::scope(|scope| {
             let beside = scope.spawn(|| self.beside(assembled, &image, &inputs, firmware));
             (file.finish(), beside.join())
@@ -208,7 +208,7 @@ impl Build<'_> {
         self.last(&image, &Written { name: file::DISK, size: bytes, sha256 }, &beside, &written)
     }
 
-    /// Makes the image, and writes its disk; its libraries are checked meanwhile.
+    /// Makes the image and writes its disk, while its libraries are checked.
     fn image(
         &self,
         assembled: &Assembled,
@@ -225,12 +225,12 @@ impl Build<'_> {
             },
             || assemble::check_libraries(self.recipe, &assembled.tree),
         );
-        // What is lacking is told when it is locked, and refused here.
+        // `lock` only reports missing libraries; here they are an error.
         checked?;
         Ok(image?)
     }
 
-    /// Makes what lies beside the disk, and writes what does not wait for its digest.
+    /// Makes the files beside the disk, and writes those that do not need its digest.
     fn beside<'a>(
         &self,
         assembled: &Assembled,
@@ -250,7 +250,7 @@ impl Build<'_> {
         Ok((beside, written))
     }
 
-    /// Writes the reference values, which name the disk, and the manifest, which names everything.
+    /// Writes the reference values, which name the disk, and the manifest, which names every file.
     fn last(
         &self,
         image: &Image,
@@ -286,12 +286,12 @@ impl Build<'_> {
     }
 }
 
-/// What is made of an image while its disk is being written.
+/// The documents made from an image while its disk is being written.
 struct Beside<'a> {
     contents: String,
     cyclonedx: String,
     spdx: String,
-    /// The reference values but for the disk's digest; none when the recipe lists no machine.
+    /// The reference values without the disk's digest; `None` when the recipe lists no machine.
     values: Option<Hashed<'a>>,
     sbom_took: Duration,
     measure_took: Duration,

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! # Not here
-//! Each part: `host::locking`. Where the lock is written: `host::recipe_folder`.
+//! Each part: `host::locking`. Writing the lock: `host::recipe_folder`.
 
 use rootfs::tree::Tree;
 
@@ -29,10 +29,10 @@ pub enum Error {
     /// There is no recipe.
     #[error("there is no recipe to lock")]
     NoRecipe,
-    /// A part of it cannot be had.
+    /// A part of the lock cannot be made.
     #[error(transparent)]
     Part(#[from] locking::Error),
-    /// What was locked does not make an image.
+    /// The locked packages do not make an image.
     #[error("the packages of profile {profile} do not make an image")]
     Assemble {
         /// The profile.
@@ -40,7 +40,7 @@ pub enum Error {
         /// Why.
         source: Box<assemble::Error>,
     },
-    /// An application does not accept its configuration.
+    /// An application rejects its configuration.
     #[error(transparent)]
     Configuration(#[from] configuration::Error),
 }
@@ -55,33 +55,33 @@ impl Advised for Error {
     }
 }
 
-/// What is to be locked, and what binds it.
+/// What to lock, and what constrains it.
 pub struct Request<'a> {
-    /// The recipe, by profile.
+    /// The recipe, once for each profile.
     pub recipes: &'a [Recipe],
-    /// The lock before: its ids and dates bind the new one.
+    /// The previous lock: its ids and dates constrain the new one.
     pub previous: Option<&'a Lock>,
-    /// Judges what a registry attests of npm packages.
+    /// Judges a registry's attestations of npm packages.
     pub registry: &'a Registry,
     /// Names of npm packages that may lose their attestations, or come from another repository.
     pub accept_lost_provenance: &'a [String],
-    /// Seconds since 1970: what expires and what lies in the future is judged by it.
+    /// Seconds since 1970, to judge what has expired and what lies in the future.
     pub now: u64,
 }
 
-/// What came of locking.
+/// The result of locking.
 #[derive(Debug)]
 pub struct Locked {
     /// The lock.
     pub lock: Lock,
-    /// What a person may want to know.
+    /// Remarks that a person may want to read.
     pub remarks: Vec<String>,
 }
 
-/// Makes a lock from what the mirrors have now.
+/// Makes a lock from what the mirrors hold now.
 ///
 /// # Errors
-/// [`Error`] of the first thing that is wrong.
+/// [`Error`] of the first problem found.
 pub fn lock(request: &Request<'_>, session: &Session) -> Result<Locked, Error> {
     let Request { recipes, previous, .. } = *request;
     let first = recipes.first().ok_or(Error::NoRecipe)?;
@@ -124,7 +124,7 @@ pub fn lock(request: &Request<'_>, session: &Session) -> Result<Locked, Error> {
     Ok(Locked { lock, remarks })
 }
 
-/// Assembles each profile, which chooses the ids of its accounts, and gives its tree.
+/// Assembles each profile, which chooses the ids of its accounts, and returns the ids and the trees.
 fn accounts(
     recipes: &[Recipe],
     lock: &Lock,

@@ -1,4 +1,4 @@
-//! Yields the values that machines have after they booted an image, from the bytes of its disk.
+//! Yields the register values of machines that boot an image, from the bytes of its disk.
 //!
 //! # Shape
 //! ```text
@@ -26,33 +26,33 @@ use crate::host::raw_disk::{self, RawDisk};
 use crate::lock::{self, Lock};
 use crate::session::Session;
 
-/// Why an image's values cannot be told.
+/// Why an image's values cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no image.
     #[error("{} is no image: there is no {}", path.display(), disk.display())]
     NoImage {
-        /// What was named.
+        /// The path that was given.
         path: PathBuf,
-        /// The disk that is not there.
+        /// The missing disk.
         disk: PathBuf,
     },
     /// The disk cannot be read.
     #[error(transparent)]
     Disk(#[from] raw_disk::Error),
-    /// The disk boots something else.
+    /// The disk does not boot a UKI.
     #[error("the program that the disk boots is no UKI")]
     Uki(#[from] stub::Error),
     /// There is neither firmware nor a lock.
     #[error("machines of QEMU need firmware, and there is no lock that names one")]
     NoLock,
-    /// The lock names none.
+    /// The lock names no firmware.
     #[error("{} names no firmware", lock.display())]
     NoFirmware {
         /// The lock.
         lock: PathBuf,
     },
-    /// The lock names it in no archive.
+    /// The lock names no archive of the firmware.
     #[error("the lock's firmware is in no archive")]
     NoArchive,
     /// A file cannot be read.
@@ -63,19 +63,19 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// The lock is wrong.
+    /// The lock is invalid.
     #[error(transparent)]
     Lock(#[from] lock::Error),
-    /// The firmware's package cannot be had.
+    /// The firmware's package cannot be fetched.
     #[error(transparent)]
     Fetch(#[from] fetch::Error),
-    /// The firmware cannot be had.
+    /// The firmware cannot be read.
     #[error(transparent)]
     Firmware(#[from] firmware::Error),
-    /// The manifest names the disk by no digest.
+    /// The manifest's digest of the disk is malformed.
     #[error(transparent)]
     Digest(#[from] digest::NotADigest),
-    /// A machine is not known.
+    /// A machine is unknown.
     #[error(transparent)]
     Machine(#[from] shape::Error),
     /// The values cannot be computed.
@@ -107,34 +107,34 @@ impl Advised for Error {
     }
 }
 
-/// The firmware that a machine of QEMU has, where it is not the one in the image's lock.
+/// The firmware of a QEMU machine, where it differs from the one in the image's lock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FirmwareFiles<'a> {
     /// Variables and code in one file, or code alone.
     pub firmware: Option<&'a Path>,
-    /// The variables of firmware whose file is code alone.
+    /// The variables, for firmware whose file holds code alone.
     pub variables: Option<&'a Path>,
 }
 
 /// Where an image's files are.
 pub struct Place {
-    /// Its folder; none for a raw disk.
+    /// The image's folder; `None` for a raw disk.
     pub folder: Option<PathBuf>,
     disk: PathBuf,
 }
 
-/// An image, as measuring and auditing need it.
+/// An image, opened for measuring and auditing.
 pub struct Opened {
     /// The disk.
     pub disk: RawDisk,
     /// The program that firmware starts.
     pub uki: Pages,
-    /// What it is called, as its os-release says.
+    /// The image's name, version and profile, as its os-release gives them.
     pub image: Image,
 }
 
 impl Place {
-    /// Finds a folder's or a raw disk's files.
+    /// Finds the files of an image's folder or of a raw disk.
     ///
     /// # Errors
     /// [`Error::NoImage`].
@@ -150,7 +150,7 @@ impl Place {
         Ok(Place { folder, disk })
     }
 
-    /// Reads of an image what is measured.
+    /// Reads the measured parts of an image.
     ///
     /// # Errors
     /// [`Error::Disk`], [`Error::Uki`].
@@ -167,7 +167,7 @@ impl Place {
         let image = Image {
             name: field("IMAGE_ID"),
             version: field("IMAGE_VERSION"),
-            // Whatever does not say that it is for production is not.
+            // An image is a release image only if it says so.
             profile: match field("PROOFMARK_PROFILE").as_str() {
                 "release" => Profile::Release,
                 _ => Profile::Debug,
@@ -176,10 +176,10 @@ impl Place {
         Ok(Opened { disk, uki, image })
     }
 
-    /// The firmware, where one of the machines is QEMU's: the given file, or what the folder's lock names.
+    /// The firmware, if one of the machines is QEMU's: the given file, or the one that the folder's lock names.
     ///
     /// # Errors
-    /// [`Error`] when there is none.
+    /// [`Error`] when it is needed and cannot be read.
     pub fn firmware(
         &self,
         machines: &[(Name, Shape)],
@@ -203,7 +203,7 @@ impl Place {
         Ok(Some(firmware::locked(&session.store, &lock, Derived::Taken)?))
     }
 
-    /// The digest of the disk that its manifest names; none where there is no manifest.
+    /// The disk's digest as the manifest gives it; `None` without a manifest.
     ///
     /// # Errors
     /// [`Error::Digest`].
@@ -220,17 +220,17 @@ impl Place {
 }
 
 impl Opened {
-    /// What its reference values are computed from.
+    /// The inputs of the image's reference values.
     pub fn inputs<'a>(&'a self, machines: &'a [(Name, Shape)], orders: &'a [Order]) -> values::Inputs<'a> {
         let (image, disk_head) = (self.image.clone(), self.disk.head());
         values::Inputs { image, uki: &self.uki, disk_head, machines, orders }
     }
 }
 
-/// Opens and hashes an image for some machines; the firmware is looked up meanwhile.
+/// Opens and hashes an image for the given machines, while the firmware is looked up.
 ///
 /// # Errors
-/// [`Error`], and what `then` says.
+/// [`Error`], including what `then` returns.
 pub fn hashed<T>(
     place: &Place,
     machines: &[(Name, Shape)],
@@ -239,7 +239,7 @@ pub fn hashed<T>(
     then: impl FnOnce(&Opened, &Hashed<'_>) -> Result<T, Error>,
 ) -> Result<T, Error> {
     std::thread::scope(|scope| {
-        // To read the lock and the firmware takes as long as to read the image.
+        // Reading the lock and the firmware takes as long as reading the image.
         let firmware = scope.spawn(firmware);
         let firmware = || firmware.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let opened = place.open()?;

@@ -6,14 +6,14 @@
 //! build     fetch* ─> assemble ─> configurations* ─> image (pipeline) ─> documents ─> manifest ─> folder*
 //! publish   statements ─> for each: envelope* ─> stamp* ─> logs* ─> bundle ─> judged ─> files*
 //! rebuild   build* ─> compare
-//! measure   open* ─> firmware* ─> values        audit: all of it from the bytes of the disk, and compared
+//! measure   open* ─> firmware* ─> values        audit: the same from every byte of the disk, and compared
 //! verify    bundles* ─> verdict                                                            (* = an effect)
 //! ```
 //! A flow parses no arguments and prints no results. Its effects are those of `host`; it reports progress through
 //! `host::progress`.
 //!
 //! # Not here
-//! What people write and read: `cmd`.
+//! Command-line arguments and printed results: `cmd`.
 
 pub mod audit;
 pub mod build;

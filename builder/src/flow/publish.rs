@@ -1,4 +1,4 @@
-//! Yields what was published of an image: its statements, signed and logged, beside it.
+//! Yields an image's statements, signed and logged, beside the image.
 //!
 //! # Shape
 //! ```text
@@ -6,8 +6,8 @@
 //! each: envelope* ─> stamp* ─> logs* ─> entries, checked ─> bundle ─> judged as a verifier will ─> files*
 //!       (* = an effect, taken once: the journal knows what is done)
 //! ```
-//! A repeated publication finds what was done before: an envelope is signed once, an entry is logged once, and a log that
-//! already has the entry is asked for its proof.
+//! A repeated publication finds what was done before: an envelope is signed once, an entry is logged once, and a log
+//! that already has the entry is only asked for its proof.
 //!
 //! # Not here
 //! Each step: `host::publication`.
@@ -26,16 +26,16 @@ use crate::claim::provenance::statement::{Byproduct, Statement};
 use crate::host::built::{self, Built};
 use crate::host::publication::{self, Publisher};
 
-/// Documents beside an image which the provenance names when they are there.
+/// The documents beside an image that the provenance names if they exist.
 const BESIDE: [&str; 4] = [file::MANIFEST, file::VALUES, file::CYCLONEDX, file::SPDX];
 
-/// Why nothing can be stated of an image.
+/// Why no statements can be made about an image.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The image cannot be looked at.
+    /// The image cannot be opened.
     #[error(transparent)]
     Built(#[from] built::Error),
-    /// A file of it is not there.
+    /// A file that the manifest names is missing.
     #[error("{} has no {name}, which its manifest names", folder.display())]
     Absent {
         /// The image's folder.
@@ -43,7 +43,7 @@ pub enum Error {
         /// The file.
         name: String,
     },
-    /// A document beside it cannot be read.
+    /// A document beside the image cannot be read.
     #[error("cannot read {name}")]
     Beside {
         /// The document.
@@ -81,20 +81,20 @@ impl Advised for Error {
     }
 }
 
-/// What came of a publication.
+/// The result of a publication.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Published {
-    /// The statement's kind, which the files are named by.
+    /// The statement's kind, which is part of the files' names.
     pub kind: String,
     /// SHA-256 of the payload.
     pub payload: String,
-    /// Place of the entry by log.
+    /// Index of the entry in each log.
     pub logs: BTreeMap<String, u64>,
-    /// Logs that were asked this time; the others were done before.
+    /// Logs that the envelope was sent to this time; the others already had it.
     pub asked: Vec<String>,
 }
 
-/// Opens an image whose files are all there, and those that its manifest names.
+/// Opens an image that has every file that its manifest names, unchanged.
 ///
 /// # Errors
 /// [`Error::Built`], [`Error::Absent`].
@@ -106,7 +106,7 @@ pub fn whole(folder: &Path) -> Result<Built, Error> {
     Ok(built)
 }
 
-/// What a builder states of an image, by kind: how it was built and, where there are any, its reference values.
+/// What a builder states about an image, by kind: how it was built and, if it has any, its reference values.
 ///
 /// # Errors
 /// [`Error::Beside`], [`Error::Read`], [`Error::Values`].
@@ -125,7 +125,7 @@ pub fn statements(image: &Built, builder: &str) -> Result<Vec<(&'static str, Sta
     Ok(all)
 }
 
-/// Documents beside the image that its provenance names.
+/// The documents beside the image that its provenance names.
 fn beside(folder: &Path) -> Result<Vec<Byproduct>, Error> {
     let mut found = Vec::new();
     for name in BESIDE {
@@ -140,10 +140,10 @@ fn beside(folder: &Path) -> Result<Vec<Byproduct>, Error> {
     Ok(found)
 }
 
-/// Signs and logs a statement, as far as that was not done before, and writes the files.
+/// Signs and logs a statement, unless that was done before, and writes the files.
 ///
 /// # Errors
-/// [`publication::Error`]; then what was done is in the journal, and the next call goes on from there.
+/// [`publication::Error`]; the journal keeps what was done, and the next call continues from there.
 pub fn publish(
     publisher: &mut Publisher<'_>,
     kind: &str,

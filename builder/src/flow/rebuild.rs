@@ -1,4 +1,4 @@
-//! Yields in what an image is not reproduced: it is built again, from its recipe and lock and from fetched files only.
+//! Yields the outputs of an image that a second build, from recipe, lock and fetched files only, does not reproduce.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,26 +16,26 @@ use crate::session::Session;
 /// Why an image cannot be built again.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The recipe or its lock cannot be had.
+    /// The recipe or its lock cannot be loaded.
     #[error(transparent)]
     Recipe(#[from] recipe_folder::Error),
-    /// The lock is another.
+    /// The image was built from another lock.
     #[error("{} was built from another lock: SHA-256 {expected}, found {found}", image.display())]
     OtherLock {
         /// The image's folder.
         image: PathBuf,
-        /// The lock's digest, as the manifest says it.
+        /// The digest of the image's lock, as the manifest gives it.
         expected: String,
-        /// That of the lock beside the recipe.
+        /// The digest of the lock beside the recipe.
         found: String,
     },
     /// The image is signed.
     #[error("the image's UKI is signed for Secure Boot, with a key that only its builder has")]
     Signed,
-    /// There is no place to build.
+    /// No temporary folder can be made.
     #[error("no place to build")]
     Scratch(#[source] io::Error),
-    /// It was not built.
+    /// The build failed.
     #[error(transparent)]
     Build(#[from] build::Error),
 }
@@ -56,12 +56,12 @@ impl Advised for Error {
     }
 }
 
-/// What came of it.
+/// The result of a rebuild.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rebuilt {
     /// The manifest of the new image.
     pub manifest: Manifest,
-    /// Names of outputs that differ, or that only one has.
+    /// Names of outputs that differ, or that only one of the two images has.
     pub differ: Vec<String>,
 }
 
@@ -93,7 +93,7 @@ pub fn rebuild(image: &Path, theirs: &Manifest, recipe: &Path, session: &Session
     Ok(Rebuilt { manifest, differ })
 }
 
-/// Names of outputs that differ, or that only one has.
+/// Names of outputs that differ, or that only one of the two images has.
 fn differences(theirs: &Manifest, ours: &Manifest) -> Vec<String> {
     let names = theirs.outputs.keys().chain(ours.outputs.keys());
     let mut differ: Vec<String> =

@@ -1,11 +1,11 @@
-//! Yields whether an image is to be believed, from the bundles that were published beside it and a policy.
+//! Yields a verdict on an image, from the bundles published beside it and a policy.
 //!
 //! # Shape
 //! ```text
 //! policy*, image*, bundles* ─ verdict::judge ─> verdict
 //!                                └─ recompute*: the reference values that the image gives     (* = an effect)
 //! ```
-//! What is verified is what is here: nothing is fetched.
+//! Only local files are judged: nothing is fetched.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -28,7 +28,7 @@ use crate::host::{chain, small_file};
 use crate::session::Session;
 use crate::trust::image_policy::{self, Policy};
 
-/// Why there is no verdict.
+/// Why no verdict was reached.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A policy or a bundle cannot be read.
@@ -42,7 +42,7 @@ pub enum Error {
         /// Why.
         source: FromUtf8Error,
     },
-    /// The policy is refused.
+    /// The policy is invalid.
     #[error("cannot use {}", path.display())]
     Policy {
         /// The policy.
@@ -50,7 +50,7 @@ pub enum Error {
         /// Why.
         source: image_policy::Error,
     },
-    /// The image cannot be looked at.
+    /// The image cannot be opened.
     #[error(transparent)]
     Built(#[from] built::Error),
     /// The image's folder cannot be read.
@@ -72,16 +72,16 @@ impl Advised for Error {
     }
 }
 
-/// What came of it.
+/// The result of a verification.
 #[derive(Debug)]
 pub enum Answer {
     /// The bundles were judged.
     Judged(Verdict),
-    /// A file is not the one of the manifest, and the reason.
+    /// A file does not match the manifest, with the reason.
     Changed(String),
 }
 
-/// Makes a session when one is needed; why not, for people.
+/// Makes a session when one is needed, or says for people why not.
 pub type MakeSession<'a> = &'a dyn Fn() -> Result<Session, String>;
 
 /// Judges the image in a folder by a policy.
@@ -99,7 +99,7 @@ pub fn verify(
     let built = Built::open(folder)?;
     let absent = match built.check_outputs() {
         Ok(absent) => absent,
-        // A file that is not the one of the manifest is no failure of this program, but an answer.
+        // A file that does not match the manifest is an answer, not a failure of this program.
         Err(error) => return Ok(Answer::Changed(chain(&error))),
     };
     let cannot = |source| Error::Folder { folder: folder.to_owned(), source };
@@ -118,7 +118,7 @@ pub fn verify(
     Ok(Answer::Judged(verdict::judge(&policy, &image, &bundles, &values, now)))
 }
 
-/// Reads a policy, and the files beside it that it names.
+/// Reads a policy and the files that it names, relative to its folder.
 fn read_policy(path: &Path) -> Result<Policy, Error> {
     let text = String::from_utf8(small_file::read(path)?)
         .map_err(|source| Error::Text { path: path.to_owned(), source })?;

@@ -1,4 +1,4 @@
-//! Who is believed about npm packages, and what may be lost of what was attested.
+//! Yields whom to trust about npm packages, and which packages may lose attestations, from the command line.
 
 use std::path::PathBuf;
 
@@ -7,21 +7,20 @@ use proofmark::host::small_file;
 use proofmark::trust::attestation::Registry;
 use proofmark::trust::bundle::Sigstore;
 
-/// Who is believed about npm packages.
+/// Whom to trust about npm packages.
 #[derive(Debug, clap::Args)]
 pub struct RegistryTrust {
-    /// Keys by which the npm registry signs that it published a package, as in Sigstore's TUF repository [default: npm's,
-    /// as built in].
+    /// Keys with which the npm registry signs what it publishes, as in Sigstore's TUF repository [default: npm's, as
+    /// built in].
     #[arg(long, value_name = "FILE")]
     npm_keys: Option<PathBuf>,
-    /// Keys of the logs and authorities that npm packages are attested with [default: Sigstore's public instance, as built
-    /// in].
+    /// Keys of the logs and authorities that attest npm packages [default: Sigstore's public instance, as built in].
     #[arg(long, value_name = "FILE")]
     npm_trusted_root: Option<PathBuf>,
 }
 
 impl RegistryTrust {
-    /// Reads the files that were named.
+    /// Reads the files that were given.
     pub fn registry(&self) -> anyhow::Result<Registry> {
         let trusted = |path: &PathBuf| format!("cannot trust {}", path.display());
         let verifier = match &self.npm_trusted_root {
@@ -35,13 +34,13 @@ impl RegistryTrust {
     }
 }
 
-/// Who is believed about packages, and what may be lost from one lock to the next.
+/// Whom to trust about packages, and which may lose attestations from one lock to the next.
 #[derive(Debug, clap::Args)]
 pub struct Provenance {
     #[command(flatten)]
     pub registry: RegistryTrust,
-    /// An npm package that had attestations and may have none now, or may come from another repository than before; may
-    /// be given several times.
+    /// An npm package that had attestations and may now have none, or come from another repository; may be given
+    /// several times.
     #[arg(long, value_name = "NAME")]
     pub accept_lost_provenance: Vec<String>,
 }

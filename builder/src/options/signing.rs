@@ -1,4 +1,4 @@
-//! Who signs.
+//! Yields who signs, from the command line.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -19,16 +19,16 @@ pub struct Signing {
     /// File of the key: ECDSA P-256, PKCS #8 PEM, readable by its owner alone.
     #[arg(long, value_name = "FILE", conflicts_with = "public_key")]
     key: Option<PathBuf>,
-    /// Program that signs: it gets a file to sign as last argument, and prints the signature (DER or base64).
+    /// Program that signs: it gets a file to sign as its last argument, and prints the signature (DER or base64).
     #[arg(long, value_name = "PROGRAM", requires = "public_key")]
     sign_command: Option<PathBuf>,
-    /// An argument of that program before the file; may be given several times.
+    /// An argument of that program, before the file; may be given several times.
     #[arg(long, value_name = "ARGUMENT", requires = "sign_command", allow_hyphen_values = true)]
     sign_argument: Vec<OsString>,
     /// Public key of that program, PEM.
     #[arg(long, value_name = "FILE", requires = "sign_command")]
     public_key: Option<PathBuf>,
-    /// Address of a Fulcio: it certifies a key of this run alone for whom the identity token names.
+    /// Address of a Fulcio: it certifies this run's temporary key for the identity that the token names.
     #[arg(long, value_name = "URL", requires_all = ["identity_token", "trusted_root"], conflicts_with_all = ["key", "certificate"])]
     fulcio: Option<String>,
     /// File of the identity token (OIDC) that says who runs this, readable by its owner alone.
@@ -40,13 +40,13 @@ pub struct Signing {
     /// Address of an authority that stamps the time on signatures (RFC 3161); certificates need it.
     #[arg(long, value_name = "URL", requires = "trusted_root")]
     pub timestamp_authority: Option<String>,
-    /// Trust root with the authorities of certificate and stamps.
+    /// Trust root with the authorities of the certificate and the time stamps.
     #[arg(long, value_name = "FILE")]
     pub trusted_root: Option<PathBuf>,
 }
 
 impl Signing {
-    /// Whether it is said who signs.
+    /// Whether a signer is given.
     pub fn is_given(&self) -> bool {
         self.key.is_some() || self.sign_command.is_some() || self.fulcio.is_some()
     }
@@ -88,7 +88,7 @@ fn certificate(path: &Path) -> anyhow::Result<Certificate> {
     read.with_context(|| format!("{} is no PEM with one certificate", path.display()))
 }
 
-/// Environment that a signing command gets: that of this program.
+/// The environment of a signing command: this program's own.
 fn environment() -> BTreeMap<OsString, OsString> {
     std::env::vars_os().collect()
 }

@@ -1,4 +1,4 @@
-//! Which transparency logs take a statement, and what is demanded of them.
+//! Yields the transparency logs that take a statement, and the policy that they must satisfy.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::signing::Signing;
 use crate::failure::hinted;
 use crate::format::Format;
 
-/// Where it is logged.
+/// Where statements are logged.
 #[derive(Debug, clap::Args)]
 pub struct Logs {
     /// Folder of a log that `proofmark log init` made.
@@ -32,7 +32,7 @@ pub struct Logs {
     /// Address of a Rekor v2.
     #[arg(long, value_name = "URL", requires = "log_policy")]
     rekor_v2: Option<String>,
-    /// Address of its tiles [default: the Rekor's, with /api/v2].
+    /// Address of that Rekor's tiles [default: the Rekor's, with /api/v2].
     #[arg(long, value_name = "URL", requires = "rekor_v2")]
     rekor_v2_tiles: Option<String>,
     /// Address of a Rekor v1.
@@ -41,7 +41,7 @@ pub struct Logs {
     /// Logs and witnesses (tlog-policy) to demand [default: the log in the folder, without witnesses].
     #[arg(long, value_name = "FILE")]
     log_policy: Option<PathBuf>,
-    /// Seconds that a log may take for an answer.
+    /// Seconds to wait for a log's answer.
     #[arg(long, value_name = "SECONDS")]
     log_patience: Option<u64>,
 }
@@ -106,13 +106,13 @@ impl Logs {
     }
 }
 
-/// A log's or witness's signing key.
+/// Reads the signing key of a log or witness.
 pub fn signing_key(path: &Path) -> anyhow::Result<note::SigningKey> {
     let text = signer::secret(path)?;
     note::SigningKey::parse(&text).with_context(|| format!("cannot use {}", path.display()))
 }
 
-/// A policy of logs, and its text.
+/// Reads a policy of logs, and its text.
 pub fn policy(path: &Path) -> anyhow::Result<(Policy, String)> {
     let text = String::from_utf8(small_file::read(path)?)
         .with_context(|| format!("{} is no text", path.display()))?;
@@ -120,12 +120,12 @@ pub fn policy(path: &Path) -> anyhow::Result<(Policy, String)> {
     Ok((policy, text))
 }
 
-/// How long a log may take for an answer.
+/// How long to wait for a log's answer.
 fn patience(seconds: Option<u64>) -> Duration {
     seconds.map_or(PATIENCE, Duration::from_secs)
 }
 
-/// Says what was published.
+/// Prints what was published.
 pub fn told(published: &[Published], format: Format) -> anyhow::Result<()> {
     output::print(&match format {
         Format::Json => format!("{}\n", serde_json::to_string_pretty(published)?),

@@ -1,15 +1,15 @@
-//! The files of ACPI that `ovmf-measure` makes, against those of stock QEMU, byte for byte.
+//! Compares the ACPI files that `ovmf-measure` makes with those of stock QEMU, byte for byte.
 //!
 //! # Shape
 //! ```text
-//! qemu -S -qtest: nothing runs; the test writes the chipset's registers as OVMF does, and reads fw_cfg by DMA
+//! qemu -S -qtest: no code runs; the test writes the chipset's registers as OVMF does, and reads fw_cfg by DMA
 //! ```
-//! The installed QEMU answers for its own version, over many shapes; for versions that are not installed,
+//! The installed QEMU gives the reference for its own version, over many shapes. For versions that are not installed,
 //! `PROOFMARK_VECTORS` (a folder; default `shared/vectors` beside a folder above the checkout) has digests of dumps
-//! that were made the same way.
+//! made the same way.
 //!
 //! # Not here
-//! That OVMF writes these registers so and measures these files: `measured_boot`.
+//! Whether OVMF writes these registers so and measures these files: `measured_boot`.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -29,12 +29,12 @@ use proofmark::host::machine::{self, Accelerator, Firmware, Memory, Plan};
 use serde_json::Value;
 use system_tests::tool::skipped;
 
-/// Time that QEMU has for one answer, on a computer that has other work to do.
+/// Time limit for one answer of QEMU, on a busy computer.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Where in the machine's memory the test keeps what it reads and writes.
+/// Address in the machine's memory where the test keeps what it reads and writes.
 const DATA: u64 = 0x10_0000;
 
-/// A process that ends with this.
+/// A process that is killed on drop.
 struct Running(Child);
 
 impl Drop for Running {
@@ -44,7 +44,7 @@ impl Drop for Running {
     }
 }
 
-/// A machine that stands still, whose registers and memory are written and read.
+/// A paused machine, whose registers and memory the test reads and writes.
 struct Still {
     _qemu: Running,
     answers: BufReader<UnixStream>,
@@ -75,7 +75,7 @@ impl Still {
         Still { _qemu: running, answers: BufReader::new(stream) }
     }
 
-    /// One command of the protocol of `-qtest`; gives what follows `OK`.
+    /// Sends one command of the `-qtest` protocol; returns what follows `OK`.
     fn tell(&mut self, command: &str) -> String {
         self.answers.get_mut().write_all(format!("{command}\n").as_bytes()).unwrap();
         let mut line = String::new();
@@ -93,15 +93,15 @@ impl Still {
         self.tell(&format!("write {address:#x} {:#x} 0x{}", bytes.len(), hex::encode(bytes)));
     }
 
-    /// Writes a register of a device of bus 0.
+    /// Writes a register of a device on bus 0.
     fn configure(&mut self, slot: u32, function: u32, register: u32, value: u32) {
         let address = 1 << 31 | slot << 11 | function << 8 | register;
         self.tell(&format!("outl 0xcf8 {address:#x}"));
         self.tell(&format!("outl 0xcfc {value:#x}"));
     }
 
-    /// What OVMF has written when it asks for the tables: PCIEXBAR, PMBASE, ACPI_CNTL, and the lowest 64-bit BAR, which
-    /// decodes.
+    /// Writes what OVMF has written when it asks for the tables: PCIEXBAR, PMBASE, ACPI_CNTL, and the lowest 64-bit
+    /// BAR, with decoding enabled.
     fn configure_as_ovmf_does(&mut self, window: u64) {
         self.configure(0, 0, 0x64, 0);
         self.configure(0, 0, 0x60, 0xe000_0001);
@@ -112,7 +112,7 @@ impl Still {
         self.configure(1, 0, 0x04, 2);
     }
 
-    /// What OVMF asks of QEMU when it lives in system management mode (OvmfPkg/SmmControl2Dxe): all features.
+    /// Requests from QEMU what an OVMF with system management mode requests (OvmfPkg/SmmControl2Dxe): all features.
     fn negotiate(&mut self) {
         let files = self.files();
         let key = |name: &str| files.iter().find(|(other, ..)| other == name).unwrap().1;
@@ -137,7 +137,7 @@ impl Still {
         assert_eq!(self.read(COMMAND, 4), [0; 4], "the transfer failed");
     }
 
-    /// Every file of fw_cfg: its name, key and size.
+    /// All files of fw_cfg: name, key and size.
     fn files(&mut self) -> Vec<(String, u16, u32)> {
         const DIRECTORY: u16 = 0x19;
         let count = u32::from_be_bytes(self.item(DIRECTORY, 4).try_into().unwrap());
@@ -152,7 +152,7 @@ impl Still {
     }
 }
 
-/// Says where the first byte differs, in which file, and what is around it.
+/// Reports where the first byte differs, in which file, and the bytes around it.
 fn compare(shape: &str, made: &Tables, still: &mut Still) {
     let files = still.files();
     for (name, made) in made.measured() {
@@ -172,7 +172,7 @@ fn compare(shape: &str, made: &Tables, still: &mut Still) {
     // equal.
 }
 
-/// The installed QEMU and the version that it tells; none, and a loud word, when it is missing outside CI.
+/// The installed QEMU and its version; `None`, with a loud message, when it is missing outside CI.
 fn installed() -> Option<(PathBuf, Qemu)> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let named = std::env::var_os("PROOFMARK_QEMU").map(PathBuf::from);
@@ -261,7 +261,7 @@ fn each_file_is_stock_qemus_for_many_shapes() {
     }
 }
 
-/// A TPM emulator that QEMU may connect to; none when it is missing outside CI.
+/// A TPM emulator for QEMU; `None` when it is missing outside CI.
 fn emulator(folder: &Path) -> Option<(Running, PathBuf)> {
     let socket = folder.join("tpm.socket");
     fs::create_dir(folder.join("tpm")).unwrap();
@@ -299,7 +299,7 @@ fn each_file_is_that_of_the_machine_that_run_starts() {
                 Some(emulator)
             }
         };
-        // Nothing runs, so that firmware may be empty.
+        // No code runs, so the firmware may be empty.
         for (name, bytes) in [
             ("code", 1 << 20),
             ("variables", 1 << 17),
@@ -336,7 +336,7 @@ fn each_file_is_that_of_the_machine_that_run_starts() {
             hpet: Switch::On,
             smm: Smm::On,
             tpm,
-            // Disk, network, source of random numbers.
+            // Disk, network, entropy source.
             ..shape(version, 2, 2048, 3 + drives.len() as u8)
         };
         let mut still = Still::start(&qemu, &machine::command(&plan), folder.path());
@@ -346,7 +346,7 @@ fn each_file_is_that_of_the_machine_that_run_starts() {
     }
 }
 
-/// The items of fw_cfg that firmware of 2025.05 and later measures before all others, each or its absence.
+/// Compares the fw_cfg items that firmware of 2025.05 and later measures first, present or absent.
 fn compare_early_items(start: Start, still: &mut Still) {
     const BOOT_MENU: u16 = 0x0e;
     assert_eq!(still.item(BOOT_MENU, 2), [0, 0]);
@@ -358,7 +358,7 @@ fn compare_early_items(start: Start, still: &mut Still) {
     assert!(!files.iter().any(|(name, ..)| others.contains(&name.as_str())), "{files:?}");
 }
 
-/// The folder of vectors, if there is one.
+/// The folder of vectors, if it exists.
 fn vectors() -> Option<PathBuf> {
     let named = std::env::var_os("PROOFMARK_VECTORS").map(PathBuf::from);
     let beside = || {
@@ -368,7 +368,7 @@ fn vectors() -> Option<PathBuf> {
     named.or_else(beside).map(|folder| folder.join("qemu-acpi-qtest")).filter(|folder| folder.is_dir())
 }
 
-/// The machine of QEMU's arguments, as the vectors list them.
+/// The machine that QEMU's arguments describe, as the vectors list them.
 fn described(version: Qemu, arguments: &[&str]) -> Machine {
     let after = |name: &str| {
         let at = arguments.iter().position(|&word| word == name).unwrap();

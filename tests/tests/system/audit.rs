@@ -1,4 +1,4 @@
-//! An auditor computes the reference values of a published image again, and is told which event of which register differs.
+//! An auditor recomputes the reference values of a published image, and learns which event of which register differs.
 //!
 //! # Shape
 //! ```text
@@ -53,7 +53,7 @@ impl Built {
         serde_json::from_str(&outcome.stdout).unwrap()
     }
 
-    /// Changes the disk where `part` stands in it once, and gives another file for it.
+    /// Changes the disk where `part` occurs, exactly once, and returns a new file with the change.
     fn changed(&self, part: &[u8], offset: usize, byte: u8) -> PathBuf {
         let mut disk = fs::read(self.at("disk.raw")).unwrap();
         let places: Vec<usize> =
@@ -70,7 +70,7 @@ impl Built {
         serde_json::from_slice(&fs::read(self.at("manifest.json")).unwrap()).unwrap()
     }
 
-    /// The firmware of the lock, in a file.
+    /// Writes the lock's firmware to a file.
     fn firmware(&self) -> PathBuf {
         let lock: toml::Table = fs::read_to_string(self.at("recipe.lock")).unwrap().parse().unwrap();
         let sha256 = lock["firmware"]["sha256"].as_str().unwrap();
@@ -98,7 +98,7 @@ fn an_audit_names_the_first_event_that_differs_and_the_input_that_it_points_to()
     };
     assert_eq!(raw(&built.at("disk.raw")), (Some(0), Vec::new()));
 
-    // A block of the root file system that no register is of: the root hash tells.
+    // A block of the root file system that no register covers: the root hash shows the change.
     let manifest = built.manifest();
     let root = manifest["disk"]["partitions"].as_array().unwrap();
     let root =
@@ -118,7 +118,7 @@ fn an_audit_names_the_first_event_that_differs_and_the_input_that_it_points_to()
     };
     assert_eq!(registers(&mismatches), ["root hash", "subject"], "{mismatches:#?}");
 
-    // A word of the command line: the UKI as a whole, its section, and what the kernel is told.
+    // A word of the command line: it changes the UKI as a whole, its section, and what the kernel gets.
     let other = built.changed(b"loglevel=4 systemd.gpt_auto=no", 9, b'3');
     let (code, mismatches) = raw(&other);
     assert_eq!(code, Some(4));
@@ -136,7 +136,7 @@ fn an_audit_names_the_first_event_that_differs_and_the_input_that_it_points_to()
     assert!(!mismatches.iter().any(|one| one["register"] == "rtmr0" || one["register"] == "pcr.5"));
     assert_eq!(of("pcr.9", "qemu-tpm")["subject"], "command line");
 
-    // A document that lies about one register.
+    // A document with one wrong register.
     let text = fs::read_to_string(&reference).unwrap();
     let document: Value = serde_json::from_str(&text).unwrap();
     let right = document["platforms"][0]["registers"]["rtmr2"].as_str().unwrap();
@@ -150,7 +150,7 @@ fn an_audit_names_the_first_event_that_differs_and_the_input_that_it_points_to()
     let unreadable = built.audit(&built.at(""), &lie);
     assert_eq!(unreadable.code, Some(1), "{unreadable:?}");
 
-    // The program beside the disk: another one, a shorter one, one that cannot be read, none.
+    // The UKI beside the disk: a different one, a shorter one, an unreadable one, and none.
     let beside = built.at("image.efi");
     let good = fs::read(&beside).unwrap();
     let mut other = good.clone();
@@ -208,7 +208,7 @@ fn both_programs_and_the_document_give_the_same_registers() {
         }
     }
 
-    // QEMU's -kernel: nothing of the disk is measured.
+    // With QEMU's -kernel, nothing of the disk is measured.
     let words = ["measure", image, "--platform", "qemu-tdx", "--firmware", firmware];
     let (disk, direct) = (built.json(&words), built.json(&[&words[..], &["--direct"]].concat()));
     let same = |register: &str| disk["registers"][register] == direct["registers"][register];

@@ -1,13 +1,13 @@
-//! Images of the recipes, built and booted: OVMF, the UKI, the root on verity, and what runs in them.
+//! Builds and boots images of the recipes: OVMF, the UKI, the root on verity, and what runs in them.
 //!
 //! # Shape
-//! Each machine runs under TCG in `proofmark run`, with one processor, and ends with its test: after [`LIMIT`] at the latest.
-//! What it did is read off its console, and off the ports that it answers on. Refusals that need no firmware boot the kernel
-//! and initrd of the UKI directly.
+//! Each machine runs under TCG in `proofmark run`, with one processor, and ends with its test, after [`LIMIT`] at the
+//! latest. The test reads its console, and the ports that it answers on. Refusals that need no firmware boot the UKI's
+//! kernel and initrd directly.
 //!
 //! # Not here
 //! The init alone (`guest_boot`), `proofmark run` alone (`run_boot`), the gateway without a machine (`openclaw_chat`).
-//! TCG is no confidential machine: what a host may do to one beyond these tests, only its measurements tell.
+//! TCG is not a confidential machine: only the measurements of one show what else its host may do.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -26,13 +26,13 @@ use system_tests::inputs::Inputs;
 use system_tests::model::Model;
 use system_tests::{chat, direct, program, tool};
 
-/// Time that a machine has, on a computer that has other work to do.
+/// Time limit for a machine, on a busy computer.
 const LIMIT: Duration = Duration::from_secs(420);
-/// What `minimal` says when it is up and no unit failed.
+/// What `minimal` prints when it is up and no unit failed.
 const UP: &str = "0 loaded units listed.";
 const KEY: &str = "key-of-the-model-server";
 const TOKEN: &str = "token-of-the-gateway-0123456789abcdef";
-/// Exposure that `systemd-analyze security` may find at most.
+/// The highest exposure that `systemd-analyze security` may report.
 const EXPOSURE: f64 = 1.5;
 const SECTOR: u64 = 512;
 const BLOCK: u64 = 4096;
@@ -41,13 +41,13 @@ fn workspace() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// A folder of one test.
+/// A folder for one test.
 struct Bench {
     folder: tempfile::TempDir,
 }
 
 impl Bench {
-    /// None, and a loud word, when QEMU or OVMF is missing outside CI.
+    /// Makes the folder; `None`, with a loud message, when QEMU or OVMF is missing outside CI.
     fn new() -> Option<Self> {
         tool::find("qemu-system-x86_64")?;
         tool::file(&["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_CODE.fd"], "ovmf")?;
@@ -63,7 +63,7 @@ impl Bench {
         self.folder.path().join(name)
     }
 
-    /// Writes a file of this folder and gives its path.
+    /// Writes a file of this folder and returns its path.
     fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.at(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -95,7 +95,7 @@ impl Bench {
     }
 }
 
-/// What a build wrote.
+/// The outputs of a build.
 struct Image {
     folder: PathBuf,
     manifest: Value,
@@ -111,14 +111,14 @@ impl Image {
         self.folder.join("disk.raw")
     }
 
-    /// Where a partition begins on the disk, in bytes.
+    /// The offset of a partition on the disk, in bytes.
     fn partition(&self, name: &str) -> u64 {
         let partitions = self.manifest["disk"]["partitions"].as_array().unwrap();
         let one = partitions.iter().find(|one| one["name"] == name).unwrap();
         one["first_lba"].as_u64().unwrap() * SECTOR
     }
 
-    /// Where bytes that the ESP holds once begin on the disk.
+    /// The offset on the disk of bytes that occur once in the ESP.
     fn in_esp(&self, bytes: &[u8]) -> u64 {
         let start = self.partition("esp");
         let mut disk = File::open(self.disk()).unwrap();
@@ -146,7 +146,7 @@ impl Image {
         copy
     }
 
-    /// The digest of the UKI on a disk: what firmware measures.
+    /// The digest of the UKI on a disk, which firmware measures.
     fn uki_digest(&self, disk: &Path) -> String {
         hex::encode(Sha256::digest(self.uki(disk)))
     }
@@ -164,7 +164,7 @@ impl Image {
     }
 }
 
-/// A machine that runs; it ends with this.
+/// A running machine, killed on drop.
 struct Machine {
     child: Child,
     console: PathBuf,
@@ -183,12 +183,12 @@ impl Machine {
         self.begun.elapsed().as_secs_f64()
     }
 
-    /// What the console said up to now.
+    /// The console's text so far.
     fn said(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.console).unwrap_or_default()).replace('\r', "")
     }
 
-    /// Waits until the console says `text`.
+    /// Waits until the console shows `text`.
     fn wait_for(&mut self, text: &str) -> String {
         loop {
             let ended = self.child.try_wait().unwrap();
@@ -221,15 +221,15 @@ fn minimal() -> Image {
     Image::read(Inputs::minimal().image("release"))
 }
 
-/// The changed disk does not boot through the firmware; gives what the console said.
+/// Asserts that the changed disk does not boot through the firmware; returns the console's text.
 fn does_not_boot(bench: &Bench, disk: &Path) -> String {
     let (status, said) = bench.boot(disk, &[]).wait_for_the_end();
-    // 1: the guest reset the machine, which a panic does.
+    // 1: the guest reset the machine, as a panic does.
     assert_eq!(status.code(), Some(1), "{said}");
     panicked(said)
 }
 
-/// Kernel, initrd and command line of a UKI do not boot this disk; gives what the console said.
+/// Asserts that a UKI's kernel, initrd and command line do not boot this disk; returns the console's text.
 fn does_not_boot_directly(bench: &Bench, uki: &[u8], disk: &Path) -> String {
     let pe = Pe::read(uki).unwrap();
     let section = |name: &str| {
@@ -254,7 +254,7 @@ fn does_not_boot_directly(bench: &Bench, uki: &[u8], disk: &Path) -> String {
     panicked(direct::boot(boot, &bench.at("console")))
 }
 
-/// Holds that the kernel gave up, and that nothing came up before.
+/// Asserts that the kernel panicked, and that nothing came up before.
 fn panicked(said: String) -> String {
     assert!(!said.contains(UP), "{said}");
     assert!(said.contains("Kernel panic"), "{said}");
@@ -276,7 +276,7 @@ fn a_changed_byte_of_the_root_does_not_boot_and_the_console_says_which_block() {
         image.with_changed_byte(&bench, image.partition("root-x86-64") + 1024 + 40, |byte| byte ^ 1);
     let said = does_not_boot(&bench, &changed);
     assert!(said.contains("data block 0 is corrupted"), "{said}");
-    // The measurement does not tell this: what firmware measures is untouched, and verity alone refuses.
+    // The measurement does not show this change: what firmware measures is untouched, and verity alone refuses.
     assert_eq!(image.uki_digest(&changed), image.manifest["outputs"]["image.efi"]["sha256"]);
 }
 
@@ -305,13 +305,13 @@ fn a_changed_root_hash_on_the_command_line_does_not_boot_and_changes_the_measure
     assert_ne!(image.uki_digest(&changed), image.manifest["outputs"]["image.efi"]["sha256"]);
 }
 
-/// Words that verity does not need, such as `systemd.import_credentials=no`, and code of the init that still runs,
-/// boot when changed: only the measurement of the UKI tells, and the second half of the test holds that it does.
+/// A changed word that verity does not need, such as `systemd.import_credentials=no`, or init code that still runs
+/// does not stop the boot: only the UKI's measurement shows it, as the second half of the test asserts.
 #[test]
 fn a_changed_byte_of_the_init_does_not_boot_and_changes_the_measurement() {
     let Some(bench) = Bench::new() else { return };
     let image = minimal();
-    // In the archive of the initrd: the name, then zeros up to four bytes, then the program.
+    // In the initrd's archive: the name, then zeros up to four bytes, then the program.
     let init = image.in_esp(b"init\0\0\x7fELF") + 6;
     let changed = image.with_changed_byte(&bench, init, |byte| byte ^ 1);
     let said = does_not_boot_directly(&bench, &image.uki(&changed), &changed);
@@ -327,7 +327,7 @@ fn a_changed_byte_of_the_init_does_not_boot_and_changes_the_measurement() {
 fn credentials(bench: &Bench, model: &Model) -> Vec<String> {
     let secrets = json!({"gateway": {"token": TOKEN}, "models": {"bailian": {"apiKey": KEY}}});
     let secrets = bench.write("secrets.json", &secrets.to_string());
-    // QEMU's network shows the host's loopback at this address.
+    // QEMU's network gives the guest the host's loopback at this address.
     let model = format!("OPENCLAW_MODEL_BASE_URL=http://10.0.2.2:{}/v1\n", model.port());
     let model = bench.write("model.env", &model);
     let word = |name: &str, path: &Path| format!("{name}=@{}", path.display());
@@ -367,7 +367,7 @@ fn the_gateway_answers_a_chat_through_a_forwarded_port_and_tells_no_secret() {
     let answer = answer.unwrap_or_else(|error| panic!("{error}\n{}", machine.said()));
     assert!(answer.contains("MODEL HEARD: ") && answer.contains("the colour of the sky"), "{answer}");
     eprintln!("answered over HTTP after {:.1} s", machine.seconds());
-    // A gateway whose event loop stood still for seconds, on a machine with much else to do, ends the connections that it has.
+    // A gateway whose event loop stalls for seconds, on a busy machine, closes its connections.
     let closed = |answer: &std::io::Result<String>| {
         answer.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof)
     };
@@ -392,7 +392,7 @@ fn the_gateway_answers_a_chat_through_a_forwarded_port_and_tells_no_secret() {
     }
 }
 
-/// A service that tells on the console what a host that offers credentials brought about.
+/// A service that prints to the console what a host's credentials achieved.
 const PROBE: &str = r#"[Unit]
 Description=Tell what became of the credentials of the host
 After=openclaw-gateway.path openclaw-gateway.service systemd-tmpfiles-setup.service
@@ -425,7 +425,7 @@ socket.on("error", (error) => console.log("PROBE gateway", error.code));
 #[test]
 fn a_release_image_takes_no_credentials_of_the_host() {
     let Some(bench) = Bench::new() else { return };
-    // The release image as it is, and one more service that looks around in it.
+    // The release image as it is, plus one service that inspects it.
     let recipe = bench.at("probe");
     let shipped = workspace().join("recipes/openclaw").canonicalize().unwrap();
     bench.write("probe/probe.service", PROBE);
@@ -444,14 +444,14 @@ fn a_release_image_takes_no_credentials_of_the_host() {
     let model = Model::start("127.0.0.1", KEY).unwrap();
     let words = credentials(&bench, &model);
 
-    // A host that plays by the rules does not even try.
+    // A well-behaved host does not even try.
     let done =
         Command::new(program::proofmark()).arg("run").arg(&image.folder).args(&words).output().unwrap();
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     assert_eq!(done.status.code(), Some(1), "{said}");
     assert!(said.contains("is a release image, which ignores credentials of the host"), "{said}");
 
-    // One that does not offers them by SMBIOS all the same: without its manifest, the disk is any disk.
+    // A malicious host offers them through SMBIOS anyway: without its manifest, the disk could be any disk.
     let alone = bench.at("any.raw");
     fs::hard_link(image.disk(), &alone).unwrap();
     let said = bench.boot(&alone, &words).wait_for("Id=openclaw-gateway.service");
@@ -463,7 +463,7 @@ fn a_release_image_takes_no_credentials_of_the_host() {
     assert!(!said.contains(TOKEN) && !said.contains(KEY), "{said}");
 }
 
-/// The way from one folder to another.
+/// The relative path from one folder to another.
 fn relative(from: &Path, to: &Path) -> String {
     let from = from.canonicalize().unwrap();
     let shared = from.components().zip(to.components()).take_while(|(one, other)| one == other).count();
@@ -478,7 +478,7 @@ fn the_unit_of_the_gateway_is_hardened_by_the_measure_of_the_systemd_in_the_imag
     if tool::find("dpkg-deb").is_none() {
         return;
     }
-    // The systemd-analyze of the image, with the libraries of the image, from the very packages that its lock names.
+    // The image's own systemd-analyze, with the image's libraries, from the very packages that its lock names.
     let vendored = bench.at("vendored");
     let mut vendor = Command::new(program::proofmark());
     vendor.arg("vendor").arg(&vendored).arg(workspace().join("recipes/minimal"));
@@ -507,7 +507,7 @@ fn the_unit_of_the_gateway_is_hardened_by_the_measure_of_the_systemd_in_the_imag
     assert!(exposure <= EXPOSURE, "{said}");
 }
 
-/// The packages in a folder that `proofmark vendor` wrote, without the kernel, which is large.
+/// The packages in a folder that `proofmark vendor` wrote, except the kernel, which is large.
 fn packages(vendored: &Path) -> Vec<PathBuf> {
     let paths = system_tests::folder::paths(vendored).unwrap().into_iter();
     let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();

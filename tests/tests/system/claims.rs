@@ -1,4 +1,4 @@
-//! What is said of a whole image: known vulnerabilities, exports, and the chains from Debian's keys and npm's to its
+//! Claims about a whole image: known vulnerabilities, exports, and the chains from Debian's keys and npm's to its
 //! packages.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // all of it is a test
@@ -61,7 +61,7 @@ impl Built {
         Outcome::of(self.proofmark().arg("scan").arg(self.out()).arg("--osv").arg(osv).args(more))
     }
 
-    /// The version of the package systemd, as the lock has it.
+    /// The version of the package systemd in the lock.
     fn systemd(&self) -> String {
         let lock: toml::Table = fs::read_to_string(self.out().join("recipe.lock")).unwrap().parse().unwrap();
         let debs = lock["deb"].as_array().unwrap();
@@ -127,7 +127,7 @@ fn an_image_is_clear_until_a_record_of_the_database_names_what_is_in_it() {
     built.write("osv/D.json", &record("D", "Debian:13", "other", json!([{"introduced": "0"}])));
     built.scan(&["--osv-digest", &digest]).refused(1, &["is not the database that was asked for"]);
 
-    // A VEX document that we write, and that somebody edits, clears it.
+    // A VEX document that we write and somebody edits clears the finding.
     let out = built.folder.path().join("vex.json");
     built.scan(&["--vex-out", out.to_str().unwrap(), "--author", "A. Uditor"]);
     let mut vex: Value = serde_json::from_slice(&fs::read(&out).unwrap()).unwrap();
@@ -151,7 +151,7 @@ fn an_image_is_clear_until_a_record_of_the_database_names_what_is_in_it() {
     let outcome = built.scan(&["--vex", edited.to_str().unwrap()]).succeeded();
     assert!(outcome.stdout.contains("cleared   C in deb:"), "{}", outcome.stdout);
 
-    // A withdrawn record counts for nothing, a damaged one stops the scan.
+    // A withdrawn record has no effect; a damaged one stops the scan.
     let mut withdrawn = affected;
     withdrawn["withdrawn"] = "2026-10-02T00:00:00Z".into();
     built.write("osv/C.json", &withdrawn);
@@ -200,7 +200,8 @@ fn reference_values_of_another_image_are_not_exported() {
     );
 }
 
-/// The recipe `minimal` with a lock whose releases can be had: mirrors keep the newest only, and the lock may be older.
+/// The recipe `minimal` with a lock whose releases are available: mirrors keep only the newest, and the lock may be
+/// older.
 fn with_releases(folder: &Path) -> Inputs {
     let inputs = Inputs::minimal();
     let vendored = inputs.vendored();
@@ -236,7 +237,7 @@ fn the_chain_from_debians_keys_to_every_package_is_whole_without_a_network() {
     assert_eq!(findings["suites"].as_array().unwrap().len(), 3, "{findings}");
     assert!(findings["debs"].as_u64().unwrap() > 60, "{findings}");
 
-    // Without the releases: the lock carries them.
+    // Without the releases of the mirror: the lock carries them.
     let recipes = folder.path().join("recipes");
     inputs::copy(&inputs.recipes, &recipes).unwrap();
     let (bare, empty) = (folder.path().join("bare"), folder.path().join("empty"));
@@ -259,7 +260,7 @@ fn the_chain_from_debians_keys_to_every_package_is_whole_without_a_network() {
             fs::remove_dir_all(&empty).unwrap();
         }
         let mut command = inputs::proofmark(&empty);
-        // By a name that is not whole, as people call a recipe.
+        // By a name that is not complete, as people call a recipe.
         command.args(["--offline", "--json", "inputs", "minimal"]).current_dir(&recipes);
         Outcome::of(command.arg("--vendor").arg(&bare))
     };
@@ -268,7 +269,7 @@ fn the_chain_from_debians_keys_to_every_package_is_whole_without_a_network() {
     fs::remove_dir_all(recipes.join("minimal/recipe.lock.d")).unwrap();
     from_bare().refused(3, &["trixie InRelease", "--vendor DIR"]);
 
-    // One word of the lock is another: the signed index does not say so.
+    // One word of the lock is changed: the signed index does not match it.
     let text = fs::read_to_string(&lock).unwrap();
     let parsed: toml::Table = text.parse().unwrap();
     let deb = &parsed["deb"].as_array().unwrap()[0];
@@ -294,7 +295,7 @@ fn the_chain_from_debians_keys_to_every_package_is_whole_without_a_network() {
     }
 }
 
-/// A registry with one package, its key, and the log and the authority of time stamps that its attestations go to.
+/// A registry with one package, its key, and the log and time-stamp authority of its attestations.
 struct Registry {
     folder: TempDir,
     document: Value,
@@ -337,7 +338,7 @@ impl Registry {
         Registry { folder, document }
     }
 
-    /// Serves the package from a vendored folder; gives how a lock names it.
+    /// Serves the package from a vendored folder; returns its entry in a lock.
     fn serve(&self, document: &Value) -> String {
         let write = |path: &str, bytes: &[u8]| {
             let path = self.folder.path().join("vendor/npm").join(path);
@@ -392,10 +393,10 @@ fn what_a_registry_attests_is_judged_without_a_network() {
         assert_eq!(outcome.code, Some(4), "{said}: {}", outcome.stderr);
         assert!(outcome.stdout.contains(said), "{said}: {}", outcome.stdout);
     };
-    // Nobody but the test knows its registry.
+    // Only the test knows its registry.
     refused(&right, &[], "names a key of the registry that is not known");
     refused(&right, &trust[..1], "attestation 1 cannot be believed");
-    // The lock says that a build made it, of which nothing is attested.
+    // The lock names a build as the source, but nothing attests it.
     let built = format!("{right}source = \"https://code.example.org/tiny\"\n");
     refused(&built, &trust, "the lock says \\\"https://code.example.org/tiny");
     let mut forged = registry.document.clone();

@@ -1,4 +1,4 @@
-//! Holds the resolver, the version order and the archive's signatures against apt and dpkg themselves.
+//! Compares the resolver, the version order and the archive's signatures with apt and dpkg themselves.
 //!
 //! Needs apt, dpkg and a Debian mirror (the one in the machine's own apt configuration). Without apt the tests say
 //! so and pass, unless `CI=true`: then they fail.
@@ -23,7 +23,7 @@ fn apt() -> Option<Apt> {
     debian::apt(env!("CARGO_TARGET_TMPDIR"))
 }
 
-/// The suites' indexes of packages.
+/// The suites' package indexes.
 fn indexes(apt: &Apt) -> Vec<Vec<u8>> {
     SUITES.iter().map(|suite| apt.list(&format!("_dists_{suite}_main_binary-amd64_Packages"))).collect()
 }
@@ -38,7 +38,7 @@ fn same_choice(essential: Essential, sets: &[&[&str]]) {
         .map(|(name, bytes)| Suite { name, packages: packages::read(bytes, "amd64").unwrap() });
     let universe = Universe::merge(suites.collect()).unwrap();
     let read = start.elapsed();
-    // Not `?essential`: apt counts itself among them, although its stanza does not say so.
+    // Not `?essential`: apt counts itself as essential, although its stanza does not say so.
     let first = packages::read(&indexes[0], "amd64").unwrap();
     let mut all_essential: Vec<&str> = first.iter().filter(|p| p.essential).map(|p| p.name).collect();
     all_essential.sort_unstable();
@@ -110,7 +110,7 @@ fn the_choice_equals_apts_for_packages_with_many_alternatives() {
     );
 }
 
-/// What the recipes are made of.
+/// The packages that recipes are made of.
 const BASE: &[&str] = &[
     "systemd",
     "systemd-sysv",
@@ -223,7 +223,7 @@ fn versions_compare_as_dpkg_compares_them() {
     ]
     .map(|(a, b)| (a.to_owned(), b.to_owned()))
     .into();
-    // Real neighbours: every version beside that of the 200th package after it.
+    // Real versions: each with that of the 200th package after it.
     let indexes = indexes(&apt);
     let all = packages::read(&indexes[0], "amd64").unwrap();
     let versions: Vec<_> = all.iter().step_by(200).map(|package| package.version.to_string()).collect();

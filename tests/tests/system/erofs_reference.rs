@@ -1,8 +1,8 @@
-//! Holds the EROFS writer against `fsck.erofs` and the kernel, and the reader against what they extract.
+//! Compares the EROFS writer with `fsck.erofs` and the kernel, and the reader with what they extract.
 //!
 //! Needs erofs-utils 1.8 with zstd (Debian trixie; `tests/tools/erofs-utils.sh` for older systems, its `bin` named by
 //! `PROOFMARK_EROFS_UTILS`), and root and a kernel with EROFS for the mounts. `PROOFMARK_TEST_TREE` names a folder
-//! of real files; without it a part of this machine's `/usr/share` is taken.
+//! of real files; the default is a part of this machine's `/usr/share`.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // all of it is a test
 
@@ -59,7 +59,7 @@ fn assert_same(found: &[String], expected: &[String], who: &str) {
     assert_eq!(found.len(), expected.len(), "{who}");
 }
 
-/// An image is clean, and what is extracted or mounted is the tree.
+/// Asserts that an image is clean, and that what is extracted or mounted equals the tree.
 fn check(tree: &Tree, packing: Packing) {
     let temp = TempDir::new().unwrap();
     let image = temp.path().join("image.erofs");
@@ -69,7 +69,7 @@ fn check(tree: &Tree, packing: Packing) {
 
     match fsck() {
         Some(fsck) => {
-            // It is silent about good images; any word is a warning.
+            // It is silent about good images; any output is a warning.
             assert_eq!(run(Command::new(&fsck).arg("--extract").arg(&image)).unwrap(), "");
             if root {
                 let out = temp.path().join("extracted");
@@ -102,7 +102,7 @@ fn check(tree: &Tree, packing: Packing) {
     assert_eq!(time.as_secs(), MTIME);
 }
 
-/// Without who is a hard link of whom: `fsck.erofs` extracts copies of some.
+/// Removes the links between hard-linked paths: `fsck.erofs` extracts copies of some.
 fn without_links(lines: Vec<String>) -> Vec<String> {
     let cut = |line: String| match line.rsplit_once(" as /") {
         Some((line, _)) if line.contains(" file ") => line.to_owned(),
@@ -170,7 +170,7 @@ fn synthetic(packing: Packing) -> Tree {
         let link = Kind::HardLink(path(&format!("sizes/{len}-0")));
         put(format!("hard/{len}"), Node { kind: link, ..Node::directory(0, origin()) });
     }
-    // A file whose first cluster shrinks and whose second does not.
+    // A file whose first cluster compresses and whose second does not.
     let mixed = [bytes(CLUSTER, 1), bytes(CLUSTER, 3), bytes(CLUSTER, 2), bytes(CLUSTER / 3, 3)].concat();
     put("mixed".into(), Node::file(0o600, Content::pack(&mixed, packing), origin()));
     let with = |kind| Node { kind, ..Node::directory(0o600, origin()) };

@@ -1,8 +1,8 @@
-//! What goes wrong around a build: a kill at any moment, damage, lying mirrors, a full disk, a lock that does not fit.
-//! Each ends in a clear error or in the whole image, and the store works afterwards.
+//! Faults around a build: a kill at any moment, damage, lying mirrors, a full disk, a lock that does not fit.
+//! Each ends in a clear error or in a complete image, and the store works afterwards.
 //!
 //! # Not here
-//! Images that are changed after they were built: they do not boot (`guest_boot`).
+//! Images that change after they were built do not boot: `guest_boot`.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // all of it is a test
 
@@ -23,10 +23,10 @@ use system_tests::outcome::Outcome;
 use system_tests::tool::skipped;
 use system_tests::{folder, program};
 
-/// Moments at which a run is killed.
+/// How many times a run is killed.
 const KILLS: u64 = 30;
 
-/// Numbers that look random and are the same each time (splitmix64, by Sebastiano Vigna).
+/// Pseudorandom numbers, the same in each run (splitmix64, by Sebastiano Vigna).
 fn number(seed: u64) -> u64 {
     let mut z = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -34,12 +34,12 @@ fn number(seed: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The moment of a kill: one in each of as many equal parts of `whole`, somewhere in it.
+/// The moment of a kill: somewhere in its own part, when `whole` is divided equally among the kills.
 fn moment(kill: u64, whole: Duration) -> Duration {
     whole.mul_f64((kill as f64 + (number(kill) % 1000) as f64 / 1000.0) / KILLS as f64)
 }
 
-/// Starts a command and kills it with signal 9 after so long; whether it was still running.
+/// Starts a command and kills it with signal 9 after this long; returns whether it was still running.
 fn kill_after(command: &mut Command, wait: Duration) -> bool {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     thread::sleep(wait);
@@ -49,7 +49,7 @@ fn kill_after(command: &mut Command, wait: Duration) -> bool {
     status.signal() == Some(9)
 }
 
-/// The root hash of what lies in `out`, all of which must be there and be what its manifest says.
+/// The root hash of the image in `out`, whose files must be complete and match the manifest.
 #[track_caller]
 fn whole(out: &Path) -> String {
     let manifest: Value = serde_json::from_slice(&fs::read(out.join("manifest.json")).unwrap()).unwrap();
@@ -70,7 +70,7 @@ fn names(path: &Path) -> Vec<String> {
     names
 }
 
-/// Files in a store that are not what their names say.
+/// Files in a store whose content does not match their name.
 fn damaged(store: &Path) -> Vec<PathBuf> {
     let blobs = store.join("blobs/sha256");
     let paths = folder::paths(&blobs).unwrap().into_iter().map(|path| blobs.join(path));
@@ -83,7 +83,7 @@ fn damaged(store: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// What a lock says of the package `name`: the lines of its block, as key and value.
+/// The lock's entry for the package `name`: the lines of its block, as key and value.
 fn locked(lock: &Path, name: &str) -> BTreeMap<String, String> {
     let text = fs::read_to_string(lock).unwrap();
     let block = text.split("\n\n").find(|block| {
@@ -93,13 +93,13 @@ fn locked(lock: &Path, name: &str) -> BTreeMap<String, String> {
     lines.map(|(key, value)| (key.to_owned(), value.trim_matches('"').to_owned())).collect()
 }
 
-/// Where the store holds a package.
+/// The path of a package in the store.
 fn stored(store: &Path, package: &BTreeMap<String, String>) -> PathBuf {
     let digest = &package["sha256"];
     store.join("blobs/sha256").join(&digest[..2]).join(digest)
 }
 
-/// A build of the recipe, which may ask these mirrors and no other.
+/// A build of the recipe that may use these mirrors only.
 fn build(inputs: &Inputs, store: &Path, mirrors: &[&Mirror], out: &Path) -> Command {
     let mut command = inputs::proofmark(store);
     for mirror in mirrors {
@@ -122,7 +122,7 @@ fn a_build_killed_at_any_moment_leaves_the_old_image_or_the_new_one() {
     };
     let start = Instant::now();
     Outcome::of(&mut fresh()).succeeded();
-    // The first run is the slowest: a moment after the end is no fault.
+    // The first run is the slowest: a kill just after the end is harmless.
     let mut length = start.elapsed();
     let hash = whole(&out);
 
@@ -163,13 +163,13 @@ fn a_fetch_killed_at_any_moment_leaves_only_whole_files_and_the_next_one_ends_we
     };
     let start = Instant::now();
     Outcome::of(&mut fetch()).succeeded();
-    // The first run is the slowest: a moment after the end is no fault.
+    // The first run is the slowest: a kill just after the end is harmless.
     let mut length = start.elapsed();
     let all = folder::paths(&store.join("blobs")).unwrap();
 
     let mut killed = 0;
     for kill in 0..KILLS {
-        // Two times out of three it goes on where the killed one was.
+        // Two times out of three, the run continues where the killed one stopped.
         if kill % 3 == 0 {
             fs::remove_dir_all(&store).unwrap();
         }
@@ -203,7 +203,8 @@ fn a_damaged_file_in_the_store_is_never_built_from_and_is_fetched_anew() {
     let (one, other) = (locked(&inputs.lock(), "passwd"), locked(&inputs.lock(), "mount"));
     let (one_file, other_file) = (stored(&store, &one), stored(&store, &other));
 
-    // Tampered: the size is right, so it is seen when it is read. It is gone then, and the next run fetches it.
+    // Tampered: the size is right, so the damage shows when the file is read. It is then removed, and the next run
+    // fetches it.
     let bytes = fs::read(&one_file).unwrap();
     let mut tampered = bytes.clone();
     tampered[bytes.len() / 2] ^= 1;
@@ -215,7 +216,7 @@ fn a_damaged_file_in_the_store_is_never_built_from_and_is_fetched_anew() {
     assert_eq!(whole(&out), hash);
     assert_eq!(fs::read(&one_file).unwrap(), bytes);
 
-    // Truncated, and swapped: the size is wrong, so they are fetched before anything is built.
+    // Truncated, and swapped: the size is wrong, so the files are fetched before anything is built.
     for damage in ["truncated", "swapped"] {
         fs::remove_dir_all(&out).unwrap();
         if damage == "truncated" {
@@ -290,8 +291,8 @@ fn a_mirror_that_lies_is_named_with_both_ways_on_and_the_next_mirror_is_asked() 
         (Answer::Missing, "404", 3),
         (Answer::WrongSize, announced.as_str(), 3),
         (Answer::Longer, &more, 3),
-        // Whoever closes early is caught by HTTP itself, and may do better: asked four times each by the two that
-        // have no other mirror, once where the next mirror gives it.
+        // HTTP itself detects an early close, which may be a passing fault: the two runs without another mirror ask
+        // four times each, and the run whose next mirror has the file asks once.
         (Answer::Truncated, "Peer disconnected", 4 + 4 + 1),
         (Answer::Tampered, &digest, 3),
         (Answer::Instead(swapped), &other, 3),
@@ -317,7 +318,7 @@ fn a_mirror_that_lies_is_named_with_both_ways_on_and_the_next_mirror_is_asked() 
         assert!(!out.exists() && !file.exists(), "{answer:?}");
         assert_eq!(names(root.path()), ["store"]);
         assert_eq!(names(&store.join("temporary")), [""; 0], "{answer:?}");
-        // The next mirror is asked, and what it gives is right.
+        // The next mirror is asked, and its answer is right.
         fetch(&[&bad, &good]).succeeded();
         assert_eq!(bad.asked(), vec![path.as_str(); times], "{answer:?}");
         assert_eq!(damaged(&store), Vec::<PathBuf>::new());
@@ -358,7 +359,7 @@ fn a_mirror_that_stalls_is_given_up() {
     }
 }
 
-/// The recipe with a lock of today, and a vendored folder of it; `None` where no such lock can be had.
+/// The recipe with a new lock, and a vendored folder for it; `None` when no such lock can be made.
 fn of_today(inputs: &Inputs, root: &Path) -> Option<(Inputs, PathBuf)> {
     let today = match inputs.locked_now(&root.join("today")) {
         Ok(today) => today,
@@ -433,7 +434,7 @@ fn a_tampered_unsigned_old_or_swapped_index_is_refused() {
     outcome.refused(3, &["InRelease of trixie", &url, "older than"]);
     assert_eq!(fs::read(today.lock()).unwrap(), before, "a refusal leaves the lock as it was");
 
-    // The same mirror, when it tells the truth.
+    // The same mirror, when it serves the right file.
     fs::write(today.lock(), &text).unwrap();
     let (outcome, _) = lock(|_, _| Answer::Whole);
     outcome.succeeded();
@@ -462,7 +463,7 @@ fn a_lock_asks_the_next_mirror_only_for_what_the_first_does_not_serve_rightly() 
     }
 }
 
-/// Runs the program where a disk of 20 MiB is mounted; gives the outcome and what the disk holds afterwards.
+/// Runs the program with a disk of 20 MiB mounted; returns the outcome and the disk's content afterwards.
 fn on_a_small_disk(command: &Command, disk: &Path) -> Option<(Outcome, String)> {
     let user = if rustix::process::getuid().is_root() { &[][..] } else { &["--user", "--map-root-user"] };
     let script =
@@ -516,7 +517,7 @@ fn an_output_that_cannot_be_written_is_refused_before_anything_is_made() {
     outcome.refused(1, &["cannot write", out.to_str().unwrap(), "--out DIR"]);
     assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
 
-    // A folder that is somebody else's.
+    // A folder that belongs to somebody else.
     let (theirs, store) = (root.path().join("theirs"), root.path().join("store"));
     fs::create_dir(&theirs).unwrap();
     fs::set_permissions(&theirs, fs::Permissions::from_mode(0o555)).unwrap();
@@ -574,7 +575,7 @@ fn a_build_deletes_nothing_that_no_build_wrote() {
     assert_eq!(folder::paths(root.path()).unwrap(), before);
     assert!(path("link").is_symlink());
 
-    // What a build wrote is replaced; what somebody added stays, signatures of the same bytes as well.
+    // A build's outputs are replaced; files that somebody added stay, including signatures of the same bytes.
     let out = path("out");
     run(&out, &[]).succeeded();
     fs::write(out.join("notes.txt"), "mine").unwrap();
@@ -590,7 +591,7 @@ fn a_build_deletes_nothing_that_no_build_wrote() {
     assert!(fs::read(out.join("disk.raw")).unwrap() == disk);
 }
 
-/// A copy of the recipes that may be edited.
+/// A copy of the recipes that a test may edit.
 fn edited(inputs: &Inputs, root: &Path, file: &str, from: &str, to: &str) -> Inputs {
     let recipes = root.join("recipes");
     if recipes.exists() {
@@ -669,7 +670,7 @@ fn an_image_whose_program_lacks_a_library_is_refused() {
     compile("lost", main, &["-Wl,--no-as-needed", library.to_str().unwrap()]);
     fs::copy(sources.path().join("lost"), lost.recipe().join("files/lost")).unwrap();
 
-    // An old image stays what it was.
+    // An old image stays unchanged.
     Outcome::of(build(&inputs, &inputs.store, &[], &out).arg("--offline")).succeeded();
     let image = whole(&out);
     Outcome::of(build(&lost, &lost.store, &[], &out).arg("--offline"))
@@ -678,7 +679,7 @@ fn an_image_whose_program_lacks_a_library_is_refused() {
     assert_eq!(names(root.path()), ["out", "recipes"]);
 }
 
-/// As `proofmark build … | head -n 1`: the image is there, and nothing is said of a broken pipe.
+/// As `proofmark build … | head -n 1`: the image is written, and a broken pipe is not reported.
 #[test]
 fn a_build_whose_summary_nobody_reads_succeeds() {
     let inputs = Inputs::minimal();
@@ -711,7 +712,7 @@ fn a_lock_edited_by_hand_is_refused() {
         (line("path"), "path = \"http://evil.example/x.deb\"".to_owned(), 1, "path of passwd is wrong"),
         (line("path"), "paht = \"x\"".to_owned(), 1, "unknown field `paht`"),
         (version.to_owned(), "version = 2\n".to_owned(), 1, "has version 2, expected 1"),
-        // A digest that no file has cannot be had anywhere.
+        // No mirror can serve a digest that no file has.
         (line("sha256"), other_digest, 3, "passwd"),
     ];
     for (from, to, code, said) in cases {

@@ -1,9 +1,9 @@
-//! Holds the fix-ups against the tools that Debian runs, on real packages of trixie.
+//! Compares the fix-ups with the tools that Debian runs, on real packages of trixie.
 //!
-//! Needs `apt-get`, `dpkg-deb`, `openssl` and trixie packages; `PROOFMARK_TRIXIE_DEBS` may name a folder that holds the
-//! packages already. Without them the tests fail when `CI` is `true`, else they say that they did nothing.
+//! Needs `apt-get`, `dpkg-deb`, `openssl` and trixie packages; `PROOFMARK_TRIXIE_DEBS` may name a folder that already
+//! holds the packages. Without them, the tests fail when `CI` is `true`, and otherwise say that they did nothing.
 
-// The helpers of a test may stop it.
+// A test's helpers may panic.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::fs::{self, File};
@@ -38,7 +38,7 @@ const PACKAGES: [&str; 14] = [
     "util-linux",
 ];
 
-/// The packages of trixie and what they depend on, unpacked, and a folder of this test for copies.
+/// The packages of trixie and their dependencies, unpacked, and a folder for this test's copies.
 struct Root {
     source: PathBuf,
     scratch: TempDir,
@@ -54,7 +54,7 @@ fn run(command: &mut Command) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Downloads the packages and what they depend on, the kernel's among them, into `debs`.
+/// Downloads the packages and their dependencies, including the kernel's, into `debs`.
 fn download(apt: &debian::Apt, debs: &Path) -> Result<(), String> {
     fs::create_dir_all(debs).map_err(|error| error.to_string())?;
     let kernel = apt.dependency("linux-image-cloud-amd64")?;
@@ -90,7 +90,7 @@ fn unpack(folder: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The unpacked packages: made once, by the test that comes first.
+/// The unpacked packages: the first test makes them, once.
 fn prepare() -> Result<Root, String> {
     let told = |error: std::io::Error| error.to_string();
     run(Command::new("openssl").arg("version"))?;
@@ -111,7 +111,7 @@ fn prepare() -> Result<Root, String> {
     Ok(Root { source, scratch, kernel: kernel.to_string_lossy().into_owned() })
 }
 
-/// The root that all tests share, unchanged; `None` when it cannot be had here.
+/// The root that all tests share, unchanged; `None` when it is unavailable here.
 fn root() -> Option<Root> {
     prepare().map_err(|why| skipped(&why)).ok()
 }
@@ -134,7 +134,7 @@ impl Root {
         tree
     }
 
-    /// A program of trixie, run by trixie's own loader and libraries.
+    /// Runs a program of trixie with trixie's own loader and libraries.
     fn program(&self, root: &Path, name: &str, path: &str) -> Command {
         let mut command = Command::new(root.join("usr/lib64/ld-linux-x86-64.so.2"));
         command.arg("--argv0").arg(name).arg("--library-path");
@@ -183,7 +183,7 @@ fn assert_same(name: &str, own: &[u8], reference: &[u8]) {
     );
 }
 
-/// The name that the cache of a tool carries at its end.
+/// The name of the tool at the end of its cache.
 fn generator_of(cache: &[u8]) -> String {
     let at = cache.windows(9).rposition(|window| window == b"ldconfig ").unwrap();
     String::from_utf8_lossy(&cache[at..]).into_owned()
@@ -196,7 +196,7 @@ fn the_library_cache_is_the_one_of_ldconfig() {
         let copy = root.copy(&format!("ldconfig-{name}"));
         let mut tree = root.tree();
         if prepare {
-            // Folders of special libraries, an unused one, a second directory, and a library without its soname link.
+            // Folders of optimized libraries, an unused one, another directory, and a library without its soname link.
             let libraries = "usr/lib/x86_64-linux-gnu";
             let zlib = tree.resolve(&place(&format!("{libraries}/libz.so.1"))).unwrap();
             let bytes = tree.read(&zlib).unwrap().into_owned();
@@ -325,7 +325,7 @@ fn certificates_are_as_update_ca_certificates_leaves_them() {
     openssl.arg("-keyout").arg(&key).arg("-out").arg(&pem);
     run(&mut openssl).unwrap();
     let pem = fs::read(pem).unwrap();
-    // One without its last newline, and two of one subject.
+    // One without its last newline, and two with the same subject.
     let short = pem.strip_suffix(b"\n").unwrap().to_vec();
     let local = [("Local (Test), CA", pem), ("Again", short)];
     for (name, bytes) in &local {
@@ -377,7 +377,7 @@ fn the_lint_finds_the_library_that_kmod_opens_at_run_time() {
     let start = Instant::now();
     let before = lint::lint(&tree, &[]).unwrap();
     eprintln!("lint of {} paths: {:?}", tree.len(), start.elapsed());
-    // All that these packages depend on is there: nothing fails to start.
+    // All dependencies of these packages are there, so nothing fails to start.
     let errors: Vec<String> = before
         .findings
         .iter()

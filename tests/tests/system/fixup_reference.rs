@@ -1,4 +1,4 @@
-//! Holds the fix-ups against the real tools: systemd-sysusers, systemctl, and a Debian tree whose scripts ran.
+//! Compares the fix-ups with the real tools: systemd-sysusers, systemctl, and a Debian tree whose scripts ran.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // helpers of tests fail as tests do
 
@@ -20,7 +20,7 @@ fn path(text: &str) -> TreePath {
     TreePath::new(text).unwrap()
 }
 
-/// Runs `systemd-sysusers` or `systemctl` on a root directory; gives what it said on standard error.
+/// Runs `systemd-sysusers` or `systemctl` on a root directory; returns its standard error.
 fn run(tool: &str, root: &Path, arguments: &[&str]) -> String {
     let output = Command::new(tool)
         .arg(format!("--root={}", root.display()))
@@ -71,8 +71,8 @@ fn accounts_are_those_of_systemd_sysusers() {
     let passwd =
         "root:*:0:0:root:/root:/bin/bash\nnobody:*:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
     let group = "root:*:0:\nadm:*:4:\nshadow:*:42:\nnogroup:*:65534:\n";
-    // Not among them: a fixed id that an earlier account took by chance. systemd-sysusers then chooses another one for
-    // the fixed account; ours keeps it free.
+    // Not covered: a fixed id that an earlier account took by chance. systemd-sysusers then chooses another id for
+    // the fixed account; our code keeps the id free.
     let cases = [
         "g adm 4 -\nu messagebus - \"System Message Bus\" /nonexistent\ng input -\ng kvm -\nu sshd -:nogroup \"sshd user\" /run/sshd\n\
          g systemd-journal - -\nu systemd-network - \"systemd Network Management\"\n",
@@ -95,7 +95,7 @@ fn accounts_are_those_of_systemd_sysusers() {
         let ids = accounts::plan(&tree, &declared, &accounts::Ids::default()).unwrap();
         accounts::apply(&mut tree, &declared, &ids).unwrap();
         for (name, masters) in [("passwd", passwd), ("group", group), ("shadow", ""), ("gshadow", "")] {
-            // Ours leaves the day of the last change empty; 0 would demand a new password.
+            // Our code leaves the day of the last change empty; 0 would demand a new password.
             let theirs = std::fs::read_to_string(etc.join(name)).unwrap().replace(":!*:0:", ":!*::");
             let masters = sorted(&masters.replace(":*:", ":x:"));
             let added = |text: &str| -> BTreeSet<String> {
@@ -117,7 +117,7 @@ fn accounts_are_those_of_systemd_sysusers() {
     }
 }
 
-/// Every link below the folders of enabled units, and where it leads.
+/// Every link below the folders of enabled units, with its target.
 fn links(root: &Path) -> BTreeMap<String, String> {
     fn walk(root: &Path, folder: &Path, found: &mut BTreeMap<String, String>) {
         for entry in std::fs::read_dir(folder).into_iter().flatten() {
@@ -230,7 +230,7 @@ fn systemctl_refuses_what_we_refuse() {
     }
 }
 
-/// The entries of a package, read by dpkg-deb.
+/// The entries of a package, as dpkg-deb reads them.
 fn layer(deb: &Path) -> (Origin, Layer) {
     let field = |name: &str| {
         let output = Command::new("dpkg-deb").arg("-f").arg(deb).arg(name).output().unwrap();
@@ -264,7 +264,7 @@ fn layer(deb: &Path) -> (Origin, Layer) {
     (origin, layer)
 }
 
-/// One line for a path of a root directory: type, rights, owner and where a link leads.
+/// One line for a path of a root directory: type, mode, owner and link target.
 fn shape(place: &Path) -> Option<String> {
     let data = place.symlink_metadata().ok()?;
     let kind = match (data.is_dir(), data.is_symlink()) {

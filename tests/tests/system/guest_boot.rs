@@ -1,12 +1,12 @@
-//! The init of the initrd against Debian's kernel: it boots what the command line says, and nothing else.
+//! Tests the initrd's init with Debian's kernel: it boots what the command line says, and nothing else.
 //!
 //! # Shape
 //!
 //! The image comes from the reference tools (`mkfs.erofs`, `veritysetup`, `sfdisk`, `cpio`), the kernel
 //! from trixie's `linux-image-cloud-amd64`, and QEMU boots them without firmware, under TCG. Each boot
-//! is ended after 120 s at the latest.
+//! ends after 120 s at the latest.
 //!
-//! The kernel's package is `PROOFMARK_KERNEL_DEB`, else apt fetches it from this machine's own mirror and
+//! The kernel's package is `PROOFMARK_KERNEL_DEB`; by default, apt fetches it from this machine's own mirror and
 //! checks Debian's signature.
 //!
 //! # Not here
@@ -28,7 +28,7 @@ const ROOT_START: u64 = 2048 * 512;
 const TREE_START: u64 = 8192 * 512;
 const STARTED: &str = "THE ROOT HAS STARTED";
 
-/// In the order of loading; a `?` where the hardware may lack it.
+/// In loading order; a `?` where the hardware may lack it.
 const MODULES: [&str; 9] = [
     "virtio_blk",
     "dm-mod",
@@ -41,7 +41,7 @@ const MODULES: [&str; 9] = [
     "erofs",
 ];
 
-/// Runs a tool to its end and gives what it printed.
+/// Runs a tool to its end and returns its output.
 fn run(command: &mut Command) -> String {
     let done = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
@@ -51,7 +51,7 @@ fn run(command: &mut Command) -> String {
 /// The programs that the tests need.
 const TOOLS: [&str; 5] = ["qemu-system-x86_64", "mkfs.erofs", "veritysetup", "sfdisk", "cpio"];
 
-/// Gives the folder of the kernel's package: `PROOFMARK_KERNEL_DEB`, unpacked, or the one of trixie.
+/// Returns the folder of the kernel's package: `PROOFMARK_KERNEL_DEB`, unpacked, or trixie's.
 fn kernel(folder: &Path) -> Option<PathBuf> {
     if let Some(package) = std::env::var_os("PROOFMARK_KERNEL_DEB") {
         let unpacked = folder.join("kernel");
@@ -63,7 +63,7 @@ fn kernel(folder: &Path) -> Option<PathBuf> {
     debian::package(target, &name)
 }
 
-/// Finds the one file below `folder` whose name passes.
+/// Finds the only file below `folder` whose name `passes`.
 fn find(folder: &Path, passes: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
     let mut entries: Vec<_> =
         fs::read_dir(folder).expect("reads").map(|entry| entry.expect("reads").path()).collect();
@@ -74,7 +74,7 @@ fn find(folder: &Path, passes: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
     })
 }
 
-/// An image that boots: what each test then changes.
+/// An image that boots, which each test then changes.
 struct Machine {
     folder: tempfile::TempDir,
     kernel: PathBuf,
@@ -82,7 +82,7 @@ struct Machine {
 }
 
 impl Machine {
-    /// Builds the image; `None`, and a loud word, when a tool is missing outside CI.
+    /// Builds the image; `None`, with a loud message, when a tool is missing outside CI.
     fn new() -> Option<Self> {
         if !TOOLS.iter().all(|name| tool::find(name).is_some()) {
             return None;
@@ -106,7 +106,7 @@ impl Machine {
         let target = "--target=x86_64-unknown-linux-gnu";
         let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()));
         run(rustc.arg(target).args(flags).args(link).arg("-o").arg(at("root/sbin/init")).arg(program));
-        // Grown beyond a block, the program stands in data blocks of its own instead of beside its inode.
+        // Padded beyond one block, the program lies in data blocks of its own instead of beside its inode.
         let program = File::options().write(true).open(at("root/sbin/init")).expect("opens");
         program.set_len(16384).expect("sets the length");
         let filler: Vec<u8> =
@@ -175,15 +175,15 @@ impl Machine {
         disk.write_all(&[byte[0] ^ 1]).expect("writes");
     }
 
-    /// Where on the disk the first program's text stands.
+    /// The offset on the disk of the first program's text.
     fn program(&self) -> u64 {
         let image = fs::read(self.at("root.erofs")).expect("reads");
         let place = image.windows(STARTED.len()).position(|bytes| bytes == STARTED.as_bytes());
         ROOT_START + place.expect("the program is stored plain") as u64
     }
 
-    /// Boots with these words of ours and these disks, and gives what the console said. A disk is a file of
-    /// the folder, after a filter of QEMU's and a blank if one is to stand before it.
+    /// Boots with our words on the command line and these disks, and returns the console's text. A disk is a file
+    /// of the folder, optionally after a QEMU filter and a blank.
     fn boot(&self, words: &str, disks: &[&str]) -> String {
         let disk = |disk: &&str| {
             let (filter, name) = disk.split_once(' ').unwrap_or(("", disk));
@@ -199,7 +199,7 @@ impl Machine {
     }
 }
 
-/// Holds that the boot ended in a panic before the root's first program, with these words on the console.
+/// Asserts that the boot ended in a panic before the root's first program, with these words on the console.
 #[track_caller]
 fn refused(console: &str, why: &[&str]) {
     assert!(!console.contains(STARTED), "it booted");
@@ -253,7 +253,7 @@ fn another_root_hash_stops_the_boot() {
     refused(&machine.boot(&machine.boot.to_string(), &["disk"]), &why);
 }
 
-/// A host that could make chosen reads fail could choose which files the system goes without.
+/// A host that could make chosen reads fail could choose which files the system does without.
 #[test]
 fn a_block_that_cannot_be_read_stops_the_boot() {
     let Some(machine) = Machine::new() else { return };
@@ -282,7 +282,7 @@ fn a_missing_word_stops_the_boot_before_any_module_is_loaded() {
     assert!(!console.contains("virtio_blk"));
 }
 
-/// The kernel finds the disks in any order; whichever is taken is held to the root hash.
+/// The kernel finds the disks in any order; whichever it takes must match the root hash.
 #[test]
 fn of_two_disks_with_the_same_guids_the_changed_one_never_runs() {
     let Some(machine) = Machine::new() else { return };

@@ -1,8 +1,8 @@
-//! Initrd, UKI, signature, ESP and partition table against the tools that others use for them.
+//! Compares initrd, UKI, signature, ESP and partition table with the tools that others use for them.
 //!
 //! The tools come from Debian (`cpio dosfstools fdisk gdisk mtools osslsigncode pesign python3 sbsigntool zstd`, and
 //! `qemu-system-x86 ovmf` for the boot); systemd-stub, ukify and the kernel are fetched from the current trixie. With
-//! `CI=true` a missing tool fails the test, elsewhere it is skipped with a message.
+//! `CI=true` a missing tool fails the test; elsewhere the test is skipped with a message.
 
 #![allow(
     clippy::unwrap_used,
@@ -37,7 +37,7 @@ fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: impl IntoIterator
     command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
-/// Standard output and error of a run that must have succeeded.
+/// Standard output and error of a run, which must succeed.
 fn passes(output: Output) -> String {
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
@@ -60,7 +60,7 @@ fn stub_and_program() -> Option<(Vec<u8>, Vec<u8>)> {
     Some((fs::read(efi.join("linuxx64.efi.stub")).unwrap(), program))
 }
 
-/// Runs trixie's ukify with the pefile that belongs to it.
+/// Runs trixie's ukify with its matching pefile.
 fn ukify(arguments: &[&str]) -> Option<Output> {
     let program = trixie("systemd-ukify")?.join("usr/bin/ukify");
     let library = trixie("python3-pefile")?.join("usr/lib/python3/dist-packages");
@@ -241,7 +241,7 @@ fn a_signature_by_sbsign_leaves_our_digest_as_it_is() {
     assert!(!read.certificates().is_empty());
     let digest = read.authenticode::<Sha256>();
     assert_eq!(digest, Pe::read(&image).unwrap().authenticode::<Sha256>());
-    // And the digest stands in sbsign's signature.
+    // sbsign's signature contains the digest, too.
     assert!(read.certificates().windows(32).any(|window| window == digest.as_slice()));
 }
 
@@ -286,7 +286,7 @@ fn layout(esp: u64, root: u64, tree: u64) -> Layout {
     Layout::new(disk::guid(&RECIPE, Role::Disk), &partitions).unwrap()
 }
 
-/// Writes a sparse disk with its tables only.
+/// Writes a sparse disk that holds only its tables.
 fn write_tables(layout: &Layout, path: &Path) -> File {
     let mut file = File::options().read(true).write(true).create(true).truncate(true).open(path).unwrap();
     file.set_len(layout.bytes()).unwrap();
@@ -322,7 +322,7 @@ fn sgdisk_and_sfdisk_find_no_problem_and_the_same_table() {
         assert_eq!(row["name"], placed.partition.kind.name());
         assert_eq!(row["attrs"], attributes[index]);
     }
-    // What another tool writes is read: sgdisk rewrites both tables with its own protective MBR.
+    // The reader accepts another tool's tables: sgdisk rewrites both, with its own protective MBR.
     passes(run(&sgdisk, ["-c", "2:renamed", path_text(&path)]));
     let mut head = vec![0; disk::HEAD];
     file.rewind().unwrap();
@@ -415,11 +415,11 @@ fn init() -> Vec<u8> {
     elf
 }
 
-/// Boots a disk and gives what its console said until it said `last`, or the machine or 90 s ended.
+/// Boots a disk and returns its console's text until it shows `last`, the machine ends, or 90 s pass.
 fn boot(qemu: &Path, disk: &Path, code: &Path, variables: &Path, last: &str) -> String {
     let log = disk.with_extension("log");
     let mut command = Command::new(qemu);
-    // Without CMPXCHG16B, which was seen to return with broken flags once in some hundred boots.
+    // Without CMPXCHG16B, which returned broken flags about once in some hundred boots.
     command.args(["-cpu", "qemu64,-cx16"]);
     command.args(["-accel", "tcg", "-machine", "q35,smm=on", "-m", "512", "-display", "none"]);
     command.args([
@@ -447,7 +447,7 @@ fn boot(qemu: &Path, disk: &Path, code: &Path, variables: &Path, last: &str) -> 
     String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()).into_owned()
 }
 
-/// A whole disk of our making around trixie's stub and kernel.
+/// A whole disk that we make around trixie's stub and kernel.
 fn bootable_disk(path: &Path, image: &[u8]) {
     let esp = esp::build(&[esp::File { path: esp::BOOT_PATH, content: image }], volume()).unwrap();
     let layout = layout(esp.len() as u64, 4096, 4096);
@@ -502,7 +502,7 @@ fn ovmf_with_secure_boot_boots_the_signed_image_only() {
     else {
         return;
     };
-    // The key that Debian enrolled in these variables, and published.
+    // The key that Debian enrolled in these variables and published.
     let (Some(key), Some(certificate)) =
         (firmware("../ovmf/PkKek-1-snakeoil.key"), firmware("../ovmf/PkKek-1-snakeoil.pem"))
     else {

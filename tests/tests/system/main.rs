@@ -1,4 +1,4 @@
-//! The whole program, from outside: against the tools that others use, against faults, and in machines that boot.
+//! Tests the whole program from outside: against the tools that others use, against faults, and in booting machines.
 //!
 //! One program holds all tests, because each would link the same libraries.
 

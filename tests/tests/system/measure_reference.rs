@@ -1,5 +1,5 @@
-//! `ovmf-measure` against values that other tools and real machines gave: MRTD, CFV and TD HOB of Debian's firmware, TD
-//! HOBs in logs of TDs, Authenticode digests of osslsigncode.
+//! Compares `ovmf-measure` with values from other tools and real machines: MRTD, CFV and TD HOB of Debian's firmware,
+//! TD HOBs in logs of TDs, Authenticode digests of osslsigncode.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
@@ -19,7 +19,7 @@ use rootfs::path::TreePath;
 use serde_json::Value;
 use system_tests::tool::{find, skipped};
 
-/// Debian's packages that have firmware, each with the file in it and the image's SHA-256.
+/// Debian packages with firmware, each with the file in it and the image's SHA-256.
 const IMAGES: [(&str, &str, &str); 5] = [
     (
         "ovmf_2022.11-6+deb12u2_all.deb",
@@ -40,7 +40,7 @@ const IMAGES: [(&str, &str, &str); 5] = [
     ("ovmf-amdsev_2026.08+ds-2_all.deb", "usr/share/ovmf/OVMF.amdsev.fd", "3e4fd0b3"),
 ];
 
-/// The folder of vectors; none, said loudly, where there is none.
+/// The folder of vectors; `None`, with a loud message, when there is none.
 fn vectors() -> Option<PathBuf> {
     let folder = std::env::var_os("PROOFMARK_VECTORS").map(PathBuf::from);
     let folder = folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors"));
@@ -51,7 +51,7 @@ fn vectors() -> Option<PathBuf> {
     None
 }
 
-/// Firmware images, as many as Debian's mirror still has: (file name of the vector's form, bytes).
+/// Firmware images, as many as Debian's mirror still has.
 fn images() -> Vec<Vec<u8>> {
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("firmware");
     fs::create_dir_all(&kept).unwrap();
@@ -204,7 +204,7 @@ fn authenticode_is_what_osslsigncode_computes() {
     }
 }
 
-/// Programs of this machine, and a UKI of ours.
+/// Programs of this machine, and a UKI of our own.
 fn programs() -> Vec<(&'static str, Vec<u8>)> {
     let installed = [
         ("stub", "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"),

@@ -1,17 +1,17 @@
-//! What a machine with a TPM measures of our image, against the prediction: event by event, and none left over.
+//! Compares what a machine with a TPM measures of our image with the prediction: event by event, with none left over.
 //!
 //! # Shape
 //! ```text
-//! recipes/minimal, built ─ its initrd exchanged for one that prints ─> disk
+//! recipes/minimal, built ─ its initrd replaced by one that prints ─> disk
 //! QEMU (TCG) + OVMF + swtpm, with `proofmark run`'s arguments:  /sys/kernel/security/tpm0/binary_bios_measurements,
 //!                                                               /sys/class/tpm/tpm0/pcr-sha{256,384}/N ─> serial port
 //! ovmf_measure::boot, from firmware, machine and disk           ─> the same events, the same registers
 //! ```
-//! What changes between two boots is patched into the finished disk, so that everything else stays what the build wrote.
-//! OVMF is trixie's, whose measurements are the most (ACPI too); the installed one is booted once besides.
+//! What changes between two boots is patched into the finished disk, so everything else stays what the build wrote.
+//! OVMF is trixie's, which measures the most (ACPI too); the installed one is booted once as well.
 //!
 //! # Not here
-//! TDX's registers, which come from the same list of events; whether the image's own init works (`boot`).
+//! TDX's registers, which come from the same list of events. Whether the image's own init works: `boot`.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -45,16 +45,16 @@ use system_tests::debian;
 use system_tests::inputs::Inputs;
 use system_tests::tool::skipped;
 
-/// Time that a machine has, on a computer that has other work to do.
+/// Time limit for a machine, on a busy computer.
 const LIMIT: Duration = Duration::from_secs(300);
 const BANKS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha384];
-/// The kernel's own: IMA extends it as the system starts, and no log of the firmware's tells of it.
+/// The kernel's own: IMA extends it as the system starts, and the firmware's logs do not contain it.
 const IMA: u8 = 10;
 /// Registers that hold all ones until a late launch resets them.
 const LATE_LAUNCH: Range<u8> = 17..23;
 const LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 
-/// A build of OVMF: code, and variables as they are delivered.
+/// A build of OVMF: code, and the variables it ships with.
 struct Ovmf {
     code: PathBuf,
     variables: PathBuf,
@@ -74,7 +74,7 @@ impl Ovmf {
     }
 }
 
-/// A folder of one test, and what it boots with.
+/// A folder for one test, and what it boots with.
 struct Bench {
     folder: tempfile::TempDir,
     qemu: PathBuf,
@@ -85,7 +85,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// None, and a loud word, when a program or the firmware is missing outside CI.
+    /// Makes it; `None`, with a loud message, when a program or the firmware is missing outside CI.
     fn new() -> Option<Self> {
         let environment = Environment::of_this_process();
         for program in [machine::QEMU, machine::SWTPM] {
@@ -128,16 +128,16 @@ fn init(folder: &Path) -> Vec<u8> {
     fs::read(program).unwrap()
 }
 
-/// A disk of ours, in memory.
+/// One of our disks, in memory.
 #[derive(Clone)]
 struct Disk {
     bytes: Vec<u8>,
-    /// Where its UKI is.
+    /// The range of its UKI.
     uki: Range<usize>,
 }
 
 impl Disk {
-    /// The image of `recipes/minimal`, whose initrd prints what was measured.
+    /// The image of `recipes/minimal`, with an initrd that prints what was measured.
     fn built(folder: &Path) -> Self {
         let out = Inputs::minimal().image("release");
         let bytes = fs::read(out.join("disk.raw")).unwrap();
@@ -152,7 +152,7 @@ impl Disk {
         disk
     }
 
-    /// Where a section of the UKI lies on the disk.
+    /// The range of a UKI section on the disk.
     fn section(&self, name: &str) -> Range<usize> {
         let pe = Pe::read(&self.bytes[self.uki.clone()]).unwrap();
         let trimmed = |section: &&proofmark::image::pe::Section| {
@@ -163,7 +163,7 @@ impl Disk {
         start..start + section.virtual_size as usize
     }
 
-    /// Puts another initrd in the place of the one that there is; the kernel passes over zeros behind it.
+    /// Replaces the initrd; the kernel skips the zeros behind it.
     fn exchange_initrd(&mut self, init: &[u8], note: &str) {
         let entries = [
             cpio::Entry { path: "init", mode: 0o755, content: cpio::Content::File(init) },
@@ -177,7 +177,7 @@ impl Disk {
         self.bytes[place].copy_from_slice(&archive);
     }
 
-    /// Exchanges text of equal length that a section holds once.
+    /// Replaces text that a section contains once by text of equal length.
     fn exchange(&mut self, section: &str, from: &str, to: &str) {
         assert_eq!(from.len(), to.len());
         let place = self.section(section);
@@ -208,7 +208,7 @@ impl Disk {
         self.bytes[tail..].copy_from_slice(&other.tail());
     }
 
-    /// Signs the UKI, and writes the ESP with it anew.
+    /// Signs the UKI, and rewrites the ESP with it.
     fn sign(&mut self, signer: &Signer) {
         let signed = signer.sign(self.bytes[self.uki.clone()].to_vec()).unwrap();
         let table = self.table();
@@ -230,19 +230,19 @@ impl Disk {
     }
 }
 
-/// A machine that is to boot.
+/// A machine to boot.
 #[derive(Clone, Copy)]
 struct Shape {
     vcpus: u16,
     mebibytes: u64,
-    /// Disks besides the one that is booted.
+    /// Disks other than the boot disk.
     drives: u8,
     start: Start,
 }
 
 const SMALL: Shape = Shape { vcpus: 1, mebibytes: 512, drives: 0, start: Start::Disk };
 
-/// What a boot told of its measurements.
+/// What a boot reported about its measurements.
 struct Told {
     log: Log,
     registers: BTreeMap<(Algorithm, u8), Digest>,
@@ -320,7 +320,7 @@ impl Bench {
         self.reference(ovmf, disk, shape, bank).unwrap()
     }
 
-    /// The prediction, for one bank.
+    /// The prediction for one bank.
     fn reference(
         &self,
         ovmf: &Ovmf,
@@ -329,7 +329,7 @@ impl Bench {
         bank: Algorithm,
     ) -> Result<Platform, shape::Error> {
         let image = ovmf.image();
-        // bookworm's builds of 4 MiB tell nothing of TDX.
+        // bookworm's 4 MiB builds contain nothing about TDX.
         let firmware = Firmware::read_for(&image, false).unwrap();
         let profile = Profile::read(&image).unwrap();
         let variables = fs::read(&ovmf.variables).unwrap();
@@ -341,7 +341,7 @@ impl Bench {
             vcpus: NonZeroU16::new(shape.vcpus).unwrap(),
             qemu: self.version.clone(),
             start: shape.start,
-            // Disk, network, source of random numbers.
+            // Disk, network, entropy source.
             devices: NonZeroU8::new(3 + shape.drives).unwrap(),
             // What TCG emulates.
             ..shape::Shape::usual(Name::QemuTpm)
@@ -352,8 +352,8 @@ impl Bench {
     }
 }
 
-/// Every event of the log is the next predicted one, none is left over, and the registers are what both lead to. Gives
-/// the subjects that the platform gives.
+/// Asserts that every event of the log is the next predicted one, that none is left over, and that the registers are
+/// what both lead to. Returns the subjects whose values the platform gives.
 fn agree(told: &Told, predicted: &Platform, bank: Algorithm) -> Vec<String> {
     let mut given = Vec::new();
     let mut entries = told.log.entries.iter().filter(|entry| entry.is_extended()).enumerate().peekable();
@@ -390,7 +390,7 @@ fn agree(told: &Told, predicted: &Platform, bank: Algorithm) -> Vec<String> {
     }
     assert_eq!(entries.next(), None, "{bank:?}: an event more than predicted");
 
-    // What the TPM holds is what the log leads to: no extend is missing from the log but the kernel's own.
+    // The TPM holds what the log leads to: only the kernel's own extends are missing from the log.
     let replayed = replay(&told.log, bank).unwrap();
     for index in (0..24).filter(|&index| index != IMA) {
         let idle = if LATE_LAUNCH.contains(&index) { all_ones(bank) } else { bank.zero() };
@@ -401,7 +401,7 @@ fn agree(told: &Told, predicted: &Platform, bank: Algorithm) -> Vec<String> {
         let Register::Pcr(index) = *register else { panic!("{register} of a TPM") };
         assert_eq!(told.registers[&(bank, index)], *value, "{bank:?}: PCR {index}");
     }
-    // PCR 0 holds code that changed itself before it was measured; what no event is predicted for is not foretold.
+    // PCR 0 holds code that changed itself before it was measured. Registers without a predicted event have no value.
     let open = given.iter().any(|subject| subject.starts_with("Boot"));
     let known = [1, 2, 3, 4, 5, 6, 7, 9, 11].into_iter().filter(|index| *index != 1 || !open);
     assert!(known.map(Register::Pcr).eq(predicted.registers.keys().copied()), "{:?}", predicted.registers);
@@ -415,12 +415,12 @@ fn all_ones(bank: Algorithm) -> Digest {
     }
 }
 
-/// Boots, and holds the boot to its prediction in both banks; only the firmware's own code may be the platform's.
+/// Boots, and asserts the prediction in both banks; only the firmware's own code may be left to the platform.
 fn boots_as_predicted(bench: &Bench, ovmf: &Ovmf, disk: &Disk, shape: Shape) -> Told {
     boots_but_for(bench, ovmf, disk, shape, &["PEIFV"])
 }
 
-/// The same, where these events may be the platform's.
+/// The same, where these events may be left to the platform.
 fn boots_but_for(bench: &Bench, ovmf: &Ovmf, disk: &Disk, shape: Shape, platform: &[&str]) -> Told {
     let told = bench.boot(ovmf, disk, shape);
     for bank in BANKS {
@@ -433,7 +433,7 @@ fn boots_but_for(bench: &Bench, ovmf: &Ovmf, disk: &Disk, shape: Shape, platform
     told
 }
 
-/// The registers whose predicted values differ, of those that are predicted at all.
+/// The predicted registers whose values differ.
 fn moved(bench: &Bench, ovmf: &Ovmf, before: (&Disk, Shape), after: (&Disk, Shape)) -> BTreeSet<u8> {
     let bank = Algorithm::Sha384;
     let values = |(disk, shape)| bench.predict(ovmf, disk, shape, bank).registers;
@@ -469,7 +469,7 @@ fn every_event_of_a_boot_is_predicted_and_only_pcr_1_moves_with_the_machine() {
     }
 }
 
-/// QEMU's `-kernel`: the UKI is measured before the machine's variables are, and nothing of the disk is.
+/// With QEMU's `-kernel`, the UKI is measured before the machine's variables, and nothing of the disk is measured.
 #[test]
 fn a_uki_that_qemu_is_given_as_its_kernel_is_measured_as_predicted() {
     let Some(bench) = Bench::new() else { return };
@@ -487,7 +487,7 @@ fn each_change_of_the_image_moves_exactly_its_registers() {
     let ovmf = bench.plain();
     let init = init(bench.folder.path());
     let changes: [(&str, Change<'_>, &[u8]); 5] = [
-        // A text of the real-mode code, which does not run.
+        // A text in the real-mode code, which does not run.
         ("kernel", &|disk| disk.exchange(".linux", "Probing EDD", "Probing Edd"), &[4, 11]),
         ("initrd", &|disk| disk.exchange_initrd(&init, "the second"), &[4, 9, 11]),
         ("command line", &|disk| disk.exchange(".cmdline", "loglevel=4", "loglevel=3"), &[4, 9, 11]),
@@ -509,14 +509,14 @@ fn each_change_of_the_image_moves_exactly_its_registers() {
         eprintln!("{name}");
         let mut disk = bench.image.clone();
         change(&mut disk);
-        // The boot is what was predicted, and so was the boot of the image before the change: see the test above.
+        // This boot is as predicted, and so is the boot of the unchanged image: see the test above.
         boots_as_predicted(&bench, &ovmf, &disk, SMALL);
         let moved = moved(&bench, &ovmf, (&bench.image, SMALL), (&disk, SMALL));
         assert_eq!(moved, registers.iter().copied().collect(), "{name}");
     }
 }
 
-/// The keys are OVMF's own for tests: the UKI is signed with one, the firmware's db holds its certificate.
+/// The keys are OVMF's own test keys: one signs the UKI, and the firmware's db holds its certificate.
 #[test]
 fn with_secure_boot_the_keys_and_the_certificate_that_let_the_uki_pass_are_predicted_too() {
     let Some(bench) = Bench::new() else { return };
@@ -535,9 +535,9 @@ fn with_secure_boot_the_keys_and_the_certificate_that_let_the_uki_pass_are_predi
     let mut disk = bench.image.clone();
     disk.sign(&signer);
     let ovmf = Ovmf::of(&bench.trixie, "_4M.secboot", "_4M.snakeoil");
-    // These variables come from a machine that ran once, whose boot options are among them.
+    // These variables come from a machine that ran once; they contain its boot options.
     boots_but_for(&bench, &ovmf, &disk, SMALL, &["PEIFV", "BootOrder and Boot####"]);
-    // Not signed, it is not started, and so has no values.
+    // An unsigned UKI is not started, and so has no values.
     let unsigned = bench.reference(&ovmf, &bench.image, SMALL, Algorithm::Sha384);
     assert!(matches!(unsigned, Err(shape::Error::Boot(boot::Error::NotSigned { expected: 1 }))));
 }

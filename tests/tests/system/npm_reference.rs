@@ -1,7 +1,7 @@
-//! Holds the layout of npm packages against what npm itself gives: kinds, modes, link targets and bytes of every path.
+//! Compares the layout of npm packages with npm's own: kinds, modes, link targets and bytes of every path.
 //!
 //! npm is the machine's, with the registry that it is configured for. `PROOFMARK_OPENCLAW` names a folder with the
-//! `package.json` and `package-lock.json` of OpenClaw; without it, `../shared/openclaw` beside the checkout is looked at.
+//! `package.json` and `package-lock.json` of OpenClaw; the default is `../shared/openclaw` beside the checkout.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -32,7 +32,7 @@ fn npm() -> Npm {
     Npm::new(env!("CARGO_TARGET_TMPDIR"))
 }
 
-/// What lies at a path, in comparable form.
+/// The entry at a path, in comparable form.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
     Directory(u32),
@@ -108,7 +108,7 @@ fn in_memory(tree: &Tree) -> BTreeMap<String, Found> {
     tree.below(&TreePath::new("node_modules").unwrap()).map(found).collect()
 }
 
-/// Lets npm install the application, and compares.
+/// Lets npm install the application, and compares the result.
 fn compare(application: &Path) -> Option<usize> {
     let folder = match npm().installed(application) {
         Ok(folder) => folder,

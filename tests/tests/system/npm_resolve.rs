@@ -1,4 +1,4 @@
-//! Holds the resolution of an npm application, by the pinned npm on the pinned Node.js, against the machine's registry.
+//! Tests the resolution of an npm application with the pinned npm and Node.js, against the machine's registry.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -64,7 +64,7 @@ fn a_package_that_is_not_there_and_a_registry_that_is_not_there_are_told() {
     let none = resolve(&registry, "@proofmark/there-is-no-such-package", 120);
     let Error::Npm(tool::Error::Failed { stderr, .. }) = &none else { panic!("{none:?}") };
     assert!(stderr.0.contains("E404") || stderr.0.contains("404"), "{none:?}");
-    // Nobody listens there, and npm would try for minutes.
+    // Nothing listens there, and npm would try for minutes.
     let silent = resolve("http://127.0.0.1:9/", "a", 3);
     assert!(
         matches!(&silent, Error::Npm(tool::Error::TimedOut { .. } | tool::Error::Failed { .. })),

@@ -1,7 +1,7 @@
-//! Holds the OpenClaw recipe's configuration and omit rules against OpenClaw itself, without a machine around it: the
-//! pinned Node.js, the tree as it is laid out for the image, a user of its own who can write to nothing but the state.
+//! Tests the OpenClaw recipe's configuration and omit rules with OpenClaw itself, but without a machine: the pinned
+//! Node.js, the tree as it is laid out for the image, and a separate user who can write only to the state.
 //!
-//! The paths of the image in the configuration are replaced by paths of a temporary folder, and nothing else.
+//! Only the image's paths in the configuration are replaced, by paths of a temporary folder.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -34,7 +34,7 @@ use system_tests::tool::skipped;
 const NODE: &str = "22.19.0";
 const KEY: &str = "key-of-the-model-server";
 const TOKEN: &str = "token-of-the-gateway-0123456789abcdef";
-/// A user whom no machine has.
+/// A user ID that no machine has.
 const USER: u32 = 64_123;
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -91,7 +91,7 @@ fn tree(npm: &Npm, material: &Path) -> Result<(Tree, Tally), String> {
     Ok((tree, omitted))
 }
 
-/// Writes the tree to the disk, which no build does.
+/// Writes the tree to the disk; builds never do this.
 fn write(tree: &Tree, root: &Path) {
     for (path, node) in tree.iter() {
         let place = root.join(path.as_str());
@@ -107,7 +107,7 @@ fn write(tree: &Tree, root: &Path) {
     }
 }
 
-/// A gateway that runs, and its folders.
+/// A running gateway, and its folders.
 struct Gateway {
     child: Child,
     address: SocketAddr,
@@ -131,7 +131,7 @@ fn rustix_uid() -> u32 {
     fs::metadata("/proc/self").unwrap().uid()
 }
 
-/// Node.js with the unit's environment, in `folder`, as the gateway's user.
+/// The command of OpenClaw on Node.js, with the unit's environment, in `folder`, as the gateway's user.
 fn node(root: &Path, folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(root.join("opt/node/bin/node"));
     command.arg(root.join("opt/openclaw/node_modules/openclaw/openclaw.mjs")).args(arguments).env_clear();
@@ -194,7 +194,7 @@ impl Gateway {
     }
 }
 
-/// Names of the tools that the model was offered.
+/// Names of the tools that were offered to the model.
 fn offered(asked: &[Value]) -> Vec<String> {
     let tools = asked.iter().flat_map(|request| request["tools"].as_array().cloned().unwrap_or_default());
     let mut names: Vec<String> = tools
@@ -205,7 +205,7 @@ fn offered(asked: &[Value]) -> Vec<String> {
     names
 }
 
-/// Files below `folder` that hold one of `needles`, when no file goes away meanwhile.
+/// Finds files below `folder` that contain one of `needles`, unless a file disappears meanwhile.
 fn read_all(folder: &Path, needles: &[&str], found: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
@@ -222,13 +222,13 @@ fn read_all(folder: &Path, needles: &[&str], found: &mut Vec<PathBuf>) -> io::Re
     Ok(())
 }
 
-/// Files below `folder`, in which a program is at work, that hold one of `needles`.
+/// Files that contain one of `needles` below `folder`, where a program is running.
 fn holding(folder: &Path, needles: &[&str]) -> Vec<PathBuf> {
     for _ in 0..50 {
         let mut found = Vec::new();
         match read_all(folder, needles, &mut found) {
             Ok(()) => return found,
-            // A file was renamed, maybe to a name that is passed already: all again.
+            // A file was renamed, perhaps to a name that the search has passed: start again.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 thread::sleep(Duration::from_millis(100))
             }
@@ -282,13 +282,13 @@ fn the_pruned_gateway_chats_under_its_own_user_and_runs_nothing() {
     let reply = gateway.told(reply);
     assert!(reply.starts_with("MODEL HEARD:") && reply.contains("apples and nuts"), "{reply}");
 
-    // The wrong token is refused on both ways.
+    // The wrong token is refused both ways.
     assert!(
         chat::over_http(gateway.address, "wrong", "x", LIMIT).unwrap_err().to_string().starts_with("401")
     );
     assert!(chat::over_websocket(gateway.address, "wrong", session, "x", LIMIT).is_err());
 
-    // Files of the workspace are within reach; programs, and files elsewhere, are not.
+    // Files of the workspace are accessible; programs and files elsewhere are not.
     let tool = |session: &str, call: &str| {
         let session = format!("agent:main:{session}");
         gateway.told(chat::over_websocket(gateway.address, TOKEN, &session, &format!("CALL {call}"), LIMIT))
@@ -313,7 +313,7 @@ fn the_pruned_gateway_chats_under_its_own_user_and_runs_nothing() {
         assert!(!names.contains(&tool.to_owned()), "{names:?}");
     }
 
-    // The secrets are neither in its environment nor in what it wrote.
+    // The secrets are neither in the gateway's environment nor in what it wrote.
     let environment = fs::read(format!("/proc/{}/environ", gateway.child.id())).unwrap();
     let environment = String::from_utf8_lossy(&environment);
     assert!(!environment.contains(KEY) && !environment.contains(TOKEN));

@@ -1,8 +1,8 @@
-//! The program publishes an image, verifies what it published, and refuses forgeries, all by its command line.
+//! The program publishes an image, verifies what it published, and refuses forgeries, all through its command line.
 //!
 //! # Shape
-//! An image of a few bytes with a true manifest stands in for a built one: what is signed and logged does not depend on
-//! what is on the disk. The log is a folder; the witness is the program itself.
+//! An image of a few bytes with a real manifest stands in for a built one: signing and logging do not depend on the
+//! disk's content. The log is a folder; the witness is the program itself.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -86,7 +86,7 @@ impl Lab {
         Outcome::of(&mut self.command(arguments))
     }
 
-    /// Writes the policies: of logs, with these more lines; and of images.
+    /// Writes the policies: for logs, with these extra lines; and for images.
     fn logs(&self, more: &str) {
         let log = self.read("log.key.pub");
         fs::write(self.path("tlog-policy"), format!("log {}\n{more}", log.trim())).unwrap();
@@ -164,7 +164,7 @@ fn a_changed_image_key_log_or_version_is_refused() {
         lab.refused(part);
     }
     fs::write(lab.path("policy.toml"), &policy).unwrap();
-    // Another key of the same log's name, and another builder's key.
+    // Another key with the same log's name, and another builder's key.
     let key = lab.read("builder.key.pub");
     fs::remove_file(lab.path("builder.key")).unwrap();
     lab.run(&["key", "builder.key"]).succeeded();
@@ -249,7 +249,7 @@ fn a_witness_is_demanded_and_a_monitor_tells_of_strangers_and_forks() {
     monitor(0, "1 entries");
 }
 
-/// A real image, and what somebody signed of it who lies about one register.
+/// A real image, and a signed statement that lies about one of its registers.
 #[test]
 fn signed_reference_values_are_computed_again_from_the_image_and_rebuilders_compare_every_byte() {
     let inputs = Inputs::minimal();
@@ -271,7 +271,7 @@ fn signed_reference_values_are_computed_again_from_the_image_and_rebuilders_comp
     lab.publish().succeeded();
     assert!(verify().succeeded().stdout.ends_with("verified\n"));
 
-    // Another rebuilds it, and signs under a name of its own.
+    // Another party rebuilds it, and signs under its own name.
     let rebuilt = run(&["--json", "rebuild", "out", recipe]).succeeded();
     let said: Value = serde_json::from_str(&rebuilt.stdout).unwrap();
     assert_eq!(said, json!({"reproduced": true, "differ": []}));
@@ -282,7 +282,7 @@ fn signed_reference_values_are_computed_again_from_the_image_and_rebuilders_comp
     let alone = verify();
     assert_eq!(alone.code, Some(4), "{alone:?}");
     assert!(alone.stdout.contains("refused: 2 identities must agree"), "{alone:?}");
-    // Without the firmware there is nothing to compute from.
+    // Without the firmware, there is nothing to compute the values from.
     lab.refused("by --firmware FILE");
     let mut again =
         vec!["rebuild", "out", recipe, "--key", "auditor.key", "--log", "log", "--log-key", "log.key"];
@@ -290,7 +290,7 @@ fn signed_reference_values_are_computed_again_from_the_image_and_rebuilders_comp
     run(&again).succeeded();
     assert!(verify().succeeded().stdout.ends_with("verified\n"));
 
-    // One digit of one register is another, in a document that is signed and logged by the right key.
+    // One digit of one register is wrong, in a document that the right key signed and logged.
     let document: Value = serde_json::from_str(&values).unwrap();
     let right = document["platforms"][0]["registers"]["rtmr1"].as_str().unwrap();
     let digit = if right.starts_with('0') { "1" } else { "0" };
@@ -346,7 +346,7 @@ fn who_has_no_key_signs_by_a_token_of_its_identity() {
     *authorities.fulcio.lock().unwrap() = Fulcio::Other;
     publish().refused(1, &["for another key"]);
     nothing();
-    // The trust root names a log of certificates: who is in none is nobody.
+    // The trust root names a log of certificates: a certificate that no log holds is not accepted.
     *authorities.fulcio.lock().unwrap() = Fulcio::Unlogged;
     publish().refused(1, &["would be refused", "SCT"]);
     assert!(!lab.path("out/provenance.sigstore.json").exists());
@@ -365,7 +365,7 @@ fn who_has_no_key_signs_by_a_token_of_its_identity() {
     let names = ["out/provenance.sigstore.json", "out/provenance.crt", "out/publish.json"];
     let files = names.map(|name| lab.read(name));
     assert!(!lab.path("out/signer.pub").exists());
-    // The key is gone, and is not asked for again: what it signed stands.
+    // The key is gone, and no new one is requested: its signatures stay valid.
     assert!(publish().succeeded().stdout.contains("as before"));
     assert_eq!(names.map(|name| lab.read(name)), files);
     assert_eq!(*authorities.asked.lock().unwrap(), before + 1);
@@ -388,7 +388,7 @@ fn who_has_no_key_signs_by_a_token_of_its_identity() {
         policy(name, issuer);
         lab.refused("nobody whom the policy names");
     }
-    // Another authority of certificates, and another one of stamps, with the same names.
+    // Another certificate authority and another time-stamp authority, with the same names.
     policy(NAME, ISSUER);
     let others = Authorities::new(lab.path("others"));
     let read = |folder: &Path| -> Value {

@@ -1,4 +1,4 @@
-//! Images of the recipe `minimal`, built in unlike environments: every byte of every output is the same.
+//! Builds images of the recipe `minimal` in different environments: every byte of every output is the same.
 //!
 //! # Not here
 //! Whether the image boots.
@@ -25,10 +25,10 @@ const OUTPUTS: [&str; 8] = [
     "sbom.cdx.json",
     "sbom.spdx.json",
 ];
-/// The user and group `nobody` and `nogroup` of Debian's base-passwd.
+/// The user `nobody` and the group `nogroup` of Debian's base-passwd.
 const NOBODY: u32 = 65534;
 
-/// Names the first file that differs, and where.
+/// Fails with the first file that differs, and where.
 #[track_caller]
 fn assert_same(one: &Path, other: &Path) {
     let names = |path: &Path| {
@@ -56,7 +56,7 @@ fn first_processor() -> String {
     list.trim().split(['-', ',']).next().unwrap().to_owned()
 }
 
-/// Gives a folder and all in it to a user, readable by nobody else, and as old as files can be.
+/// Gives a folder and everything in it to a user, who alone may read it.
 fn give_away(path: &Path, to: Option<u32>) {
     for entry in folder::paths(path).unwrap() {
         let entry = path.join(entry);
@@ -70,7 +70,7 @@ fn has(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok()
 }
 
-/// A build in a plain environment: two processors, the present, this user.
+/// A build in a plain environment: two processors, the current time, this user.
 fn build(inputs: &Inputs, store: &Path, out: &Path, more: &[&str]) -> Outcome {
     let mut command = inputs::proofmark(store);
     command.args(["--offline", "build"]).args(more).arg("--out").arg(out).arg(inputs.recipe());
@@ -127,7 +127,7 @@ fn two_builds_in_unlike_environments_give_the_same_bytes() {
         let plain = root.path().join(profile);
         build(&inputs, &inputs.store, &plain, &["--fresh", "--profile", profile]);
 
-        // In the recipe's own folder, and to the folder that the program chooses.
+        // In the recipe's own folder, and to the program's default folder.
         let mut words = before.iter();
         let mut command = Command::new(words.next().unwrap());
         command.args(words).arg(&strange_program).args(["--offline", "build", "--profile", profile]);
@@ -170,7 +170,7 @@ fn a_fresh_build_equals_one_from_caches() {
     assert!(fresh.stderr.contains(", 0 of "), "{}", fresh.stderr);
     assert_same(&out("first"), &out("cached"));
     assert_same(&out("first"), &out("fresh"));
-    // Nothing changed: what lies there is kept, and no byte of it.
+    // Nothing changed: the outputs stay as they are, byte for byte.
     let again = build(&inputs, &store, &out("first"), &[]);
     assert!(again.stdout.contains("nothing changed"), "{}", again.stdout);
     assert_same(&out("first"), &out("fresh"));

@@ -1,11 +1,11 @@
-//! `proofmark run` against a guest of 512 bytes: how it ends, what it shows, and that nothing stays behind.
+//! Tests `proofmark run` with a guest of 512 bytes: how it ends, what it shows, and that nothing stays behind.
 //!
 //! # Shape
 //! The guest is a boot sector that SeaBIOS starts: it writes to its disk, says so on the serial port, then switches
 //! the machine off, resets it, or waits. QEMU runs it under TCG, with a time limit.
 //!
 //! # Not here
-//! OVMF's way to a UKI, and images of recipes.
+//! OVMF's path to a UKI, and images of recipes.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // helpers of tests fail as tests do
 
@@ -21,10 +21,10 @@ use sha2::{Digest, Sha256};
 use system_tests::{program, tool};
 
 const SAID: &str = "THE GUEST IS UP";
-/// Seconds that a guest may take, on a machine that is very busy.
+/// Time limit for a guest in seconds, on a very busy machine.
 const LIMIT: &str = "120";
 
-/// What the guest does in the end.
+/// How the guest ends.
 #[derive(Clone, Copy)]
 enum Then {
     SwitchOff,
@@ -35,7 +35,7 @@ enum Then {
 /// A disk of 1 MiB whose first sector is the guest.
 fn disk(then: Then) -> Vec<u8> {
     let then: &[u8] = match then {
-        // PM1a_CNT.SLP_EN, at the place where SeaBIOS puts ICH9's registers: mov dx, 0x604; mov ax, 0x2000; out dx, ax.
+        // PM1a_CNT.SLP_EN, where SeaBIOS puts ICH9's registers: mov dx, 0x604; mov ax, 0x2000; out dx, ax.
         Then::SwitchOff => &[0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef],
         // The reset control register: mov dx, 0xcf9; mov al, 6; out dx, al.
         Then::Reset => &[0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee],
@@ -63,20 +63,20 @@ fn disk(then: Then) -> Vec<u8> {
     disk
 }
 
-/// A folder with a disk, and what is needed to run it.
+/// A folder with a disk, and what it takes to run it.
 struct Bench {
     folder: tempfile::TempDir,
     firmware: PathBuf,
 }
 
 impl Bench {
-    /// None, and a loud word, when QEMU or SeaBIOS is missing outside CI.
+    /// Makes it; `None`, with a loud message, when QEMU or SeaBIOS is missing outside CI.
     fn new(then: Then) -> Option<Self> {
         tool::find("qemu-system-x86_64")?;
         let paths = ["/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin"];
         let firmware = tool::file(&paths, "seabios")?;
         let shared = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        // QEMU wants commas doubled, and shells want blanks quoted.
+        // QEMU needs commas doubled, and shells need blanks quoted.
         let folder = tempfile::Builder::new().prefix("a, b").tempdir_in(shared).expect("creates");
         fs::write(folder.path().join("disk.raw"), disk(then)).expect("writes");
         Some(Bench { folder, firmware })
@@ -106,10 +106,10 @@ impl Bench {
         hex::encode(Sha256::digest(fs::read(self.at("disk.raw")).expect("reads")))
     }
 
-    /// Processes that have the disk on their command line.
+    /// The number of processes with the disk on their command line.
     fn processes(&self) -> usize {
         let name = self.folder.path().file_name().and_then(|name| name.to_str()).expect("text");
-        // The part of the name after the comma, which is doubled.
+        // The part of the name after the comma, which is doubled there.
         let (_, name) = name.split_once(", ").expect("a comma");
         let lines = fs::read_dir("/proc").expect("reads").flatten().map(|entry| entry.path().join("cmdline"));
         lines
@@ -142,7 +142,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Holds that it failed, and that it said each of these.
+/// Asserts that it failed, and that it printed each of these.
 #[track_caller]
 fn failed(output: &Output, code: i32, said: &[&str]) {
     assert_eq!(output.status.code(), Some(code));
@@ -160,7 +160,7 @@ fn a_guest_that_switches_itself_off_ends_well_and_the_image_is_as_before() {
     assert_eq!(output.status.code(), Some(0));
     assert!(text(&output.stdout).contains(SAID));
     assert_eq!(fs::read(console).expect("reads"), output.stdout);
-    // The guest speaks only once its write has succeeded.
+    // The guest speaks only after its write has succeeded.
     assert_eq!(bench.digest(), before);
     bench.nothing_is_left();
 }
@@ -218,7 +218,7 @@ fn a_ready_guest_is_told_and_ended() {
     bench.nothing_is_left();
 }
 
-/// Starts a guest that waits, and gives the program once the guest is up.
+/// Starts a guest that waits, and returns the program once the guest is up.
 fn started(bench: &Bench) -> Child {
     let console = bench.at("console");
     let mut command = bench.command(&["--timeout", LIMIT, "--console", console.to_str().expect("text")]);

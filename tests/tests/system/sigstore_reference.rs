@@ -1,18 +1,19 @@
-//! Other people's verifiers judge what is published beside an image, and forgeries of it.
+//! Other projects' verifiers judge what is published beside an image, and forgeries of it.
 //!
 //! # Shape
-//! `@sigstore/verify` from npm and `sigstore` from PyPI are installed into folders of the tests. `cosign`, `sigstore-go-verification` and
-//! `rekor-cli` are run when this machine has them, or the folder that `PROOFMARK_SIGSTORE_TOOLS` names; Debian packages all three.
+//! `@sigstore/verify` from npm and `sigstore` from PyPI are installed into folders for the tests. `cosign`,
+//! `sigstore-go-verification` and `rekor-cli` run if this machine or the folder that `PROOFMARK_SIGSTORE_TOOLS` names
+//! has them; Debian packages all three.
 //!
 //! | verifier | a key's bundle in a log like Rekor v2 | in one like Rekor v1 | a logged certificate's, with a time stamp |
 //! | --- | --- | --- | --- |
 //! | `@sigstore/verify` 4.1.3 | accepted | accepted | accepted |
 //! | `cosign` 3.1.1 | accepted | accepted | accepted |
 //! | `sigstore-go` 1.3.0 | wants a time, which such a log does not give | accepted | accepted |
-//! | `sigstore` (PyPI) 4.5.1 | knows no managed keys: not run | the same | accepted |
-//! | `rekor-cli` 1.5.3 | asks servers of the first generation alone: not run | accepted | as the first |
+//! | `sigstore` (PyPI) 4.5.1 | does not know managed keys: not run | the same | accepted |
+//! | `rekor-cli` 1.5.3 | asks only servers of the first generation: not run | accepted | as the first |
 //!
-//! Whoever accepts, refuses the forgeries.
+//! Every verifier that accepts a bundle refuses its forgeries.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -39,10 +40,10 @@ use system_tests::pypi;
 use system_tests::rekor_v1::RekorV1;
 use system_tests::tool::skipped;
 
-/// What npm is asked for; the one that is bundled with npm 11 does not know envelopes in logs of the second generation.
+/// The npm package; the one bundled with npm 11 does not know envelopes in second-generation logs.
 const NPM: &str = "@sigstore/verify@4.1.3";
 
-/// What pip is asked for.
+/// The PyPI package.
 const PYPI: &str = "sigstore==4.5.1";
 
 const PYTHON: &str = r#"
@@ -70,7 +71,7 @@ const verifier = new Verifier(trust, { tlogThreshold: 1, ctlogThreshold: who ? 1
 verifier.verify(toSignedEntity(bundleFromJSON(JSON.parse(read(bundle)))), who);
 "#;
 
-/// Whom the certificate does not name.
+/// Names and issuers that the certificate does not have.
 const OTHERS: [(&str, &str); 2] =
     [("https://ci.example.org/other", ISSUER), (NAME, "https://id.example.com")];
 
@@ -78,18 +79,18 @@ const OTHERS: [(&str, &str); 2] =
 const STAMPS: &str = "/verificationMaterial/timestampVerificationData/rfc3161Timestamps";
 const STAMP: &str = "/verificationMaterial/timestampVerificationData/rfc3161Timestamps/0/signedTimestamp";
 
-/// Where it has a log's promise, which says when.
+/// Where it has a log's promise, which gives the time.
 const PROMISE: &str = "/verificationMaterial/tlogEntries/0/inclusionPromise/signedEntryTimestamp";
 
 /// How many entries of others are in a log.
 const OTHER_ENTRIES: u32 = 300;
 
-/// What a verifier does with the log's entry that a bundle has.
+/// What a verifier does with a bundle's log entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Body {
-    /// It is hashed.
+    /// It hashes the entry.
     Read,
-    /// It is made anew from what was signed, which is then what has to be in the log; the bundle's is read by nobody.
+    /// It recomputes the entry from what was signed, and looks for that in the log; it ignores the bundle's entry.
     MadeAnew,
 }
 
@@ -107,13 +108,13 @@ struct Published {
 }
 
 impl Published {
-    /// Signed by a key.
+    /// Makes one that a key signs.
     fn new() -> Self {
         let who = Who::Key(Signer::Key(SigningKey::from_seed(&[2; 32]).unwrap()));
         Self::by(tempfile::tempdir().unwrap(), &who, None, None)
     }
 
-    /// Signed by a key that was certified for this run, and stamped.
+    /// Makes one that a key signs, with a certificate for this run and a time stamp.
     fn keyless() -> Self {
         let root = tempfile::tempdir().unwrap();
         let authorities = Authorities::new(root.path().join("authorities"));
@@ -125,12 +126,12 @@ impl Published {
     }
 
     fn by(root: tempfile::TempDir, who: &Who, stamps: Option<&str>, authorities: Option<&Value>) -> Self {
-        // `cosign` and `sigstore-go` take the host of a log's address for its name.
+        // `cosign` and `sigstore-go` take the host of a log's address as its name.
         let key = note::SigningKey::new("log.example", Role::Log, &[1; 32]).unwrap();
         let text = format!("log {}\nquorum none\n", key.public());
         let policy = Policy::parse(&text).unwrap();
         let mut writer = Writer::init(&root.path().join("log"), key).unwrap();
-        // In company, so that there is something to prove.
+        // With other entries, so that an inclusion proof is not empty.
         let others: Vec<Vec<u8>> = (0..OTHER_ENTRIES).map(|number| number.to_be_bytes().to_vec()).collect();
         writer.append(&others, &Unwitnessed).unwrap();
         let log = Folder { writer, cosigners: Unwitnessed, policy: &policy };
@@ -138,7 +139,7 @@ impl Published {
         Published { root }
     }
 
-    /// Signed by a key, in a log of the first generation, which says when.
+    /// Makes one that a key signs, in a first-generation log, which gives the time.
     fn in_rekor_v1(rekor: &RekorV1) -> Self {
         let root = tempfile::tempdir().unwrap();
         let who = Who::Key(Signer::Key(SigningKey::from_seed(&[2; 32]).unwrap()));
@@ -201,13 +202,13 @@ impl Published {
             });
         }
         if good.pointer(STAMP).is_some() {
-            // At its end, where the signature is: the certificates in it are read by nobody who has his own.
+            // Near its end, in the signature: a verifier with certificates of its own ignores those in the stamp.
             forge("stamp", STAMP, &|value| {
                 let mut bytes = STANDARD.decode(value.as_str().unwrap()).unwrap();
                 *bytes.iter_mut().rev().nth(7).unwrap() ^= 1;
                 json!(STANDARD.encode(bytes))
             });
-            // A stamp that is right, on another signature; and none at all.
+            // A valid stamp of another signature; and no stamp.
             let other = Published::keyless();
             let other: Value =
                 serde_json::from_slice(&fs::read(other.path("provenance.sigstore.json")).unwrap()).unwrap();
@@ -221,7 +222,7 @@ impl Published {
         forgeries
     }
 
-    /// Holds a verifier to the good bundle and to the forgeries.
+    /// Asserts that a verifier accepts the good bundle and refuses the forgeries.
     fn judged(&self, name: &str, body: Body, run: &dyn Fn(&Path) -> Output) {
         let output = run(&self.path("provenance.sigstore.json"));
         assert!(output.status.success(), "{name} refuses what we publish: {output:?}");
@@ -233,7 +234,8 @@ impl Published {
         }
     }
 
-    /// The same of a bundle with a certificate; `run` takes whom it has to name, and who has to have vouched for it.
+    /// The same for a bundle with a certificate; `run` takes the name that it must have, and the issuer that must have
+    /// vouched for it.
     fn judged_by_name(&self, name: &str, body: Body, run: &dyn Fn(&Path, &str, &str) -> Output) {
         self.judged(name, body, &|bundle| run(bundle, NAME, ISSUER));
         let good = self.path("provenance.sigstore.json");
@@ -297,7 +299,7 @@ fn the_verifier_of_pypi_accepts_what_a_certificate_signs_and_refuses_forgeries()
     published.judged_by_name("sigstore", Body::Read, &run);
 }
 
-/// A program of Debian's, on this machine or in the folder that was named.
+/// A Debian program, on this machine or in the named folder.
 fn tool(name: &str) -> Option<PathBuf> {
     let named = std::env::var_os("PROOFMARK_SIGSTORE_TOOLS");
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -398,7 +400,7 @@ fn rekors_own_client_finds_what_is_published_and_refuses_forgeries() {
         output.status.success() && said.contains(&format!("Entry Index in Current Tree: {OTHER_ENTRIES}\n")),
         "{output:?}"
     );
-    // What it would log itself is the entry that is there.
+    // The entry that it would log is already in the log.
     let size = rekor.size();
     let output = run("upload", &envelope, &key);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

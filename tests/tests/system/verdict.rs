@@ -1,8 +1,8 @@
-//! The program's answers on evidence: an honest boot is accepted by name only, each forgery refused with its reason, what
-//! cannot be read is an error; by text, by JSON and by exit code.
+//! The program's verdicts on evidence, as text, JSON and exit code: an honest boot is accepted only by name, each
+//! forgery is refused with its reason, and unreadable evidence is an error.
 //!
 //! # Not here
-//! Each single forgery, and real machines' logs (`ovmf-measure`'s own tests).
+//! Each single forgery, and real machines' logs: `ovmf-measure`'s own tests.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // all of it is a test
 
@@ -15,7 +15,7 @@ use sha2::{Digest, Sha384};
 use system_tests::program;
 use tempfile::TempDir;
 
-/// A record: register's index, type, what is hashed, data.
+/// A record: register index, type, hashed bytes, data.
 type Record = (u32, u32, &'static [u8], &'static [u8]);
 
 const SEPARATOR: u32 = 4;
@@ -114,7 +114,7 @@ fn reference(profile: &str) -> Value {
     })
 }
 
-/// A folder with an honest boot's evidence.
+/// A folder with the evidence of an honest boot.
 struct Case {
     folder: TempDir,
 }
@@ -135,7 +135,7 @@ impl Case {
         path
     }
 
-    /// Runs the program with the words of `line`; its exit code and what it printed.
+    /// Runs the program with the words of `line`; returns its exit code and output.
     #[track_caller]
     fn run(&self, line: &str) -> (i32, String) {
         let output = Command::new(program::proofmark())
@@ -228,7 +228,7 @@ fn a_forged_log_is_refused_with_its_reason() {
     ];
     for (records, reason) in cases {
         case.write("log", &log(records));
-        // Whether the quote is of the honest boot, or of one that really went so.
+        // Whether the quote is from the honest boot or from one that really went this way.
         for ran in [&BOOT[..], records] {
             case.write("quote", &quote(ran));
             let (code, verdict) = case.json(&format!("{APPRAISE} --allow unverified-quote"));

@@ -1,4 +1,4 @@
-//! `dm-verity-tool` against `veritysetup` (Debian package `cryptsetup-bin`): the same bytes, the same verdict.
+//! Compares `dm-verity-tool` with `veritysetup` (Debian package `cryptsetup-bin`): the same bytes, the same verdict.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
@@ -24,7 +24,7 @@ fn root_of(output: &Output) -> String {
     line.unwrap().trim().to_owned()
 }
 
-/// Bytes that differ from block to block and run to run of the alphabet: a linear congruential sequence.
+/// Bytes that differ between blocks and between runs of 256: a linear congruential sequence.
 fn image(length: usize) -> Vec<u8> {
     let mut state = 12345_u32;
     (0..length)
@@ -50,12 +50,12 @@ fn parameters(data: u32, hash: u32, salt_length: usize) -> Parameters {
 
 fn tree(parameters: &Parameters, data: &[u8]) -> HashTree {
     let mut hasher = Hasher::new(parameters);
-    // Odd chunks, so that blocks fall across their ends.
+    // Odd chunks, so that blocks cross their ends.
     data.chunks(1_000_003).for_each(|chunk| hasher.update(chunk));
     hasher.finish().unwrap()
 }
 
-/// Formats the same data with both; gives what each left in the file, from the hash offset on.
+/// Formats the same data with both, and compares what each wrote to the file, from the hash offset on.
 fn compare(folder: &Path, parameters: &Parameters, data: &[u8], offset: u64) {
     let what = format!(
         "{} bytes, blocks {}/{}, salt {}, offset {offset}",
@@ -89,8 +89,8 @@ fn compare(folder: &Path, parameters: &Parameters, data: &[u8], offset: u64) {
     tree.write_to(&mut ours, offset).unwrap();
     let whole = fs::read(&hash_path).unwrap();
     let theirs = &whole[offset.bytes() as usize..];
-    // Over one data block there is no tree, and veritysetup leaves off after 4096 bytes even where a hash
-    // block has more; the kernel refuses a device that short. Ours has the size that veritysetup reports.
+    // With a single data block there is no tree, and veritysetup stops after 4096 bytes even where a hash
+    // block is larger; the kernel refuses a device that short. Ours has the size that veritysetup reports.
     let (head, padding) = ours.split_at(theirs.len().min(ours.len()));
     assert!(theirs == head, "{what}: the hash areas differ");
     assert!(padding.is_empty() || blocks == 1 && parameters.hash_block_size.bytes() > 4096, "{what}");
@@ -161,7 +161,7 @@ fn every_offset_gives_the_bytes_of_veritysetup() {
     }
 }
 
-/// Builds the program and gives its path: another package's binary has no variable in the environment.
+/// Builds the program and returns its path: cargo sets no variable for another package's binary.
 fn program() -> PathBuf {
     let output = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--package", "dm-verity-tool", "--bin", "dm-verity-tool"])
@@ -197,8 +197,8 @@ fn the_program_and_veritysetup_write_and_accept_the_same_files() {
     assert_eq!(text(&format), text(&reference));
     assert_eq!(text(&run(&["dump", &ours])), text(&veritysetup(&["dump", &theirs])));
 
-    // Behind the data, in the same file, with bytes of somebody else's after it. Between superblock and tree
-    // veritysetup leaves what is there and we write zeros, so zeros are there.
+    // Behind the data, in the same file, with other bytes after it. Between superblock and tree, veritysetup
+    // leaves what is there and we write zeros, so zeros are there.
     let (both, reference) = (path("both"), path("reference"));
     let mut bytes = image(320 * 4096);
     bytes[300 * 4096..301 * 4096].fill(0);
@@ -210,7 +210,7 @@ fn the_program_and_veritysetup_write_and_accept_the_same_files() {
     root_of(&veritysetup(&[&["format", &reference, &reference], &options[..], &place].concat()));
     assert!(fs::read(&both).unwrap() == fs::read(&reference).unwrap());
 
-    // Each accepts the other's, and both refuse one flipped bit.
+    // Each accepts the other's tree, and both refuse one flipped bit.
     assert!(veritysetup(&["verify", &data, &ours, &root]).status.success());
     assert_eq!(run(&["verify", &data, &theirs, &root]).status.code(), Some(0));
     let mut file = File::options().write(true).open(&data).unwrap();

@@ -1,4 +1,4 @@
-//! The first program of the test's root filesystem: says what it was started with, then powers off.
+//! Yields the first program of the test's root file system: it prints what it was started with, then powers off.
 
 #![no_std]
 #![no_main]

@@ -1,6 +1,7 @@
-//! The init of the test's initrd: prints the files that tell what firmware, stub and kernel measured, then powers off.
+//! Yields the init of the test's initrd: it prints the files that show what firmware, stub and kernel measured, then
+//! powers off.
 //!
-//! Each file is a line `FILE path`, its bytes in lower-case hex, and a line `END`; one that is not there has no `END`.
+//! Each file is a line `FILE path`, its bytes in lower-case hex, and a line `END`; a missing file has no `END`.
 
 #![no_std]
 #![no_main]
