@@ -1,25 +1,25 @@
-//! An initrd archive (cpio, "newc") from an ordered list of entries, and the zstd frame around it.
+//! Yields an initrd archive (cpio, "newc") from an ordered list of entries, and the zstd frame around it.
 //!
 //! # Shape
 //!
 //! ```text
 //! entry   = header (110 bytes of ASCII) name NUL pad4 content pad4
-//! header  = "070701" then 13 numbers of 8 lower-case hexadecimal digits:
+//! header  = "070701" then 13 numbers of 8 lowercase hexadecimal digits each:
 //!           inode mode uid gid links mtime size devmajor devminor rdevmajor rdevminor namesize check
 //! archive = entry… trailer       trailer = an entry named "TRAILER!!!" without content
 //! ```
 //!
-//! Owner, group, mtime and device are 0, inodes count from 1, so that the archive is a function of its entries.
+//! Owner, group, mtime and device are 0 and inodes count from 1, so the archive depends only on its entries.
 //!
 //! # Source
 //!
 //! `Documentation/driver-api/early-userspace/buffer-format.rst` and `init/initramfs.c` of Linux 6.12: parents
 //! must come before their children, a name holds at most `PATH_MAX` bytes. `lib/decompress_unzstd.c`: one
-//! frame, window of at most 128 MiB. GNU cpio 2.13 lists and extracts what [`write`] gives.
+//! frame, window of at most 128 MiB. GNU cpio 2.13 lists and extracts the output of [`write`].
 //!
 //! # Not here
 //!
-//! What belongs into an initrd (`pipeline`); the archives that systemd-stub adds at boot (`ovmf-measure`).
+//! What belongs in an initrd (`pipeline`); the archives that systemd-stub adds at boot (`ovmf-measure`).
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -27,7 +27,7 @@ use std::io::{self, Write};
 const MAGIC: &[u8; 6] = b"070701";
 const HEADER_LENGTH: usize = 110;
 const TRAILER: &str = "TRAILER!!!";
-/// Linux: `name_len <= 0 || name_len > PATH_MAX` is skipped; the length counts the NUL.
+/// Linux skips entries with `name_len <= 0 || name_len > PATH_MAX`; the length includes the NUL.
 const PATH_MAX: usize = 4096;
 /// The permission, set-id and sticky bits of a mode.
 const PERMISSIONS: u16 = 0o7777;
@@ -91,7 +91,7 @@ impl<'a> Content<'a> {
 /// One entry of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
-    /// Relative path, components joined by single slashes.
+    /// The relative path, with components joined by single slashes.
     pub path: &'a str,
     /// Permission bits, 0 to 0o7777.
     pub mode: u16,
@@ -108,7 +108,7 @@ pub enum Error {
         /// The path as given.
         path: String,
     },
-    /// The path does not fit the kernel's limit.
+    /// The path exceeds the kernel's limit.
     #[error("initrd path of {found} bytes, expected at most {limit}", limit = PATH_MAX - 1)]
     PathLength {
         /// Length found.
@@ -120,15 +120,15 @@ pub enum Error {
         /// The path.
         path: String,
     },
-    /// An entry comes before its directory, which the kernel would drop silently.
+    /// An entry comes before its directory, so the kernel would drop the entry silently.
     #[error("initrd path {path:?} comes before its directory {parent:?}")]
     Orphan {
         /// The path.
         path: String,
-        /// The directory that is missing.
+        /// The missing directory.
         parent: String,
     },
-    /// The mode holds more than permission bits.
+    /// The mode has bits other than permissions.
     #[error("mode {found:#o} of initrd path {path:?}, expected at most 0o7777")]
     Mode {
         /// The path.
@@ -144,7 +144,7 @@ pub enum Error {
         /// The size found.
         found: usize,
     },
-    /// A link has no target, or one with a NUL.
+    /// A link's target is empty or has a NUL.
     #[error("initrd link {path:?} has the unusable target {target:?}")]
     Target {
         /// The path.
@@ -162,7 +162,7 @@ pub enum Error {
         /// The archive's length.
         length: usize,
     },
-    /// A field does not hold what the format asks.
+    /// A field has a value that the format does not allow.
     #[error("cpio {field} at offset {offset}: expected {expected}, found {found}")]
     Field {
         /// The field's name.
@@ -171,7 +171,7 @@ pub enum Error {
         offset: usize,
         /// What is allowed.
         expected: &'static str,
-        /// What stands there.
+        /// The value found.
         found: String,
     },
     /// Writing failed.
@@ -183,8 +183,8 @@ pub enum Error {
 ///
 /// # Errors
 ///
-/// A path that the kernel would refuse, drop or place elsewhere; a mode or size beyond the format; a failed
-/// write.
+/// A path that the kernel would refuse, drop or place elsewhere; a mode or size outside the format's range; a
+/// failed write.
 pub fn write(entries: &[Entry<'_>], out: &mut impl Write) -> Result<u64, Error> {
     let mut directories = BTreeSet::new();
     let mut paths = BTreeSet::new();
@@ -266,7 +266,7 @@ fn write_entry(
     Ok((name_end + padding(name_end) + content_size + padding(content_size)) as u64)
 }
 
-/// Bytes from `offset` up to the next multiple of 4.
+/// The number of bytes from `offset` to the next multiple of 4.
 fn padding(offset: usize) -> usize {
     offset.wrapping_neg() % 4
 }
@@ -276,14 +276,14 @@ fn zeros(count: usize) -> &'static [u8] {
     [0; 4].get(..count).unwrap_or(&[0; 4])
 }
 
-/// Reads the entries of an archive and checks that nothing but zeros follows its trailer.
+/// Reads the entries of an archive and checks that only zeros follow its trailer.
 ///
-/// Reads back what [`write`] gives; an archive by another tool may be refused, for instance for owners other
+/// It reads back the output of [`write`]. It may refuse another tool's archive, for instance for owners other
 /// than root.
 ///
 /// # Errors
 ///
-/// A truncated archive, and any field that [`write`] would not have written.
+/// A truncated archive, or any field that [`write`] would not have written.
 pub fn read(archive: &[u8]) -> Result<Vec<Entry<'_>>, Error> {
     let mut reader = Reader { archive, offset: 0 };
     let mut entries = Vec::new();
@@ -367,7 +367,7 @@ impl<'a> Reader<'a> {
     fn number(&mut self, field: &'static str) -> Result<u32, Error> {
         let offset = self.offset;
         let digits = self.take(8)?;
-        // `from_str_radix` would take a sign and capitals.
+        // `from_str_radix` would accept a sign and uppercase digits.
         let hexadecimal = digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
         let value = std::str::from_utf8(digits).ok().and_then(|text| u32::from_str_radix(text, 16).ok());
         value.filter(|_| hexadecimal).ok_or_else(|| {
@@ -436,14 +436,14 @@ fn text<'a>(field: &'static str, offset: usize, bytes: &'a [u8]) -> Result<&'a s
     })
 }
 
-/// Compresses an archive into one zstd frame that the kernel's decompressor takes.
+/// Compresses an archive into one zstd frame that the kernel's decompressor accepts.
 ///
-/// One thread and the pinned libzstd: the frame is a function of archive and level. It states its content size
-/// and carries a checksum, which the kernel verifies.
+/// With one thread and the pinned libzstd, the frame depends only on archive and level. It states its content
+/// size and carries a checksum, which the kernel verifies.
 ///
 /// # Errors
 ///
-/// An error of libzstd; levels beyond its range are taken as its nearest.
+/// An error from libzstd. Levels outside its range are clamped.
 pub fn compress(archive: &[u8], level: i32) -> Result<Vec<u8>, Error> {
     let mut compressor = zstd::bulk::Compressor::new(level)?;
     compressor.include_checksum(true)?;
@@ -579,7 +579,7 @@ mod tests {
     #[test]
     fn every_field_that_the_writer_would_not_write_is_refused() {
         let bytes = archive(&initrd());
-        // Offsets inside the first header ("dev"), and what is put there.
+        // Offsets in the first header ("dev"), and the bytes written there.
         let wrong: [(usize, &str, &str); 14] = [
             (0, "070702", "magic"),
             (6, "00000002", "inode"),

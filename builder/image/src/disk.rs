@@ -1,4 +1,4 @@
-//! The partition table of a disk and the places of its partitions, from their sizes.
+//! Yields the partition table of a disk and the places of its partitions, from their sizes.
 //!
 //! # Shape
 //!
@@ -10,17 +10,18 @@
 //! last 33 LBA    entries, then the header again
 //! ```
 //!
-//! Two steps, since partitions are far larger than tables: [`Layout::new`] says where everything goes, the caller
-//! streams partitions to their offsets and puts [`Layout::head`] and [`Layout::tail`] at both ends. The table is
-//! measured by the firmware (PCR 5, RTMR1), so it never changes after the build.
+//! Writing takes two steps, since partitions are far larger than tables: [`Layout::new`] says where
+//! everything goes, then the caller streams partitions to their offsets and puts [`Layout::head`] and
+//! [`Layout::tail`] at the ends. The firmware measures the table (PCR 5, RTMR1), so it never changes after
+//! the build.
 //!
 //! # Source
 //!
 //! UEFI 2.10 §5.2.3 (protective MBR), §5.3 (GPT); *Discoverable Partitions Specification* (types, attributes).
 //! `sgdisk -v`, `sfdisk --verify`, the `gpt` crate and OVMF 2025.02 accept it.
 //!
-//! The table is written here and not by the `gpt` crate, which wants the whole disk as a seekable device, draws
-//! random GUIDs before it takes ours and has no verity type; it serves as the reader in the tests.
+//! The `gpt` crate does not write the table: it wants the whole disk as a seekable device, draws random GUIDs
+//! before it takes ours and has no verity type. It serves as the reader in the tests.
 //!
 //! # Not here
 //!
@@ -43,7 +44,7 @@ const SIGNATURE: &[u8; 8] = b"EFI PART";
 const REVISION: u32 = 0x0001_0000;
 const HEADER: usize = 92;
 const ENTRY: usize = 128;
-/// Entries that we write, and most that we read: the 16 KiB that every partitioner reserves.
+/// The entries that we write, and the most that we read: the 16 KiB that every partitioner reserves.
 const ENTRIES: usize = 128;
 const ENTRIES_SIZE: usize = ENTRY * ENTRIES;
 const FIRST_USABLE: Lba = Lba(34);
@@ -104,7 +105,7 @@ impl Kind {
         }
     }
 
-    /// Its attribute flags: the root is read-only with its hash tree, the ESP is not mounted in the running system.
+    /// Its attribute flags: root and hash tree are read-only; the running system does not mount the ESP.
     pub const fn attributes(self) -> u64 {
         match self {
             Kind::Esp => NO_AUTO,
@@ -118,7 +119,7 @@ impl Kind {
 pub enum Role {
     /// The disk.
     Disk,
-    /// A partition of it.
+    /// A partition of the disk.
     Partition(Kind),
     /// The filesystem in the root partition.
     Filesystem,
@@ -148,7 +149,7 @@ pub fn guid(recipe: &[u8; 32], role: Role) -> Uuid {
     Uuid::new_v5(&namespace, &[recipe.as_slice(), role.name().as_bytes()].concat())
 }
 
-/// Derives the serial number of the ESP's FAT from the recipe's digest: the first field of the partition's GUID.
+/// Derives the ESP's FAT serial number from the recipe's digest: the first field of the partition's GUID.
 pub fn volume_id(recipe: &[u8; 32]) -> u32 {
     guid(recipe, Role::Partition(Kind::Esp)).as_fields().0
 }
@@ -156,7 +157,7 @@ pub fn volume_id(recipe: &[u8; 32]) -> u32 {
 /// A partition to be placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Partition {
-    /// What it is for; gives type, name and attributes.
+    /// What it is for; determines type, name and attributes.
     pub kind: Kind,
     /// Its own GUID.
     pub guid: Uuid,
@@ -175,10 +176,10 @@ pub struct Placed {
     pub last: Lba,
 }
 
-/// Why partitions cannot be placed.
+/// Why partitions could not be placed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// There are more than the table holds.
+    /// There are more partitions than the table holds.
     #[error("{found} partitions, expected at most {expected}", expected = ENTRIES)]
     Count {
         /// How many were given.
@@ -190,7 +191,7 @@ pub enum Error {
         /// Which one.
         kind: Kind,
     },
-    /// A GUID is nil, or belongs to two things.
+    /// A GUID is nil or used twice.
     #[error("GUID {found} of {name} is nil or used already")]
     Guid {
         /// What it is for.
@@ -216,7 +217,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Places `partitions` in their order.
+    /// Places `partitions` in the order given.
     ///
     /// # Errors
     ///
@@ -249,13 +250,13 @@ impl Layout {
                 .and_then(|end| end.checked_next_multiple_of(ALIGNMENT))
                 .ok_or(too_large)?;
         }
-        // The backup table takes the last MiB, so that the disk's size is whole MiB too.
+        // The backup table takes the last MiB, so the disk's size is also a whole number of MiB.
         let last = partitions.last().map_or(Kind::Esp, |partition| partition.kind);
         let bytes = end.checked_add(ALIGNMENT).ok_or(Error::TooLarge { kind: last })?;
         Ok(Layout { disk, partitions: placed, blocks: bytes / SECTOR })
     }
 
-    /// The same partitions on a disk of `bytes` bytes, rounded down to whole MiB; `None` when they do not fit.
+    /// Grows the disk to `bytes` bytes, rounded down to whole MiB; `None` if the partitions do not fit.
     pub fn grown_to(mut self, bytes: u64) -> Option<Self> {
         let blocks = bytes / ALIGNMENT * (ALIGNMENT / SECTOR);
         if blocks < self.blocks {
@@ -349,7 +350,7 @@ impl Layout {
         header
     }
 
-    /// One partition over the whole disk, of the type that tells old tools to keep off.
+    /// One partition over the whole disk, of the type that makes old tools leave it alone.
     fn protective_mbr(&self) -> [u8; SECTOR as usize] {
         let mut mbr = [0; SECTOR as usize];
         let blocks = u32::try_from(self.blocks - 1).unwrap_or(u32::MAX);
@@ -370,7 +371,7 @@ fn put(block: &mut [u8], offset: usize, bytes: &[u8]) {
 /// Why a partition table was not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// There are fewer bytes than the table takes.
+    /// There are fewer bytes than the table needs.
     #[error("{what} has {found} bytes, expected at least {expected}")]
     Truncated {
         /// `head`, `tail` or `disk`.
@@ -385,11 +386,11 @@ pub enum ReadError {
     Field {
         /// The field.
         field: &'static str,
-        /// Where it stands.
+        /// Its offset.
         offset: u64,
         /// What is allowed.
         expected: String,
-        /// What stands there.
+        /// The value found.
         found: String,
     },
 }
@@ -397,17 +398,17 @@ pub enum ReadError {
 /// An entry of a table that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Type.
+    /// The type.
     pub type_guid: Uuid,
     /// The partition's own GUID.
     pub guid: Uuid,
-    /// First block.
+    /// The first block.
     pub first: Lba,
-    /// Last block.
+    /// The last block.
     pub last: Lba,
-    /// Attribute flags.
+    /// The attribute flags.
     pub attributes: u64,
-    /// Name.
+    /// The name.
     pub name: String,
 }
 
@@ -428,22 +429,22 @@ impl Entry {
 pub struct Table {
     /// The disk's GUID.
     pub disk: Uuid,
-    /// First block that partitions may use.
+    /// The first block that partitions may use.
     pub first_usable: Lba,
-    /// Last block that partitions may use.
+    /// The last block that partitions may use.
     pub last_usable: Lba,
-    /// Used entries, in the order of the table.
+    /// The used entries, in the table's order.
     pub entries: Vec<Entry>,
 }
 
 impl Table {
-    /// Reads the table at the start of a disk of `disk_bytes` bytes, of which `head` holds the first [`HEAD`] or
-    /// more.
+    /// Reads the table at the start of a disk of `disk_bytes` bytes; `head` holds at least its first [`HEAD`]
+    /// bytes.
     ///
     /// # Errors
     ///
-    /// Too few bytes; a field, check sum or partition that contradicts the specification, the disk's size, or the
-    /// 128 entries of 128 bytes that partitioners write.
+    /// Too few bytes; a field, checksum or partition that contradicts the specification, the disk's size, or
+    /// the 128 entries of 128 bytes that partitioners write.
     pub fn read(head: &[u8], disk_bytes: u64) -> Result<Self, ReadError> {
         let input = Input::new("head", head, 0, HEAD)?;
         let blocks = blocks(disk_bytes)?;
@@ -455,7 +456,7 @@ impl Table {
         input.table(Block { offset: header, lba: Lba(1) }, entries, Lba(blocks - 1), blocks)
     }
 
-    /// Reads the copy at the end of a disk of `disk_bytes` bytes, of which `tail` holds the last [`TAIL`].
+    /// Reads the copy at the end of a disk of `disk_bytes` bytes; `tail` holds its last [`TAIL`] bytes.
     ///
     /// # Errors
     ///
@@ -468,7 +469,7 @@ impl Table {
     }
 }
 
-/// Blocks of a disk that is large enough for both tables.
+/// The number of blocks of a disk, if it is large enough for both tables.
 fn blocks(disk_bytes: u64) -> Result<u64, ReadError> {
     let least = (HEAD + TAIL) as u64 + SECTOR;
     if disk_bytes < least {
@@ -481,14 +482,14 @@ fn blocks(disk_bytes: u64) -> Result<u64, ReadError> {
     Ok(disk_bytes / SECTOR)
 }
 
-/// Where a structure lies in the input and on the disk.
+/// The place of a structure in the input and on the disk.
 #[derive(Clone, Copy)]
 struct Block {
     offset: usize,
     lba: Lba,
 }
 
-/// The bytes of a table, whose length was checked.
+/// The bytes of a table, with checked length.
 #[derive(Clone, Copy)]
 struct Input<'a> {
     bytes: &'a [u8],
@@ -597,7 +598,7 @@ impl<'a> Input<'a> {
         ReadError::Field { field, offset, expected: expected.to_string(), found: found.to_string() }
     }
 
-    /// Bytes at an offset below the length that [`Input::new`] checked.
+    /// The bytes at an offset, within the length that [`Input::new`] checked.
     fn array<const N: usize>(self, offset: usize) -> [u8; N] {
         let bytes = self.bytes.get(offset..offset + N).and_then(|bytes| bytes.try_into().ok());
         bytes.expect("the field lies in the checked length")

@@ -1,18 +1,18 @@
-//! An EFI system partition (FAT32) from a list of files.
+//! Yields an EFI system partition (FAT32) from a list of files.
 //!
 //! # Shape
 //!
 //! ```text
-//! sector 0, 1     boot sector: geometry, volume id, label; FSInfo: free clusters       sector = 512 bytes
+//! sector 0, 1     boot sector: geometry, volume ID, label; FSInfo: free clusters       sector = 512 bytes
 //! sector 6, 7     copies of both
-//! sector 32       two FATs, 4 bytes a cluster
-//! cluster 2…      root, other directories by path, files by path; each a run without gaps
+//! sector 32       two FATs, 4 bytes per cluster
+//! cluster 2…      root, other directories by path, files by path; each a contiguous run
 //! the rest        zeros
 //! ```
 //!
-//! A cluster is one sector up to 256 MiB of content, else 4 KiB. The partition is as large as its files need, at
-//! least the 33 MiB that make a FAT a FAT32, in whole MiB. Every time stamp is 1980-01-01 00:00:00, the first that
-//! FAT can hold.
+//! A cluster is one sector for up to 256 MiB of content, else 4 KiB. The partition is as large as its files
+//! need, in whole MiB, and at least the 33 MiB that FAT32 requires. Every time stamp is 1980-01-01 00:00:00,
+//! the earliest that FAT can hold.
 //!
 //! # Source
 //!
@@ -20,29 +20,29 @@
 //! *FAT32 File System Specification* 1.03, whose sections the constants name. `fsck.vfat`, mtools, the `fatfs`
 //! crate and OVMF 2025.02 read it.
 //!
-//! The `fatfs` crate does not write it: version 0.3.6 puts a long name before `.` and `..`, which `fsck.vfat` calls
-//! damage, and needs a seekable device; here the layout is known before the first byte, so the files stream through.
-//! `fatfs` reads it in the tests.
+//! The `fatfs` crate does not write it: version 0.3.6 puts a long name before `.` and `..`, which `fsck.vfat`
+//! reports as damage, and needs a seekable device. Here the layout is known before the first byte, so the
+//! files stream through. `fatfs` reads it in the tests.
 //!
 //! # Not here
 //!
-//! Where it lies on a disk (`disk`), what the files hold (`uki`), reading.
+//! The partition's place on a disk (`disk`), what the files hold (`uki`), reading.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
-/// Where a firmware looks for the program of a disk without boot entries (x86-64).
+/// Where firmware looks for the program to boot on a disk without boot entries (x86-64).
 pub const BOOT_PATH: &str = "EFI/BOOT/BOOTX64.EFI";
 
 const MIB: u64 = 1 << 20;
 const SECTOR: u64 = 512;
 /// Sectors before the first FAT ("typically 32").
 const RESERVED_SECTORS: u64 = 32;
-/// "FAT Type Determination": fewer than 65525 clusters make a FAT16; stay 16 away from the border.
+/// "FAT Type Determination": fewer than 65525 clusters make a FAT16; stay 16 away from this limit.
 const LEAST_CLUSTERS: u64 = 65_541;
 /// "FAT Data Structure": the highest cluster number is below 0x0ffffff7.
 const MOST_CLUSTERS: u64 = 0x0fff_fff4;
-/// Content up to which clusters are one sector ("FAT32 disk size to sectors per cluster").
+/// The most content for clusters of one sector ("FAT32 disk size to sectors per cluster").
 const SMALL: u64 = 256 * MIB;
 const ROOT: u32 = 2;
 /// Marks the last cluster of a run.
@@ -55,14 +55,14 @@ const VOLUME_LABEL: u8 = 0x08;
 const DIRECTORY: u8 = 0x10;
 const ARCHIVE: u8 = 0x20;
 const LONG_NAME: u8 = 0x0f;
-/// Characters that one entry of a long name holds.
+/// The number of characters that one long-name entry holds.
 const LONG_NAME_PART: usize = 13;
 /// "A FAT directory must not be larger than 65,536 × 32 bytes".
 const MOST_ENTRIES: usize = 65_536;
 /// 1980-01-01.
 const DATE: u16 = 1 << 5 | 1;
 
-/// A file of the partition.
+/// A file in the partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct File<'a> {
     /// Its path with `/` between components, for instance [`BOOT_PATH`].
@@ -71,12 +71,12 @@ pub struct File<'a> {
     pub content: &'a [u8],
 }
 
-/// What a FAT carries to be told from others.
+/// The identity of a FAT volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Volume {
     /// The serial number.
     pub id: u32,
-    /// The label, in capitals, filled with blanks.
+    /// The label, in uppercase, padded with spaces.
     pub label: [u8; 11],
 }
 
@@ -89,10 +89,10 @@ pub enum Error {
         /// The path.
         path: String,
     },
-    /// Two files share a path, or one is the other's directory; capitals do not count.
+    /// Two files share a path, or one is the other's directory; case is ignored.
     #[error("ESP path {path:?} occurs twice")]
     Twice {
-        /// The path, in capitals.
+        /// The path, in uppercase.
         path: String,
     },
     /// The label has characters that FAT does not allow.
@@ -112,7 +112,7 @@ pub enum Error {
     /// A directory holds too many names.
     #[error("ESP directory {path:?} needs {found} entries, expected at most {expected}", expected = MOST_ENTRIES)]
     Directory {
-        /// The path, in capitals.
+        /// The path, in uppercase.
         path: String,
         /// Entries needed.
         found: usize,
@@ -145,7 +145,7 @@ struct Child<'a> {
 
 #[derive(Clone, Debug)]
 enum Target<'a> {
-    /// A directory, by its key among all.
+    /// A directory, by its key in the map of all directories.
     Directory(String),
     File(&'a [u8]),
 }
@@ -154,14 +154,14 @@ enum Target<'a> {
 #[derive(Clone, Debug)]
 pub struct Esp<'a> {
     volume: Volume,
-    /// Children in the order of their names, by the directory's path in capitals; the root is the empty path.
+    /// Children sorted by name, by the directory's path in uppercase; the root is the empty path.
     directories: BTreeMap<String, BTreeMap<String, Child<'a>>>,
-    /// Runs of directories and files by path in capitals.
+    /// Runs of directories and files, by path in uppercase.
     runs: BTreeMap<String, Run>,
     sectors: u64,
     fat_sectors: u64,
     sectors_per_cluster: u64,
-    /// Clusters in use, the root's included.
+    /// The clusters in use, including the root's.
     used: u32,
 }
 
@@ -170,7 +170,7 @@ impl<'a> Esp<'a> {
     ///
     /// # Errors
     ///
-    /// A path that FAT cannot hold or that occurs twice, a file, a directory or a sum of files that is too large, a
+    /// A path that FAT cannot hold or that occurs twice; a file, a directory or a total that is too large; a
     /// malformed label.
     pub fn new(files: &[File<'a>], volume: Volume) -> Result<Self, Error> {
         check_label(&volume.label)?;
@@ -196,7 +196,7 @@ impl<'a> Esp<'a> {
         }
         let used: u64 = lengths.iter().map(|(_, length)| length.div_ceil(cluster)).sum();
         let clusters = used.max(LEAST_CLUSTERS);
-        // Rounding up to whole MiB may add that many clusters.
+        // Rounding up to whole MiB may add `MIB / cluster` clusters.
         let fat_sectors = ((clusters + MIB / cluster + 2) * 4).div_ceil(SECTOR);
         let sectors = RESERVED_SECTORS + 2 * fat_sectors + clusters * sectors_per_cluster;
         let sectors = sectors.next_multiple_of(MIB / SECTOR);
@@ -206,7 +206,7 @@ impl<'a> Esp<'a> {
         let mut next = ROOT;
         let mut runs = BTreeMap::new();
         for (path, length) in lengths {
-            // Below the number of sectors, which fits.
+            // It fits: it is below the number of sectors, which fits in a u32.
             let count = length.div_ceil(cluster) as u32;
             runs.insert(path, Run { first: if count == 0 { 0 } else { next }, count });
             next += count;
@@ -215,13 +215,13 @@ impl<'a> Esp<'a> {
         Ok(Esp { volume, directories, runs, sectors, fat_sectors, sectors_per_cluster, used })
     }
 
-    /// Bytes of the partition, a multiple of 1 MiB.
+    /// The size of the partition in bytes, a multiple of 1 MiB.
     pub fn bytes(&self) -> u64 {
         self.sectors * SECTOR
     }
 
-    /// Writes the partition up to its last used cluster and gives the number of bytes written; the rest, up to
-    /// [`Esp::bytes`], is zeros.
+    /// Writes the partition up to its last used cluster and returns the number of bytes written. The rest, up
+    /// to [`Esp::bytes`], is zeros.
     ///
     /// # Errors
     ///
@@ -263,7 +263,7 @@ impl<'a> Esp<'a> {
         self.runs.get(path).copied().unwrap_or_default()
     }
 
-    /// Clusters of the whole data region.
+    /// The number of clusters in the data region.
     fn clusters(&self) -> u64 {
         (self.sectors - RESERVED_SECTORS - 2 * self.fat_sectors) / self.sectors_per_cluster
     }
@@ -278,7 +278,7 @@ impl<'a> Esp<'a> {
         set(14, &(RESERVED_SECTORS as u16).to_le_bytes());
         set(16, &[2]);
         set(21, &[FIXED_DISK]);
-        // Sectors per track and heads; 32 divides every size in MiB, as mtools wants.
+        // Sectors per track and heads; 32 divides every size in MiB, as mtools requires.
         set(24, &32u16.to_le_bytes());
         set(26, &64u16.to_le_bytes());
         set(32, &(self.sectors as u32).to_le_bytes());
@@ -306,7 +306,7 @@ impl<'a> Esp<'a> {
         sector
     }
 
-    /// "FAT Data Structure": two reserved entries, then each cluster's next.
+    /// "FAT Data Structure": two reserved entries, then each cluster's successor.
     fn fat(&self) -> Vec<u8> {
         let mut next: Vec<u32> = (ROOT + 1..=ROOT + self.used).collect();
         for run in self.runs.values().filter(|run| run.count != 0) {
@@ -326,7 +326,7 @@ impl<'a> Esp<'a> {
             out.extend(entry(&self.volume.label, VOLUME_LABEL, 0, 0));
         } else {
             let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
-            // The root as parent is written as 0.
+            // The root, as a parent, is written as 0.
             let parent = if parent.is_empty() { 0 } else { self.run(parent).first };
             out.extend(entry(b".          ", DIRECTORY, self.run(path).first, 0));
             out.extend(entry(b"..         ", DIRECTORY, parent, 0));
@@ -352,7 +352,7 @@ impl<'a> Esp<'a> {
     }
 }
 
-/// Gives the bytes of the whole partition with `files`.
+/// Builds the bytes of the whole partition with `files`.
 ///
 /// # Errors
 ///
@@ -365,7 +365,7 @@ pub fn build(files: &[File<'_>], volume: Volume) -> Result<Vec<u8>, Error> {
     Ok(image)
 }
 
-/// Sorts files into directories, and checks their paths.
+/// Sorts files into directories and checks their paths.
 fn tree<'a>(files: &[File<'a>]) -> Result<BTreeMap<String, BTreeMap<String, Child<'a>>>, Error> {
     let mut directories: BTreeMap<String, BTreeMap<String, Child<'a>>> = BTreeMap::new();
     directories.insert(String::new(), BTreeMap::new());
@@ -405,17 +405,17 @@ fn join(directory: &str, name: &str) -> String {
     if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
 }
 
-/// Entries that a name takes.
+/// The number of entries that a name takes.
 fn short_and_long(name: &str) -> usize {
     1 + if plain_short(name).is_some() { 0 } else { name.len().div_ceil(LONG_NAME_PART) }
 }
 
-/// Whether a short name may hold the character.
+/// Whether a short name may contain the character.
 fn is_short(byte: u8) -> bool {
     byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"$%'-_@~`!(){}^#&".contains(&byte)
 }
 
-/// The short form of a name that needs no long one: at most 8 and 3 characters, no small letters.
+/// The short form of a name that needs no long one: at most 8 and 3 characters, none lowercase.
 fn plain_short(name: &str) -> Option<[u8; 11]> {
     let (base, extension) = name.rsplit_once('.').unwrap_or((name, ""));
     let fits = (1..=8).contains(&base.len()) && extension.len() <= 3 && name.len() != base.len() + 1;
@@ -423,7 +423,7 @@ fn plain_short(name: &str) -> Option<[u8; 11]> {
         .then(|| padded(base.as_bytes(), extension.as_bytes()))
 }
 
-/// The short form beside a long name: `BASE~1.EXT`, the first number that is free.
+/// The short form beside a long name: `BASE~1.EXT`, with the first free number.
 fn derived_short(name: &str, taken: &BTreeSet<[u8; 11]>) -> [u8; 11] {
     let trimmed = name.trim_start_matches('.');
     let (base, extension) = trimmed.rsplit_once('.').unwrap_or((trimmed, ""));
@@ -445,7 +445,7 @@ fn derived_short(name: &str, taken: &BTreeSet<[u8; 11]>) -> [u8; 11] {
     unreachable!("a directory holds at most 65536 entries")
 }
 
-/// Eight and three bytes, filled with blanks.
+/// Eight and three bytes, padded with spaces.
 fn padded(base: &[u8], extension: &[u8]) -> [u8; 11] {
     let mut short = [b' '; 11];
     put(&mut short, 0, base);
@@ -457,7 +457,7 @@ fn entry(name: &[u8; 11], attributes: u8, cluster: u32, size: u32) -> [u8; ENTRY
     let mut entry = [0; ENTRY];
     put(&mut entry, 0, name);
     put(&mut entry, 11, &[attributes]);
-    // Created, accessed, written; the times of day stay 0.
+    // Dates of creation, access and modification; the times of day stay 0.
     for offset in [16, 18, 24] {
         put(&mut entry, offset, &DATE.to_le_bytes());
     }
@@ -478,7 +478,7 @@ fn long_entries(name: &str, short: &[u8; 11]) -> Vec<u8> {
         let mut entry = [0; ENTRY];
         put(&mut entry, 0, &[(index as u8 + 1) | last]);
         put(&mut entry, 11, &[LONG_NAME, 0, sum]);
-        // Ended by one zero, then filled with ones.
+        // Terminated by one zero, then filled with 0xffff.
         let filled = part.iter().copied().chain([0]).chain(std::iter::repeat(0xffff));
         let offsets = (1..11).step_by(2).chain((14..26).step_by(2)).chain((28..32).step_by(2));
         for (offset, unit) in offsets.zip(filled) {
@@ -517,7 +517,7 @@ impl<W: Write> Counted<'_, W> {
         Ok(())
     }
 
-    /// Zeros up to a position, which is never behind the present one.
+    /// Writes zeros up to a position, which is never before the current one.
     fn zeros_to(&mut self, position: u64) -> io::Result<()> {
         const ZEROS: [u8; 4096] = [0; 4096];
         while self.written < position {
@@ -633,7 +633,7 @@ mod tests {
         let stated = u32::from_le_bytes(image[512 + 488..][..4].try_into().unwrap());
         let filesystem = open(&mut image);
         let total = filesystem.stats().unwrap().total_clusters();
-        // Three directories, two clusters and one.
+        // Three directories, a file of two clusters and a file of one.
         assert_eq!(total - stated, 6);
         assert!(total as u64 >= LEAST_CLUSTERS);
     }
@@ -735,7 +735,7 @@ mod tests {
 
     #[test]
     fn more_than_fat_can_address_is_refused() {
-        // Views of the same bytes; 4096 of them are 2 TiB and more.
+        // All files share these bytes; 4096 of them are already 2 TiB.
         let content = vec![0; 512 << 20];
         let names: Vec<String> = (0..4200).map(|index| index.to_string()).collect();
         let files: Vec<File<'_>> = names.iter().map(|name| file(name, &content)).collect();

@@ -1,9 +1,9 @@
-//! What the fuzzer does with any bytes, one function for each target. An error is fine, a panic is a bug.
+//! Yields one function per fuzz target, which takes arbitrary bytes. An error is fine, a panic is a bug.
 //!
 //! # Not here
 //! The fuzzer, which `ci/fuzz` runs. An ordinary test replays the seeds.
 
-// A wrong step here is a found bug: it says so where it happens.
+// A panic here is a bug found, reported where it happens.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use sha2::Sha256;
@@ -13,13 +13,13 @@ use crate::disk::Table;
 use crate::pe::Pe;
 use crate::uki::{self, Section};
 
-/// A target: its name, which is that of its folder of seeds, and what it does.
+/// A target: its name, which is also the name of its seed folder, and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target of this crate.
 pub const TARGETS: [Target; 3] = [("cpio", cpio), ("gpt", gpt), ("pe", pe)];
 
-/// An initrd archive; what is read and can be written is written alike.
+/// Reads an initrd archive; if its entries can be written, they read back equal.
 pub fn cpio(bytes: &[u8]) {
     let Ok(entries) = initrd::read(bytes) else { return };
     let mut written = Vec::new();
@@ -28,7 +28,8 @@ pub fn cpio(bytes: &[u8]) {
     }
 }
 
-/// Both partition tables of a disk. The first 8 bytes are the disk's size. The check sums are mended, as an attacker would.
+/// Reads both partition tables of a disk, whose size is the first 8 bytes, also with corrected checksums, as
+/// an attacker would.
 pub fn gpt(bytes: &[u8]) {
     let Some((size, table)) = bytes.split_first_chunk::<8>() else { return };
     let size = u64::from_le_bytes(*size);
@@ -55,7 +56,7 @@ fn mend(table: &mut [u8], header: usize, entries: usize) {
     table[header + 16..header + 20].copy_from_slice(&sum);
 }
 
-/// A PE image: headers, sections, digest, and as a stub and a kernel to build from.
+/// Reads a PE image: headers, sections and digest; then builds from it as both stub and kernel.
 pub fn pe(bytes: &[u8]) {
     let Ok(image) = Pe::read(bytes) else { return };
     let covered: usize = image.authenticode_parts().iter().map(|part| part.len()).sum();

@@ -1,4 +1,4 @@
-//! The layers around a root filesystem: initrd, unified kernel image, EFI system partition and disk.
+//! Yields the layers around a root filesystem: initrd, unified kernel image, EFI system partition and disk.
 //!
 //! # Shape
 //!
@@ -9,12 +9,12 @@
 //!                                              filesystem, hash tree ────────────┴─ disk ──► disk.raw
 //! ```
 //!
-//! Every module here is pure: bytes or readers in, bytes or writers out. Times, GUIDs and labels come in by
-//! argument; the same arguments give the same bytes.
+//! Every module here is pure: bytes or readers in, bytes or writers out. Times, GUIDs and labels are
+//! arguments; the same arguments give the same bytes.
 //!
 //! # Not here
 //!
-//! Files, keys' whereabouts, the network and the clock (`host`); what the parts measure to (`ovmf-measure`).
+//! Files, where keys are, the network and the clock (`host`); the parts' measurements (`ovmf-measure`).
 
 pub mod cpio;
 pub mod disk;

@@ -1,12 +1,12 @@
-//! The sections of a PE32+ image and the bytes that its Authenticode digest covers, from the image's bytes.
+//! Yields the sections of a PE32+ image and the bytes that its Authenticode digest covers, from its bytes.
 //!
 //! # Shape
 //!
 //! ```text
 //! 0x00            DOS header: "MZ", at 0x3c the offset of the next line (u32)
 //! pe              "PE\0\0", file header (20 bytes), optional header (112 bytes + 8 per data directory)
-//! section table   40 bytes a section
-//! size_of_headers sections' bytes, each at a multiple of the file alignment
+//! section table   40 bytes per section
+//! size_of_headers the sections' bytes, each at a multiple of the file alignment
 //! end             certificate table, if signed
 //! ```
 //!
@@ -16,11 +16,12 @@
 //!
 //! PE Format (Microsoft, revision 2024) and *Windows Authenticode Portable Executable Signature Format* §"Calculating
 //! the PE Image Hash", as edk2 does it in `OvmfPkg/Tcg/TdTcg2Dxe/MeasureBootPeCoff.c`: no zero padding is
-//! hashed. Debian's systemd-stub 257 and cloud kernel 6.12 are read; osslsigncode and pesign agree on the digest.
+//! hashed. Tested with Debian's systemd-stub 257 and cloud kernel 6.12; osslsigncode and pesign agree on the
+//! digest.
 //!
 //! # Not here
 //!
-//! Adding sections (`uki`), signatures (`sign`), relocations, imports and whatever else a loader does.
+//! Adding sections (`uki`), signatures (`sign`), relocations, imports and everything else that a loader does.
 
 use std::fmt;
 
@@ -48,7 +49,7 @@ pub const EFI_APPLICATION: u16 = 10;
 /// `IMAGE_DLLCHARACTERISTICS_NX_COMPAT`.
 pub const NX_COMPAT: u16 = 0x100;
 
-/// Why bytes are not an image that this code trusts itself to read.
+/// Why bytes are not an image that this module can read safely.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The file ends inside a structure.
@@ -75,7 +76,7 @@ pub enum Error {
         /// The value found.
         found: u64,
     },
-    /// Two sections share bytes of the file or addresses in memory, or one shares them with the headers.
+    /// Two sections overlap in the file or in memory, or one overlaps the headers.
     #[error("PE section {name} begins at {found:#x} {space}, expected at least {expected:#x}")]
     Overlap {
         /// The later section.
@@ -87,13 +88,13 @@ pub enum Error {
         /// Where this one begins.
         found: u64,
     },
-    /// The section is asked for but absent.
+    /// The requested section is absent.
     #[error("PE section {name} is missing")]
     Missing {
         /// The section's name.
         name: String,
     },
-    /// The section is asked for but there are several.
+    /// There are several sections with the requested name.
     #[error("PE section {name} occurs {found} times, expected once")]
     Ambiguous {
         /// The section's name.
@@ -101,7 +102,7 @@ pub enum Error {
         /// How often it occurs.
         found: usize,
     },
-    /// The section is larger in memory than in the file, so the file does not hold its bytes.
+    /// The section is larger in memory than in the file, so the file does not hold all its bytes.
     #[error("PE section {name} has {expected} bytes in memory but {found} in the file")]
     NotInFile {
         /// The section's name.
@@ -127,7 +128,7 @@ impl Name {
         (!name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic())).then_some(Name(bytes))
     }
 
-    /// The eight bytes as they stand in the section table.
+    /// The eight bytes as in the section table.
     pub fn bytes(&self) -> &[u8; 8] {
         &self.0
     }
@@ -151,13 +152,13 @@ impl fmt::Debug for Name {
 pub struct Section {
     /// Its name.
     pub name: Name,
-    /// Bytes in memory.
+    /// Its size in memory, in bytes.
     pub virtual_size: u32,
-    /// Address in memory, relative to the image base.
+    /// Its address in memory, relative to the image base.
     pub virtual_address: u32,
-    /// Bytes in the file, a multiple of the file alignment.
+    /// Its size in the file, in bytes, a multiple of the file alignment.
     pub file_size: u32,
-    /// Offset in the file.
+    /// Its offset in the file.
     pub file_offset: u32,
     /// `IMAGE_SCN_*` flags.
     pub characteristics: u32,
@@ -188,7 +189,7 @@ pub struct Pe<'a> {
     dll_characteristics: u16,
     /// Offset of the certificate table's directory entry, if the header has room for it.
     certificate_directory: Option<usize>,
-    /// Length of the certificate table at the end of the file, 0 if there is none.
+    /// Length of the certificate table at the end of the file, 0 if absent.
     certificates: usize,
     sections: Vec<Section>,
 }
@@ -198,8 +199,8 @@ impl<'a> Pe<'a> {
     ///
     /// # Errors
     ///
-    /// Not PE32+, another machine, any structure beyond the file, sections that overlap or are out of order, a
-    /// certificate table that does not end the file.
+    /// Not PE32+, another machine, a structure beyond the end of the file, sections that overlap or are out
+    /// of order, or a certificate table that does not end the file.
     pub fn read(bytes: &'a [u8]) -> Result<Self, Error> {
         let input = Input(bytes);
         let mz = input.u16("DOS signature", 0)?;
@@ -278,7 +279,7 @@ impl<'a> Pe<'a> {
         Ok(image)
     }
 
-    /// Sections ascend in memory without touching each other, within the image's size.
+    /// Checks that sections ascend in memory without overlap, within the image's size.
     fn check_memory(&self, size_of_image: u32) -> Result<(), Error> {
         let mut end = u64::from(self.size_of_headers);
         for (index, section) in self.sections.iter().enumerate() {
@@ -300,7 +301,8 @@ impl<'a> Pe<'a> {
         })
     }
 
-    /// Sections' bytes lie in the file, behind the headers, and do not overlap. Gives the end of the last.
+    /// Checks that the sections' bytes lie in the file after the headers and do not overlap. Returns the end
+    /// of the last.
     fn check_file(&self, input: Input<'_>) -> Result<u64, Error> {
         let mut end = u64::from(self.size_of_headers);
         for section in self.in_file_order() {
@@ -314,7 +316,7 @@ impl<'a> Pe<'a> {
         Ok(end)
     }
 
-    /// The certificate table, if any, is the end of the file. Gives its length.
+    /// Checks that the certificate table, if any, ends the file. Returns its length.
     fn check_certificates(&self, input: Input<'_>, sections_end: u64) -> Result<usize, Error> {
         let Some(directory) = self.certificate_directory else { return Ok(0) };
         let offset = input.u32("certificate table offset", directory)?;
@@ -367,11 +369,11 @@ impl<'a> Pe<'a> {
         self.bytes.get(self.bytes.len() - self.certificates..).unwrap_or_default()
     }
 
-    /// Bytes of a section as they are in memory: its virtual size, without the padding in the file.
+    /// The bytes of a section as in memory: its virtual size, without the padding in the file.
     ///
     /// # Errors
     ///
-    /// No such section, several of that name, or one that is longer in memory than in the file.
+    /// No section or several with that name, or one that is larger in memory than in the file.
     pub fn extract(&self, name: &str) -> Result<&'a [u8], Error> {
         let named = |section: &&Section| Name::new(name) == Some(section.name);
         let section = match self.sections.iter().filter(named).count() {
@@ -387,10 +389,10 @@ impl<'a> Pe<'a> {
         Input(self.bytes).slice("a section", section.file_offset as usize, section.virtual_size as usize)
     }
 
-    /// The parts of the file that the Authenticode digest covers, in the order in which it takes them.
+    /// The parts of the file that the Authenticode digest covers, in the order of hashing.
     ///
-    /// The headers without check sum and certificate directory; the sections by file offset; then as many of the
-    /// bytes behind the sum of those as are not certificates.
+    /// These are the headers without checksum and certificate directory, then the sections by file offset,
+    /// then the bytes from the sum of those sizes up to the certificates.
     pub fn authenticode_parts(&self) -> Vec<&'a [u8]> {
         let part = |start: usize, end: usize| self.bytes.get(start..end).unwrap_or_default();
         let headers_end = self.size_of_headers as usize;
@@ -468,7 +470,7 @@ fn demand(
     if allowed(found) { Ok(()) } else { Err(Error::Field { field, offset, expected, found }) }
 }
 
-/// Bounded reads from foreign bytes.
+/// Bounds-checked reads from foreign bytes.
 #[derive(Clone, Copy)]
 struct Input<'a>(&'a [u8]);
 
@@ -516,13 +518,13 @@ pub(super) mod specimen {
 
     use super::*;
 
-    /// Offset of the PE signature.
+    /// The offset of the PE signature.
     pub const PE: usize = 0x40;
-    /// Offset of the optional header.
+    /// The offset of the optional header.
     pub const OPTIONAL: usize = PE + 24;
-    /// Offset of the section table.
+    /// The offset of the section table.
     pub const TABLE: usize = OPTIONAL + OPTIONAL_HEADER + 8 * 16;
-    /// Size of the headers; room for 7 sections.
+    /// The size of the headers, with room for 7 sections.
     pub const HEADERS: usize = 0x400;
 
     /// Sets bytes of an image.
@@ -530,7 +532,7 @@ pub(super) mod specimen {
         image[offset..offset + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// An EFI application of these sections, NX-compatible.
+    /// An NX-compatible EFI application with these sections.
     pub fn image(sections: &[(&str, &[u8])]) -> Vec<u8> {
         let mut image = vec![0; HEADERS];
         set(&mut image, 0, b"MZ");

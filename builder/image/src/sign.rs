@@ -1,4 +1,4 @@
-//! A Secure Boot signature over a PE image from an RSA key and its certificate.
+//! Yields a Secure Boot signature over a PE image, from an RSA key and its certificate.
 //!
 //! # Shape
 //!
@@ -11,10 +11,11 @@
 //!     signerInfo   issuer and serial, contentType, messageDigest; RSA PKCS #1 v1.5 with SHA-256
 //! ```
 //!
-//! There is no signing time and PKCS #1 v1.5 draws nothing, so key, certificate and image give one signature.
-//! Signing leaves the image's Authenticode digest as it is (the certificate table is not covered, and the length of
-//! every UKI is a multiple of 8), but not what a machine with Secure Boot measures: it adds the key that verified the
-//! image (RTMR0, PCR 7), and systemd-stub up to 257 then starts the inner kernel without its own event (RTMR1).
+//! There is no signing time and PKCS #1 v1.5 uses no randomness, so key, certificate and image determine the
+//! signature. Signing does not change the image's Authenticode digest (it does not cover the certificate
+//! table, and the length of every UKI is a multiple of 8). It does change what a machine with Secure Boot
+//! measures: the firmware adds the key that verified the image (RTMR0, PCR 7), and systemd-stub up to 257
+//! then starts the inner kernel without its own event (RTMR1).
 //!
 //! # Source
 //!
@@ -24,9 +25,10 @@
 //!
 //! # Not here
 //!
-//! Where the key comes from (`host`), verification of others' signatures, time stamps, chains. The validity period
-//! of the certificate is not looked at: firmware has no trusted clock either. The `rsa` crate is the one that `pgp`
-//! brings along; its timing leak (RUSTSEC-2023-0071) needs an observer of many operations, a build does one.
+//! Where the key comes from (`host`), verification of others' signatures, time stamps, chains. The
+//! certificate's validity period is not checked: firmware has no trusted clock either. The `rsa` crate is the
+//! one that `pgp` depends on; its timing leak (RUSTSEC-2023-0071) needs many observed operations, and a build
+//! does one.
 
 use std::fmt;
 
@@ -40,7 +42,7 @@ use sha2::{Digest, Sha256};
 
 use super::pe::{self, Pe};
 
-/// Smallest modulus that is accepted, in bits.
+/// The smallest accepted modulus, in bits.
 pub const LEAST_BITS: usize = 2048;
 /// Length of the header before the signature in a `WIN_CERTIFICATE`.
 const CERTIFICATE_HEADER: usize = 8;
@@ -84,7 +86,7 @@ const PE_IMAGE_DATA: &[u8] = b"\x30\x09\x03\x01\x00\xa0\x04\xa2\x02\x80\x00";
 /// `DigestInfo` up to the digest (RFC 8017 §9.2, note 1).
 const DIGEST_INFO: &[u8] = b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20";
 
-/// Why a signer could not be made or an image not be signed.
+/// Why a signer could not be made or an image could not be signed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The PEM text holds something else.
@@ -92,9 +94,9 @@ pub enum Error {
     PemLabel {
         /// `key` or `certificate`.
         what: &'static str,
-        /// The label asked for.
+        /// The required label.
         expected: &'static str,
-        /// Labels found.
+        /// The labels found.
         found: Vec<String>,
     },
     /// The PEM text is not base64 between its lines, or its end line is missing.
@@ -109,7 +111,7 @@ pub enum Error {
     /// The key is too short.
     #[error("key has {found} bits, expected at least {expected}", expected = LEAST_BITS)]
     KeyLength {
-        /// Its bits.
+        /// Its length in bits.
         found: usize,
     },
     /// The certificate is not X.509 in DER.
@@ -124,7 +126,7 @@ pub enum Error {
     /// The image cannot be read.
     #[error("cannot read the image to sign")]
     Image(#[from] pe::Error),
-    /// The image has a signature.
+    /// The image is already signed.
     #[error("image is signed already ({found} bytes of certificates)")]
     Signed {
         /// Length of its certificate table.
@@ -144,7 +146,7 @@ pub enum Error {
     Rsa(#[source] rsa::Error),
 }
 
-/// A key and the certificate that belongs to it.
+/// A key and its certificate.
 pub struct Signer {
     key: RsaPrivateKey,
     /// The whole certificate.
@@ -164,8 +166,8 @@ impl Signer {
     ///
     /// # Errors
     ///
-    /// Malformed or encrypted input, a key that is not RSA or shorter than [`LEAST_BITS`], a certificate for another
-    /// key.
+    /// Malformed or encrypted input, a key that is not RSA or is shorter than [`LEAST_BITS`], or another
+    /// key's certificate.
     pub fn new(key: &[u8], certificate: &[u8]) -> Result<Self, Error> {
         let key = RsaPrivateKey::from_pkcs8_der(&der("key", "PRIVATE KEY", key)?).map_err(Error::Key)?;
         let found = key.n().bits();
@@ -181,16 +183,16 @@ impl Signer {
         Ok(Signer { key, certificate, identity })
     }
 
-    /// SHA-256 of the certificate's DER, by which a manifest names it.
+    /// The SHA-256 of the certificate's DER, with which a manifest names it.
     pub fn certificate_sha256(&self) -> [u8; 32] {
         Sha256::digest(&self.certificate).into()
     }
 
-    /// Signs an image: appends the signature in place and gives the signed image.
+    /// Signs an image: appends the signature in place and returns the signed image.
     ///
     /// # Errors
     ///
-    /// Not a PE image, signed already, without a place for the signature, or too large.
+    /// An image that is not PE, is already signed, has no place for the signature, or is too large.
     pub fn sign(&self, mut image: Vec<u8>) -> Result<Vec<u8>, Error> {
         image.resize(image.len().next_multiple_of(8), 0);
         let read = Pe::read(&image)?;
@@ -215,23 +217,23 @@ impl Signer {
         Ok(image)
     }
 
-    /// The `ContentInfo` for an image of this Authenticode digest.
+    /// The `ContentInfo` for an image with this Authenticode digest.
     fn signed_data(&self, image_digest: &[u8; 32]) -> Result<Vec<u8>, Error> {
         let sha256 = tlv(tag::SEQUENCE, &[oid::SHA256, NULL]);
         let digest_info = tlv(tag::SEQUENCE, &[&sha256, &tlv(tag::OCTET_STRING, &[image_digest])]);
         let data = tlv(tag::SEQUENCE, &[oid::SPC_PE_IMAGE_DATA, PE_IMAGE_DATA]);
         let indirect_data = [data, digest_info].concat();
-        // The digest is over the value only, without the sequence's tag and length.
+        // The digest covers only the value, not the sequence's tag and length.
         let message_digest = tlv(tag::OCTET_STRING, &[&Sha256::digest(&indirect_data)]);
 
         let attribute = |name: &[u8], value: &[u8]| tlv(tag::SEQUENCE, &[name, &tlv(tag::SET, &[value])]);
-        // In DER's order of a SET OF: by encoding, here by length.
+        // In DER's order for a SET OF: by encoding, which here means by length.
         let attributes = [
             attribute(oid::CONTENT_TYPE, oid::SPC_INDIRECT_DATA),
             attribute(oid::MESSAGE_DIGEST, &message_digest),
         ]
         .concat();
-        // Signed as the SET that they are, stored under an implicit tag (RFC 5652 §5.4).
+        // They are signed as a SET, but stored under an implicit tag (RFC 5652 §5.4).
         let signature = self.rsa(&tlv(tag::SET, &[&attributes]))?;
 
         let version = tlv(tag::INTEGER, &[&[1]]);
@@ -260,7 +262,7 @@ impl Signer {
         Ok(tlv(tag::SEQUENCE, &[oid::SIGNED_DATA, &tlv(tag::CONTEXT_0, &[&signed_data])]))
     }
 
-    /// PKCS #1 v1.5 with SHA-256, verified before it leaves: a fault in the computation would give the key away.
+    /// Signs with PKCS #1 v1.5 and SHA-256, and verifies the result: a faulty signature would reveal the key.
     fn rsa(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
         let padding = || Pkcs1v15Sign { hash_len: Some(32), prefix: DIGEST_INFO.into() };
         let digest = Sha256::digest(message);
@@ -270,7 +272,7 @@ impl Signer {
     }
 }
 
-/// What a signature needs of a certificate.
+/// The parts of a certificate that a signature needs.
 struct Subject<'a> {
     identity: Vec<u8>,
     public_key: &'a [u8],
@@ -390,7 +392,7 @@ mod tests {
         let has = |bytes: &[u8]| table.windows(bytes.len()).any(|window| window == bytes);
         assert!(has(&[DIGEST_INFO, &image_digest].concat()));
         assert!(has(&signer.certificate));
-        // The attributes as they are stored, signed under the tag of a SET.
+        // The attributes as stored; the signature covers them under the tag of a SET.
         let start = table.windows(2).position(|window| window == [tag::CONTEXT_0, 0x4c]).unwrap();
         let mut attributes = table[start..start + 2 + 0x4c].to_vec();
         attributes[0] = tag::SET;

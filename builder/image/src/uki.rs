@@ -1,27 +1,27 @@
-//! A unified kernel image from systemd-stub and the sections that it boots.
+//! Yields a unified kernel image from systemd-stub and the sections that it boots.
 //!
 //! # Shape
 //!
 //! ```text
 //! stub's headers   NumberOfSections, SizeOfInitializedData, SizeOfImage, CheckSum (0) changed,
 //!                  one 40-byte section header added per section
-//! stub's sections  unchanged, save .sbat, whose place the caller's takes
+//! stub's sections  unchanged, except .sbat, which the caller's replaces
 //! .osrel … .linux  as given, each from the next multiple of the file alignment (512) in the file and of
 //!                  the section alignment (4096) in memory
 //! ```
 //!
-//! The stub's time stamp stays: it comes with the locked input. With the same sections the bytes are those that
-//! `ukify build` writes.
+//! The stub's time stamp stays, since it comes from the locked input. With the same sections, the bytes equal
+//! the output of `ukify build`.
 //!
 //! # Source
 //!
 //! UAPI Group specification *Unified Kernel Image* (section names) and *PE Format* (headers); `ukify` 257
-//! `pe_add_sections()` and `merge_sbat()` for every choice that those leave open, held by a test that compares
-//! whole files. Booted by OVMF 2025.02.
+//! `pe_add_sections()` and `merge_sbat()` for every choice that those leave open; a test compares whole
+//! files. OVMF 2025.02 boots it.
 //!
 //! # Not here
 //!
-//! What systemd-stub measures of it (`ovmf-measure`), signing (`sign`).
+//! What systemd-stub measures from the image (`ovmf-measure`), signing (`sign`).
 
 use super::pe::{self, Name, Pe};
 
@@ -34,7 +34,7 @@ const READABLE: u32 = 0x4000_0000;
 
 /// The first line of every SBAT section.
 const SBAT_HEADER: &str = "sbat,1,SBAT Version,sbat,1,https://github.com/rhboot/shim/blob/main/SBAT.md\n";
-/// The line that names the image itself a UKI, as `ukify` adds it: shim revokes UKIs of a generation by it.
+/// The line that marks the image as a UKI, as `ukify` adds it; shim uses it to revoke a generation of UKIs.
 pub const SBAT_UKI: &str =
     "uki,1,UKI,uki,1,https://uapi-group.org/specifications/specs/unified_kernel_image/\n";
 
@@ -43,11 +43,11 @@ pub const SBAT_UKI: &str =
 pub struct Section<'a> {
     /// Its name, for instance `.cmdline`.
     pub name: &'a str,
-    /// Its bytes, at least one.
+    /// Its bytes, which may not be empty.
     pub content: &'a [u8],
 }
 
-/// Why no image could be made.
+/// Why an image could not be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The stub is not an image that can be extended.
@@ -56,7 +56,7 @@ pub enum Error {
     /// The kernel is not an EFI program.
     #[error("cannot read the kernel")]
     Kernel(#[source] pe::Error),
-    /// The stub is another kind of program.
+    /// The stub is not an EFI application.
     #[error("stub has subsystem {found}, expected {expected} (EFI application)", expected = pe::EFI_APPLICATION)]
     Subsystem {
         /// The subsystem found.
@@ -78,10 +78,10 @@ pub enum Error {
         /// The alignment.
         expected: u32,
     },
-    /// The stub has bytes behind its sections.
+    /// The stub has bytes after its sections.
     #[error("stub ends at {found:#x}, expected {expected:#x}, the end of its last section")]
     TrailingBytes {
-        /// End of the last section.
+        /// The end of the last section.
         expected: u64,
         /// The stub's length.
         found: u64,
@@ -98,7 +98,7 @@ pub enum Error {
         /// The section.
         name: Name,
     },
-    /// The stub has such a section, or it is given twice.
+    /// The stub already has the section, or it is given twice.
     #[error("section {name} exists already")]
     Exists {
         /// The section.
@@ -111,20 +111,20 @@ pub enum Error {
     HeaderRoom {
         /// The section.
         name: Name,
-        /// Size of the headers.
+        /// The size of the headers.
         expected: u32,
         /// Where the new header would end.
         found: u64,
     },
-    /// The merged SBAT section is larger than the place of the stub's own.
+    /// The merged SBAT section is larger than the room of the stub's own.
     #[error("merged .sbat section has {found} bytes, the stub has room for {expected}")]
     SbatRoom {
-        /// Room in the stub.
+        /// The room in the stub.
         expected: u32,
         /// Bytes given.
         found: usize,
     },
-    /// An SBAT text does not begin with its header line or is not text.
+    /// SBAT data do not begin with the header line or are not text.
     #[error(
         "SBAT data of the {origin} is malformed, expected lines of text of which the first begins with \"sbat,\""
     )]
@@ -132,7 +132,7 @@ pub enum Error {
         /// Where the data come from.
         origin: &'static str,
     },
-    /// The image would exceed what 32 bits address.
+    /// The image would exceed the 32-bit address range.
     #[error("section {name} ends beyond 4 GiB")]
     TooLarge {
         /// The section.
@@ -140,21 +140,21 @@ pub enum Error {
     },
 }
 
-/// Where a section goes.
+/// A section and its place.
 struct Placed<'a> {
     header: pe::Section,
     content: &'a [u8],
 }
 
-/// Appends `sections` to `stub`, in their order, and gives the image.
+/// Appends `sections` to `stub`, in the order given, and returns the image.
 ///
-/// A `.sbat` section takes the place of the stub's (see [`merge_sbat`]). If `.linux` is not marked as
-/// compatible with NX memory, neither is the image, since the firmware would load both alike.
+/// A `.sbat` section replaces the stub's (see [`merge_sbat`]). If `.linux` is not marked as compatible with
+/// NX memory, neither is the image, since the firmware would load both the same way.
 ///
 /// # Errors
 ///
-/// A stub that cannot be extended: not PE32+ for x86-64, signed, unaligned, without header room. A section that
-/// has no name, no bytes, or exists already; a `.linux` that is not a PE image.
+/// A stub that cannot be extended: not PE32+ for x86-64, signed, unaligned, or without header room. A section
+/// that has no name, has no bytes, or already exists; a `.linux` that is not a PE image.
 pub fn build(stub: &[u8], sections: &[Section<'_>]) -> Result<Vec<u8>, Error> {
     let stub = Pe::read(stub).map_err(Error::Stub)?;
     check(&stub)?;
@@ -169,7 +169,7 @@ pub fn build(stub: &[u8], sections: &[Section<'_>]) -> Result<Vec<u8>, Error> {
 struct Plan<'a> {
     stub: &'a Pe<'a>,
     added: Vec<Placed<'a>>,
-    /// The stub's section that another takes the place of.
+    /// The index of the stub's section that is replaced, and its replacement.
     replaced: Option<(usize, Placed<'a>)>,
     file_end: u64,
     memory_end: u64,
@@ -210,7 +210,7 @@ impl<'a> Plan<'a> {
             if name != Name::SBAT || existing.next().is_some() {
                 return Err(Error::Exists { name });
             }
-            // One unit of memory is the section's own: the next one begins behind it.
+            // The section has one unit of memory alignment to itself: the next section begins after it.
             let room = header.file_size.min(stub.section_alignment());
             if header.virtual_size == 0 || virtual_size > room {
                 return Err(Error::SbatRoom { expected: room, found: content.len() });
@@ -323,8 +323,8 @@ fn put(image: &mut [u8], offset: usize, bytes: &[u8]) {
 
 /// Merges the SBAT lines of stub and kernel with `extra` lines (usually [`SBAT_UKI`]) into one section.
 ///
-/// Shim compares each line's generation with its revocation list, so that a fault in the stub, the kernel or the
-/// image itself can be revoked by itself.
+/// Shim compares each line's generation with its revocation list, so a fault in the stub, the kernel or the
+/// image can be revoked separately.
 ///
 /// # Errors
 ///
@@ -435,7 +435,7 @@ mod tests {
         let read = Pe::read(&image).unwrap();
         assert_eq!(read.extract(".sbat").unwrap(), merged);
         assert_eq!(image.len(), stub().len());
-        // A shorter one leaves nothing of the longer behind.
+        // A shorter section leaves nothing of the longer one behind.
         let shorter = build(&image, &[section(".sbat", b"sbat,1\n")]).unwrap();
         let row = Pe::read(&shorter).unwrap().sections()[1];
         assert!(
@@ -563,7 +563,7 @@ mod tests {
 
     #[test]
     fn an_image_beyond_4_gib_is_refused() {
-        // Both views are of one gibibyte of zeros that is never touched.
+        // All sections share one gibibyte of zeros that is never touched.
         let content = vec![0; (1 << 30) + 1];
         let names = [".a", ".b", ".c", ".d"];
         let sections: Vec<Section<'_>> = names.iter().map(|name| section(name, &content)).collect();

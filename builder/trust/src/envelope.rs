@@ -1,21 +1,21 @@
-//! Yields a signed envelope around a payload, and the sigstore bundle that carries it with its log entry.
+//! Yields a signed envelope around a payload, and the sigstore bundle with the envelope and its log entry.
 //!
 //! # Shape
 //! ```text
-//! PAE       "DSSEv1 " length " " payload type " " length " " payload          what is signed
+//! PAE       "DSSEv1 " length " " payload type " " length " " payload          the signed bytes
 //! envelope  {"payload": base64, "payloadType": text, "signatures": [{"sig": base64}]}      one signature
 //! bundle    {"dsseEnvelope": envelope, "mediaType": v0.3, "verificationMaterial": {
 //!             "publicKey": {"hint": text} or "certificate": {"rawBytes": base64},
 //!             "tlogEntries": [entry], "timestampVerificationData": {"rfc3161Timestamps": []}}}
 //! ```
-//! ECDSA P-256 with SHA-256, signature in DER, drawn by RFC 6979 from key and message: equal payloads and keys give
-//! equal envelopes, so equal log entries.
+//! ECDSA P-256 with SHA-256, signature in DER. The nonce comes from key and message (RFC 6979): equal
+//! payloads and keys give equal envelopes, so equal log entries.
 //!
 //! # Source
 //! DSSE 1.0.2 (`protocol.md`); sigstore `protobuf-specs`, bundle v0.3; RFC 6979 §3.2.
 //!
 //! # Not here
-//! Where keys come from: `host::signer`. Judging bundles: `bundle`.
+//! Where keys come from: `host::signer`. Verifying bundles: `bundle`.
 
 use std::fmt;
 
@@ -31,36 +31,36 @@ use super::transparency::entry::{Entry, KEY_DETAILS, Verifier};
 
 /// The payload type of in-toto statements.
 pub const IN_TOTO: &str = "application/vnd.in-toto+json";
-/// The media type of bundles that are written.
+/// The media type of the bundles written here.
 pub const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 
 /// Why an envelope or a key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The envelope breaks the format, or has not one signature.
+    /// The envelope breaks the format, or does not have exactly one signature.
     #[error("malformed envelope: {reason}")]
     Envelope {
-        /// In what way.
+        /// What is wrong with it.
         reason: String,
     },
-    /// The signature is not the key's.
+    /// The key did not make the signature.
     #[error("the envelope is not signed by the key")]
     Signature,
-    /// No PKCS #8 P-256 private key in PEM.
+    /// The text is not a PKCS #8 P-256 private key in PEM.
     #[error("the key is no ECDSA P-256 key in PKCS #8 PEM")]
     Private,
-    /// No P-256 public key.
+    /// The input is not a P-256 public key.
     #[error("the public key is no ECDSA P-256 key")]
     Public,
 }
 
-/// What is signed of a payload: the pre-authentication encoding.
+/// Gives the bytes that are signed for a payload: the pre-authentication encoding.
 pub fn pae(kind: &str, payload: &[u8]) -> Vec<u8> {
     let head = format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len());
     [head.as_bytes(), payload].concat()
 }
 
-/// An envelope with one signature, not yet judged.
+/// An envelope with one signature, not yet verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
     /// The payload's type.
@@ -115,12 +115,12 @@ impl Envelope {
         })
     }
 
-    /// The envelope's text, always the same.
+    /// Writes the envelope's text, which is deterministic.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.to_value().to_string().into_bytes()
     }
 
-    /// What was signed.
+    /// The signed bytes.
     pub fn pae(&self) -> Vec<u8> {
         pae(&self.kind, &self.payload)
     }
@@ -133,7 +133,7 @@ impl Envelope {
         key.verify(&self.pae(), &self.signature)
     }
 
-    /// What a log holds of it.
+    /// The log entry for the envelope.
     pub fn entry(&self, verifier: Verifier) -> Entry {
         Entry {
             digest: Sha256::digest(self.pae()).into(),
@@ -143,8 +143,8 @@ impl Envelope {
         }
     }
 
-    /// The bundle of the envelope, its log entries, as protobuf's JSON has them (`TransparencyLogEntry`), and time
-    /// stamps of RFC 3161 on its signature.
+    /// Writes a bundle of the envelope, its log entries in protobuf's JSON form (`TransparencyLogEntry`), and
+    /// RFC 3161 time stamps on its signature.
     pub fn bundle(&self, verifier: &Verifier, entries: &[Value], stamps: &[Vec<u8>]) -> String {
         let stamps: Vec<Value> =
             stamps.iter().map(|stamp| json!({"signedTimestamp": STANDARD.encode(stamp)})).collect();
@@ -170,7 +170,7 @@ impl Envelope {
     }
 }
 
-/// A P-256 key that verifies.
+/// A P-256 public key that verifies signatures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifyingKey(p256::ecdsa::VerifyingKey);
 
@@ -191,7 +191,7 @@ impl VerifyingKey {
         p256::ecdsa::VerifyingKey::from_public_key_pem(text).map(VerifyingKey).map_err(|_| Error::Public)
     }
 
-    /// Checks a signature, DER, over a message.
+    /// Checks a DER signature over a message.
     ///
     /// # Errors
     /// [`Error::Signature`].
@@ -200,7 +200,7 @@ impl VerifyingKey {
         self.0.verify(message, &signature).map_err(|_| Error::Signature)
     }
 
-    /// DER `SubjectPublicKeyInfo`.
+    /// Writes DER `SubjectPublicKeyInfo`.
     ///
     /// # Errors
     /// [`Error::Public`]; never for a key that was read.
@@ -208,7 +208,7 @@ impl VerifyingKey {
         Ok(self.0.to_public_key_der().map_err(|_| Error::Public)?.as_bytes().to_vec())
     }
 
-    /// PEM `PUBLIC KEY`.
+    /// Writes PEM `PUBLIC KEY`.
     ///
     /// # Errors
     /// [`Error::Public`]; never for a key that was read.
@@ -217,7 +217,7 @@ impl VerifyingKey {
     }
 }
 
-/// A P-256 key that signs.
+/// A P-256 private key that signs.
 pub struct SigningKey(p256::ecdsa::SigningKey);
 
 impl fmt::Debug for SigningKey {
@@ -227,23 +227,23 @@ impl fmt::Debug for SigningKey {
 }
 
 impl SigningKey {
-    /// Reads PKCS #8 PEM, not encrypted.
+    /// Reads unencrypted PKCS #8 PEM.
     ///
     /// # Errors
-    /// [`Error::Private`], which repeats nothing of the key.
+    /// [`Error::Private`], which reveals nothing of the key.
     pub fn from_pem(text: &str) -> Result<Self, Error> {
         p256::ecdsa::SigningKey::from_pkcs8_pem(text).map(SigningKey).map_err(|_| Error::Private)
     }
 
-    /// A key from 32 bytes that were drawn at random.
+    /// Makes a key from 32 random bytes.
     ///
     /// # Errors
-    /// [`Error::Private`] when they are no scalar of the curve: less than one time in 2^32.
+    /// [`Error::Private`] when they are not a scalar of the curve: less than once in 2^32.
     pub fn from_seed(seed: &[u8; 32]) -> Result<Self, Error> {
         p256::ecdsa::SigningKey::from_slice(seed).map(SigningKey).map_err(|_| Error::Private)
     }
 
-    /// PKCS #8 PEM: a secret.
+    /// Writes PKCS #8 PEM, which is secret.
     ///
     /// # Errors
     /// [`Error::Private`]; never for a key that was read.
@@ -253,12 +253,12 @@ impl SigningKey {
         Ok(pem.to_string())
     }
 
-    /// The public half.
+    /// The public key.
     pub fn public(&self) -> VerifyingKey {
         VerifyingKey(*self.0.verifying_key())
     }
 
-    /// The signature, DER, over a message.
+    /// Signs a message, with the signature in DER.
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
         let signature: p256::ecdsa::Signature = self.0.sign(message);
         signature.to_der().as_bytes().to_vec()

@@ -1,4 +1,4 @@
-//! Yields the evidence of a machine (a quote or PCR values, and its event log) from the bytes of files that others wrote.
+//! Yields a machine's evidence (a quote or PCR values, and its event log) from files that others wrote.
 //!
 //! # Shape
 //! ```text
@@ -9,15 +9,16 @@
 //! log        a CCEL or TPM log, as bytes or as text; or the events as JSON:
 //!            [{"imr": 0 to 3, "event_type": u32, "digest": hex, "event": name, "event_payload": hex}, …]
 //! ```
-//! Text may have white space around and within. Of JSON only the named members are read. A log within the evidence and
-//! a log beside it is one too many. An event that dstack stored without its digest has the one of its rule.
+//! White space around and within text is ignored. Only the named JSON members are read. A log inside the
+//! evidence plus a separate log is an error. If dstack stored an event without its digest, the digest is
+//! computed by dstack's rule.
 //!
 //! # Source
-//! dstack cc-eventlog and its GetQuote response; trustee's evidence of TDX. Read from a real response of dstack's, whose
-//! quote its events lead to.
+//! dstack cc-eventlog and its GetQuote response; trustee's TDX evidence. Confirmed with a real dstack
+//! response, whose events replay to the registers in its quote.
 //!
 //! # Not here
-//! What logs and quotes are made of, and whether they are to be believed (`ovmf-measure`).
+//! The formats of logs and quotes, and whether to believe them (`ovmf-measure`).
 
 use std::collections::BTreeMap;
 
@@ -32,13 +33,13 @@ use ovmf_measure::reference::{Reference, RegisterKind};
 use ovmf_measure::replay::{Derivation, derive};
 use serde::Deserialize;
 
-/// dstack's events of the running system.
+/// The type of dstack's runtime events.
 const DSTACK_RUNTIME: EventType = EventType(0x0800_0001);
 
-/// SHA-384, as a bank of a log.
+/// A log's SHA-384 bank.
 const SHA384: Bank = Bank { id: 0x000c, length: 48 };
 
-/// What a file of evidence holds.
+/// What an evidence file holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parts {
     /// The registers.
@@ -47,32 +48,32 @@ pub struct Parts {
     pub log: Option<Log>,
 }
 
-/// The registers of a file of evidence.
+/// The registers in an evidence file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Registers {
-    /// Of a TD, signed by whomever.
+    /// A TD's registers in a quote, whose signature is not checked here.
     Quote(Box<Quote>),
-    /// Of a TD, as it says itself.
+    /// A TD's registers in a TDREPORT, which is not signed.
     Report(Box<Report>),
-    /// Of a TPM, bank by bank.
+    /// A TPM's registers, by bank.
     Pcrs(BTreeMap<Algorithm, BTreeMap<u8, Digest>>),
 }
 
-/// Why bytes are no evidence.
+/// Why bytes are not evidence.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The JSON is none, or not of a known shape.
+    /// The JSON is malformed, or not of a known shape.
     #[error("expected a JSON document with quote, report or pcrs")]
     Json(#[source] serde_json::Error),
-    /// The document has too little or too much.
+    /// The document has too few or too many of these members.
     #[error("expected exactly one of {expected}, found {found}")]
     Members {
         /// The members.
         expected: &'static str,
-        /// How many of them there are.
+        /// How many of them are present.
         found: usize,
     },
-    /// A member is not text of bytes.
+    /// A member is neither hexadecimal nor base64 text.
     #[error("expected hexadecimal or base64 text as {member}, found neither")]
     Text {
         /// Which member.
@@ -90,7 +91,7 @@ pub enum Error {
     /// The events' JSON cannot be read.
     #[error("expected a list of events with imr, event_type and digest")]
     Events(#[source] serde_json::Error),
-    /// An event is of no register.
+    /// An event names an unknown register.
     #[error("event {number} is of imr {found}, expected 0 to 3")]
     Imr {
         /// The event's number, from 0.
@@ -98,14 +99,14 @@ pub enum Error {
         /// The register's number.
         found: u32,
     },
-    /// An event's digest or value is not as it must be.
+    /// An event's digest or value is not hexadecimal, or has the wrong length.
     #[error("event {number} has {member} {found:?}, expected hexadecimal digits{}", .digits.map(|n| format!(", {n} of them")).unwrap_or_default())]
     Hex {
         /// The event's number, from 0.
         number: usize,
         /// Which member.
         member: &'static str,
-        /// How many digits there must be.
+        /// How many digits are required, if fixed.
         digits: Option<usize>,
         /// The text.
         found: String,
@@ -119,12 +120,12 @@ pub enum Error {
     /// No bank has values.
     #[error("expected PCR values of sha256 or sha384, found none")]
     NoPcrs,
-    /// Values and log do not fit the same machine.
+    /// The values and the log cannot belong to the same machine.
     #[error(transparent)]
     Pcrs(#[from] appraise::Error),
 }
 
-/// A document of evidence.
+/// An evidence document.
 #[derive(Deserialize)]
 struct Document {
     quote: Option<String>,
@@ -135,7 +136,7 @@ struct Document {
     event_log: Option<Events>,
 }
 
-/// Events in a document: a list, or the text of one.
+/// Events in a document: a list, or a list as JSON text.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Events {
@@ -155,7 +156,7 @@ struct Event {
     event_payload: String,
 }
 
-/// Reads a file of evidence.
+/// Reads an evidence file.
 ///
 /// # Errors
 /// See [`Error`].
@@ -173,7 +174,7 @@ pub fn read(bytes: &[u8]) -> Result<Parts, Error> {
     Ok(Parts { registers, log: None })
 }
 
-/// Reads an event log: of the registers that it names itself, or of a document of evidence.
+/// Reads an event log, on its own or inside an evidence document.
 ///
 /// # Errors
 /// See [`Error`].
@@ -188,7 +189,7 @@ pub fn read_log(bytes: &[u8]) -> Result<Log, Error> {
 }
 
 impl Parts {
-    /// Puts registers and log together; of a TPM's banks the strongest one that the reference has values of.
+    /// Combines registers and log. For a TPM, takes the strongest bank that the reference has values for.
     ///
     /// # Errors
     /// See [`Error`].
@@ -216,13 +217,13 @@ impl Parts {
     }
 }
 
-/// The bytes from the first brace or bracket on, when nothing but white space is before it.
+/// The bytes from the first brace or bracket on, if only white space comes before it.
 fn json(bytes: &[u8]) -> Option<&[u8]> {
     let bytes = bytes.trim_ascii_start();
     bytes.starts_with(b"{").then_some(bytes).or_else(|| bytes.starts_with(b"[").then_some(bytes))
 }
 
-/// The bytes that hexadecimal or base64 text stands for; `None` when it is neither.
+/// Decodes hexadecimal or base64 text; `None` when it is neither.
 fn decoded(text: &[u8]) -> Option<Vec<u8>> {
     let dense: Vec<u8> = text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
     if dense.is_empty() || !dense.is_ascii() {
@@ -261,7 +262,7 @@ fn parts(document: Document) -> Result<Parts, Error> {
     Ok(Parts { registers, log })
 }
 
-/// A TD's log, from events as JSON gives them.
+/// Builds a TD's log from events in JSON.
 fn events(list: Vec<Event>) -> Result<Log, Error> {
     let mut entries = Vec::with_capacity(list.len());
     for (number, event) in list.into_iter().enumerate() {

@@ -1,9 +1,9 @@
-//! What the fuzzer does with any bytes, one function for each target. An error is fine, a panic is a bug.
+//! Yields one function per fuzz target, which takes arbitrary bytes. An error is fine, a panic is a bug.
 //!
 //! # Not here
 //! The fuzzer, which `ci/fuzz` runs. An ordinary test replays the seeds.
 
-// A wrong step here is a found bug: it says so where it happens.
+// A panic here is a bug found, reported where it happens.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::sync::LazyLock;
@@ -22,7 +22,7 @@ use crate::transparency::tile::{Kind, Name};
 use crate::transparency::tlog_policy::Policy;
 use crate::transparency::witness::Request;
 
-/// A target: its name, which is that of its folder of seeds, and what it does.
+/// A target: its name, which is also the name of its seed folder, and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target of this crate.
@@ -37,16 +37,16 @@ fn public() -> Sigstore {
     Sigstore::public().expect("the built-in root is read")
 }
 
-/// Attestations of an npm package, and the keys of a registry.
+/// Reads attestations of an npm package, and a registry's keys.
 pub fn attestation(bytes: &[u8]) {
     static NPM: LazyLock<Registry> =
         LazyLock::new(|| Registry::npm(public()).expect("the pinned keys are read"));
     let _ = Registry::new(bytes, public());
-    // Nothing has this digest, so that nothing can be signed of it.
+    // No tarball has this digest, so no signature can be about it.
     assert!(NPM.judge(bytes, "gundam-visor", "1.0.1", &[0; 64]).is_err());
 }
 
-/// An envelope, a sigstore bundle, its trust root and a public key.
+/// Reads an envelope, a sigstore bundle, a trust root and a public key.
 pub fn claims(bytes: &[u8]) {
     static VERIFIER: LazyLock<Sigstore> = LazyLock::new(public);
     if let Ok(envelope) = Envelope::parse(bytes) {
@@ -60,23 +60,24 @@ pub fn claims(bytes: &[u8]) {
     assert!(VERIFIER.verify(bytes, Artifact::Sha256([0; 32]), &signer).is_err());
 }
 
-/// An `InRelease` file under Debian's keys, and the text that a signature would cover.
+/// Reads an `InRelease` file under Debian's keys, and the text that a signature would cover.
 pub fn inrelease(bytes: &[u8]) {
     static KEYS: LazyLock<Keyring> =
         LazyLock::new(|| Keyring::debian().expect("the pinned keys are readable"));
     let expected =
         Expected { suite: "trixie", architecture: "amd64", now: UnixTime(1_795_219_200), previous: None };
-    // A signature takes milliseconds to judge, and hardly any input has one: most of the time goes to what is behind it.
+    // A signature takes milliseconds to verify, and hardly any input has one. So every input also goes to the
+    // parser behind the signature.
     let _ = is_acceptable_once_signed(bytes, &expected);
     if bytes.starts_with(b"-----BEGIN PGP")
         && let Ok(release) = verify(bytes, &KEYS, &expected)
     {
-        // Only a real file of Debian's passes.
+        // Only a real Debian file passes.
         assert!(!release.signers.is_empty() && release.codename == "trixie");
     }
 }
 
-/// Everything that a log or a witness says; what is read is written as it was.
+/// Reads everything that a log or a witness writes, and checks that writing it back changes nothing.
 pub fn transparency(bytes: &[u8]) {
     if let Ok(note) = Note::parse(bytes) {
         assert_eq!(Note::parse(note.to_string().as_bytes()).expect("a written note is read"), note);
@@ -106,7 +107,7 @@ pub fn transparency(bytes: &[u8]) {
     numbers_and_hashes(bytes);
 }
 
-/// Proofs of anything.
+/// Verifies proofs made of arbitrary numbers and hashes.
 fn numbers_and_hashes(bytes: &[u8]) {
     let Some((numbers, rest)) = bytes.split_first_chunk::<16>() else { return };
     let (a, b) = numbers.split_at(8);

@@ -1,18 +1,18 @@
-//! Yields whom and what to believe of an image, from a policy file and the files that it names.
+//! Yields the rules for trusting an image, from a policy file and the files that it names.
 //!
 //! # Shape
 //! ```toml
 //! format = 1
 //! image = "minimal"                     # the recipe's name
 //! profiles = ["release"]                # default
-//! minimum_version = "1.2.0"             # in Debian's order of versions; an older image is refused
+//! minimum_version = "1.2.0"             # compared as Debian versions; an older image is refused
 //! maximum_age_days = 90                 # since the earliest trusted time of the signature
 //! times = ["witness", "stamp"]          # which times are trusted; needed with maximum_age_days
 //! builders = ["https://example.org/b"]  # allowed `runDetails.builder.id`
-//! rebuilders = 2                        # so many distinct identities must agree; default 1
-//! logs = 1                              # in so many distinct logs each signature must be; default 1
+//! rebuilders = 2                        # how many distinct identities must agree; default 1
+//! logs = 1                              # how many distinct logs must hold each signature; default 1
 //! log_policy = "tlog-policy"            # which logs and witnesses: C2SP's tlog-policy
-//! trusted_root = "trusted_root.json"    # authorities of certificates and time stamps, when any are needed
+//! trusted_root = "trusted_root.json"    # certificate and time stamp authorities, if any are needed
 //! reference_values = "required"         # default: recomputed from the image; or "not-demanded"
 //! [[identities]]
 //! name = "builder-1"
@@ -21,10 +21,10 @@
 //! images = []  statements = []  keys = []    # SHA-256 of disk, payload, DER key
 //! versions = []
 //! ```
-//! Unknown members are refused: a rule that is misspelt must not be a rule that is not there.
+//! Unknown members are refused: a misspelt rule must not be silently ignored.
 //!
 //! # Not here
-//! What a statement says of an image: the builder's `claim::provenance`.
+//! What a statement says about an image: the builder's `claim::provenance`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,15 +46,15 @@ use crate::transparency::tlog_policy as logs;
 /// Why a policy is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No TOML of this shape.
+    /// The text is not TOML of this shape.
     #[error("malformed policy")]
     Shape(#[source] toml::de::Error),
-    /// A member has a value that makes no sense.
+    /// A member has an invalid value.
     #[error("the policy's {field} {reason}")]
     Field {
         /// Which member.
         field: &'static str,
-        /// In what way.
+        /// What is wrong with it.
         reason: String,
     },
     /// A file that the policy names cannot be read.
@@ -89,7 +89,7 @@ pub enum Error {
 pub enum Time {
     /// A witness's cosignature on the checkpoint.
     Witness,
-    /// A signed time in the bundle: a Rekor v1's, or an RFC 3161 time stamp.
+    /// A signed time in the bundle: from a Rekor v1, or an RFC 3161 time stamp.
     Stamp,
 }
 
@@ -97,10 +97,10 @@ pub enum Time {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum References {
-    /// They must be signed, and be those that the image gives.
+    /// They must be signed, and match those recomputed from the image.
     #[default]
     Required,
-    /// Nothing is said of them.
+    /// They are not compared.
     NotDemanded,
 }
 
@@ -148,30 +148,30 @@ struct IdentityDocument {
     issuer: Option<String>,
 }
 
-/// What is refused whatever else holds.
+/// What is always refused.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Deny {
-    /// SHA-256 of disks.
+    /// SHA-256 digests of disks.
     pub images: BTreeSet<String>,
-    /// SHA-256 of payloads.
+    /// SHA-256 digests of payloads.
     pub statements: BTreeSet<String>,
-    /// SHA-256 of public keys in DER.
+    /// SHA-256 digests of public keys in DER.
     pub keys: BTreeSet<String>,
     /// Versions.
     pub versions: BTreeSet<String>,
 }
 
-/// Someone whose word counts.
+/// A trusted signer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Name in the policy.
+    /// The name in the policy.
     pub name: String,
     /// How they sign.
     pub signer: Signer,
 }
 
-/// Whom and what to believe.
+/// The rules for trusting an image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
     /// Name of the image.
@@ -180,7 +180,7 @@ pub struct Policy {
     pub profiles: BTreeSet<String>,
     /// The oldest version that is allowed.
     pub minimum_version: Option<String>,
-    /// Seconds that a signature may be old.
+    /// The greatest age of a signature, in seconds.
     pub maximum_age: Option<u64>,
     /// Times that are trusted.
     pub times: BTreeSet<Time>,
@@ -188,25 +188,25 @@ pub struct Policy {
     pub builders: BTreeSet<String>,
     /// How many identities must agree.
     pub rebuilders: usize,
-    /// In how many logs a signature must be.
+    /// How many logs must hold a signature.
     pub logs: usize,
     /// Logs and witnesses.
     pub log_policy: logs::Policy,
     /// Whether reference values are compared.
     pub reference_values: References,
-    /// Who is believed.
+    /// The trusted signers.
     pub identities: Vec<Identity>,
     /// What is refused.
     pub deny: Deny,
-    /// Authorities and the logs of `log_policy`, as a sigstore trust root.
+    /// The authorities, and the logs of `log_policy`, as a sigstore trust root.
     pub trust_root: Value,
 }
 
-/// A log's identifier, as trust roots and bundles have it.
+/// A log's identifier, as trust roots and bundles write it.
 pub fn log_id(key: &VerifierKey) -> [u8; 32] {
     match key.material() {
         Material::Ecdsa(_) => Sha256::digest(key.identity()).into(),
-        // The identifier of a Rekor v2: the note's key ID, not cut off.
+        // The identifier of a Rekor v2: the note's key ID, not truncated.
         Material::Ed25519(_) | Material::Cosignature(_) => Sha256::new()
             .chain_update(key.name())
             .chain_update(b"\n\x01")
@@ -216,7 +216,7 @@ pub fn log_id(key: &VerifierKey) -> [u8; 32] {
     }
 }
 
-/// A log's key as trust roots have it: DER key, its kind, and its identifier.
+/// A log's key as trust roots write it: DER key, its kind, and its identifier.
 pub fn log_in_root(key: &VerifierKey, url: Option<&str>) -> Value {
     // RFC 8410 §4: SubjectPublicKeyInfo of an Ed25519 key.
     const ED25519: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
@@ -237,7 +237,7 @@ pub fn log_in_root(key: &VerifierKey, url: Option<&str>) -> Value {
     })
 }
 
-/// A sigstore trust root of logs alone.
+/// A sigstore trust root that holds only logs.
 pub fn trust_root(logs: &[Value]) -> Value {
     json!({
         "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
@@ -248,7 +248,7 @@ pub fn trust_root(logs: &[Value]) -> Value {
     })
 }
 
-/// Takes the authorities of certificates and time stamps into a trust root; the given one's logs stay where they are.
+/// Copies the certificate and time stamp authorities of `given` into a trust root, but not its logs.
 pub fn add_authorities(root: &mut Value, given: &Value) {
     for member in ["certificateAuthorities", "ctlogs", "timestampAuthorities"] {
         if let (Some(list), Some(root)) = (given.get(member), root.as_object_mut()) {
@@ -258,10 +258,10 @@ pub fn add_authorities(root: &mut Value, given: &Value) {
 }
 
 impl Policy {
-    /// Reads a policy, and by `read` the files that it names.
+    /// Reads a policy, and the files that it names through `read`.
     ///
     /// # Errors
-    /// Why it is refused.
+    /// The reason for refusal.
     pub fn parse(text: &str, read: &dyn Fn(&str) -> std::io::Result<Vec<u8>>) -> Result<Self, Error> {
         let document: Document = toml::from_str(text).map_err(Error::Shape)?;
         let wrong = |field, reason: &str| Error::Field { field, reason: reason.to_owned() };
@@ -293,7 +293,7 @@ impl Policy {
                 (None, Some(name), Some(issuer)) => Signer::Identity { name, issuer },
                 _ => return Err(wrong("identities", "need a key, or certificate and issuer")),
             };
-            // Who is named twice would count twice.
+            // An identity that is named twice would count twice.
             if identities.iter().any(|known| known.name == identity.name || known.signer == signer) {
                 return Err(wrong("identities", "name one a second time"));
             }
@@ -338,22 +338,23 @@ impl Policy {
     }
 }
 
-/// What somebody whom a policy names has signed, and logs of the policy have.
+/// A statement that a policy's identity signed and the policy's logs hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed {
     /// The in-toto statement's bytes.
     pub payload: Vec<u8>,
-    /// Logs that hold it, and where.
+    /// The logs that hold it, and its index in each.
     pub logs: BTreeMap<String, u64>,
     /// The earliest trusted time of the signature, in seconds since 1970.
     pub time: Option<u64>,
 }
 
 impl Policy {
-    /// Judges a bundle: an in-toto statement about `disk` (SHA-256) that `identity` signed, in as many logs as demanded.
+    /// Judges a bundle: an in-toto statement about `disk` (SHA-256), signed by `identity`, in as many logs as
+    /// the policy demands.
     ///
     /// # Errors
-    /// Why not, for people.
+    /// The reason for refusal, as a message for the user.
     pub fn signed(
         &self,
         verifier: &dyn Verify,
@@ -369,7 +370,7 @@ impl Policy {
         Ok(Verified::by_its_judge(Signed { payload, logs, time }))
     }
 
-    /// The logs of the policy that hold what a bundle says, and the earliest trusted time.
+    /// The policy's logs that hold the bundle's entry, and the earliest trusted time.
     fn logged(&self, checked: &Verified<Checked>) -> Result<(BTreeMap<String, u64>, Option<u64>), String> {
         let mut logs = BTreeMap::new();
         let mut times: Vec<u64> = Vec::new();

@@ -1,8 +1,8 @@
 //! Yields package URLs from names and versions.
 //!
 //! # Shape
-//! `pkg:deb/debian/NAME@VERSION?arch=ARCH&distro=SUITE`, `pkg:npm/%40SCOPE/NAME@VERSION`, `pkg:cargo/NAME@VERSION`,
-//! `pkg:generic/NAME@VERSION`; qualifiers in the order of their names.
+//! `pkg:deb/debian/NAME@VERSION?arch=ARCH&distro=SUITE`, `pkg:npm/%40SCOPE/NAME@VERSION`,
+//! `pkg:cargo/NAME@VERSION`, `pkg:generic/NAME@VERSION`; qualifiers are sorted by name.
 //!
 //! # Source
 //! ECMA-427 (package-url): 5.4 (percent-encoding), and the types `deb`, `npm`, `cargo`, `generic`.
@@ -12,7 +12,7 @@
 
 use std::fmt::Write;
 
-/// Encodes what is neither unreserved nor a colon.
+/// Percent-encodes every byte that is neither unreserved nor a colon.
 fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -25,7 +25,7 @@ fn encoded(text: &str) -> String {
     out
 }
 
-/// The package URL of a Debian package; `source` as architecture for a source package.
+/// The package URL of a Debian package; a source package has the architecture `source`.
 pub fn deb(name: &str, version: &str, architecture: &str, suite: &str) -> String {
     let [name, version, arch, distro] = [name, version, architecture, suite].map(encoded);
     format!("pkg:deb/debian/{name}@{version}?arch={arch}&distro={distro}")
@@ -37,7 +37,7 @@ pub fn npm(name: &str, version: &str) -> String {
     format!("pkg:npm/{name}@{}", encoded(version))
 }
 
-/// The package URL of an npm package whose version is not known.
+/// The package URL of an npm package of unknown version.
 pub fn npm_of_no_version(name: &str) -> String {
     let url = npm(name, "");
     url.trim_end_matches('@').to_owned()
@@ -48,7 +48,7 @@ pub fn cargo(name: &str, version: &str) -> String {
     format!("pkg:cargo/{}@{}", encoded(name), encoded(version))
 }
 
-/// The package URL of something that has no registry.
+/// The package URL of something without a registry.
 pub fn generic(name: &str, version: &str) -> String {
     format!("pkg:generic/{}@{}", encoded(name), encoded(version))
 }

@@ -1,4 +1,4 @@
-//! The mark of a verified value: a type that only the verifiers of this crate construct.
+//! Yields the mark of a verified value: a type that only the verifiers of this crate construct.
 
 use std::ops::Deref;
 
@@ -18,7 +18,7 @@ impl<T> Verified<T> {
         Verified(value)
     }
 
-    /// Unwraps the value; the proof is lost.
+    /// Unwraps the value, which loses the proof.
     pub fn into_inner(self) -> T {
         self.0
     }

@@ -16,7 +16,7 @@ fn layout() -> Layout {
     Layout::new(guid(&RECIPE, Role::Disk), &partitions).unwrap()
 }
 
-/// Changes bytes of the head and mends the check sums, unless the change is theirs.
+/// Changes bytes of the head and fixes the checksums, unless the change is to a checksum.
 fn with(offset: usize, bytes: &[u8]) -> Result<Table, ReadError> {
     let layout = layout();
     let mut head = layout.head();

@@ -8,7 +8,7 @@ fn two() -> Vec<u8> {
     image(&[(".text", &[0x90; 700]), (".sbat", b"sbat,1,\n")])
 }
 
-/// The specimen with bytes set at an offset.
+/// The specimen image with bytes set at an offset.
 fn with(offset: usize, bytes: &[u8]) -> Vec<u8> {
     let mut changed = two();
     set(&mut changed, offset, bytes);
@@ -187,7 +187,7 @@ fn trailing_bytes_are_hashed_without_padding() {
 fn sections_are_hashed_in_the_order_of_the_file() {
     let swapped = {
         let mut bytes = two();
-        // The first section in memory lies behind the second in the file.
+        // The first section in memory comes after the second in the file.
         set(&mut bytes, cell(0, 20), &0x600u32.to_le_bytes());
         set(&mut bytes, cell(1, 20), &(HEADERS as u32).to_le_bytes());
         bytes

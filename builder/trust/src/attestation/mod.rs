@@ -1,27 +1,27 @@
-//! Yields what a registry attests of an npm package, from the document that it serves beside the package.
+//! Yields what a registry attests about an npm package, from the document that it serves with the package.
 //!
 //! # Shape
 //! ```text
 //! {"attestations": [{"predicateType", "bundle"}, …]}
 //! bundle.dsseEnvelope.payload (base64) = in-toto statement: subject [{name: pkg:npm/NAME@VERSION, digest: {sha512}}]
 //! ```
-//! Every attestation must be about the package: its name, its version, the digest of its tarball. Two kinds are known,
-//! and each must be signed as its kind is:
+//! Every attestation must match the package's name, version and tarball digest. Two kinds are known, and each
+//! has its required signer:
 //!
 //! | kind | signed by | what it says |
 //! | --- | --- | --- |
-//! | publish | a key of the registry, valid when it was logged | the registry took this tarball as this version |
-//! | provenance | a key that an authority certified for a build | which repository the build ran in: the certificate says it |
+//! | publish | a registry key, valid when it was logged | the registry took this tarball as this version |
+//! | provenance | a key that an authority certified for a build | the build's repository, as certified |
 //!
-//! One of another kind must be signed by either, and counts for nothing. A document without the first is refused: anybody
-//! can have a build of his own attest another's tarball.
+//! An attestation of another kind must be signed by either signer, and has no effect. A document without a
+//! publish attestation is refused: anyone's build can attest someone else's tarball.
 //!
 //! # Source
-//! npm registry, `GET /-/npm/v1/attestations/NAME@VERSION`; in-toto Statement v0.1 and v1; Sigstore bundle v0.1 to v0.3;
-//! Fulcio, `docs/oid-info.md`. `keys/npm/README.md` says where the registry's keys are from.
+//! npm registry, `GET /-/npm/v1/attestations/NAME@VERSION`; in-toto Statement v0.1 and v1; Sigstore bundle
+//! v0.1 to v0.3; Fulcio, `docs/oid-info.md`. `keys/npm/README.md` says where the registry's keys come from.
 //!
 //! # Not here
-//! Signatures and logs: `bundle`. What the provenance says itself: the build wrote it, the authority did not.
+//! Signatures and logs: `bundle`. The provenance's own content: the build wrote it, not the authority.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,22 +35,22 @@ use crate::Verified;
 /// The longest document that is read, in bytes; real ones have 20 to 60 KiB.
 pub const MOST_BYTES: u64 = 8 << 20;
 
-/// The predicate by which a registry says that it published a package.
+/// The predicate with which a registry states that it published a package.
 const PUBLISH: &str = "https://github.com/npm/attestation/tree/main/specs/publish/";
-/// The predicate by which a build says how it made a package.
+/// The predicate with which a build states how it made a package.
 const PROVENANCE: &str = "https://slsa.dev/provenance/";
-/// The keys of npm's registry: `keys/npm/README.md`.
+/// The keys of npm's registry; see `keys/npm/README.md`.
 const NPM_KEYS: &[u8] = include_bytes!("../../keys/npm/registry.npmjs.org.json");
-/// What a registry uses a key for that signs attestations.
+/// The usage of a registry key that signs attestations.
 const USAGE: &str = "npm:attestations";
 
 /// Why a document does not attest a package.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It is no such document.
+    /// The bytes are not such a document.
     #[error("not a document of attestations")]
     Json(#[source] serde_json::Error),
-    /// It holds none.
+    /// The document holds no attestation.
     #[error("the document holds no attestation")]
     Empty,
     /// A payload cannot be read.
@@ -68,10 +68,10 @@ pub enum Error {
         number: usize,
         /// Package URL and digest.
         expected: String,
-        /// What it names.
+        /// What the attestation names.
         found: String,
     },
-    /// The document says one kind, the statement another.
+    /// The document and the statement name different kinds.
     #[error("attestation {number} is of the kind {found}, the document says {stated}")]
     OtherKind {
         /// The attestation, from 1.
@@ -81,7 +81,7 @@ pub enum Error {
         /// What is signed.
         found: String,
     },
-    /// It is not signed as its kind is.
+    /// The signer is not the one that its kind requires.
     #[error("attestation {number} ({kind}) is not signed by {expected}")]
     OtherSigner {
         /// The attestation, from 1.
@@ -91,7 +91,7 @@ pub enum Error {
         /// Who should have signed.
         expected: &'static str,
     },
-    /// It is signed by a key that is not known.
+    /// An unknown key signed it.
     #[error("attestation {number} names a key of the registry that is not known: {key}")]
     UnknownKey {
         /// The attestation, from 1.
@@ -99,7 +99,7 @@ pub enum Error {
         /// The key's identifier.
         key: String,
     },
-    /// It was logged when the key did not count.
+    /// The key was not valid when the attestation was logged.
     #[error("attestation {number} was not logged while the key {key} was valid")]
     Outdated {
         /// The attestation, from 1.
@@ -107,15 +107,15 @@ pub enum Error {
         /// The key's identifier.
         key: String,
     },
-    /// The certificate names no repository: it was not given to a build.
+    /// The certificate names no repository, so it was not issued to a build.
     #[error("attestation {number} is certified for {signer}, which is no build of a repository")]
     NoBuild {
         /// The attestation, from 1.
         number: usize,
-        /// Whom the certificate names.
+        /// The identity in the certificate.
         signer: String,
     },
-    /// The signature, or what is logged of it, is not right.
+    /// The signature or its log entry is invalid.
     #[error("attestation {number} cannot be believed")]
     Signature {
         /// The attestation, from 1.
@@ -123,7 +123,7 @@ pub enum Error {
         /// Why.
         source: bundle::Error,
     },
-    /// The registry does not say that it published the package.
+    /// The registry does not state that it published the package.
     #[error("the document does not say, signed by the registry, that it published the package")]
     Unpublished,
     /// The keys of a registry cannot be read.
@@ -134,17 +134,17 @@ pub enum Error {
     Trust(#[source] bundle::Error),
 }
 
-/// What is believed of a package.
+/// What is proven about a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attested {
-    /// The registry's key that signed that it published the package, by its identifier.
+    /// The identifier of the registry key that signed the publish attestation.
     pub published: String,
-    /// The repositories whose builds made the package, as an authority certified them: URLs. More than one is unusual.
+    /// The URLs of the certified repositories whose builds made the package. More than one is unusual.
     pub sources: BTreeSet<String>,
 }
 
 impl Attested {
-    /// The repositories, beside each other.
+    /// The repositories, separated by spaces.
     pub fn source(&self) -> String {
         self.sources.iter().map(String::as_str).collect::<Vec<_>>().join(" ")
     }
@@ -168,7 +168,7 @@ struct Bundle {
     #[serde(default)]
     verification_material: Material,
     dsse_envelope: Envelope,
-    /// What a bundle has that has no envelope: with both, nobody could say which of them is judged.
+    /// The alternative to an envelope. With both, it would be unclear which one is verified.
     message_signature: Option<Value>,
 }
 
@@ -231,7 +231,7 @@ struct RegistryKey {
     public_key: Value,
 }
 
-/// Judges what is attested of a registry's packages.
+/// Judges the attestations of a registry's packages.
 pub struct Registry {
     verifier: Sigstore,
     keys: Vec<(String, DatedKey)>,
@@ -244,18 +244,18 @@ enum Voucher<'a> {
 }
 
 impl Registry {
-    /// One that trusts the keys of npm's registry, as they were when they were pinned.
+    /// Creates a judge that trusts the pinned keys of npm's registry.
     ///
     /// # Errors
-    /// [`Error::Keys`], [`Error::Trust`]; never with what is pinned.
+    /// [`Error::Keys`], [`Error::Trust`]; never with the pinned keys.
     pub fn npm(verifier: Sigstore) -> Result<Self, Error> {
         Self::new(NPM_KEYS, verifier)
     }
 
-    /// One that trusts the keys of another registry, and the authorities and logs of `verifier`.
+    /// Creates a judge that trusts another registry's keys, and the authorities and logs of `verifier`.
     ///
-    /// `keys` is JSON: `{"keys": [{"keyId", "keyUsage", "publicKey": {"rawBytes", "keyDetails", "validFor"}}, …]}`, of which
-    /// those count whose usage is `npm:attestations`.
+    /// `keys` is JSON: `{"keys": [{"keyId", "keyUsage", "publicKey": {"rawBytes", "keyDetails", "validFor"}},
+    /// …]}`. Only keys whose usage is `npm:attestations` count.
     ///
     /// # Errors
     /// [`Error::Keys`], [`Error::Trust`].
@@ -269,10 +269,10 @@ impl Registry {
         Ok(Registry { verifier, keys: counts.map(read).collect::<Result<_, Error>>()? })
     }
 
-    /// Judges what is attested of a package; `sha512` is the digest of its tarball.
+    /// Judges a package's attestations; `sha512` is the digest of its tarball.
     ///
     /// # Errors
-    /// [`Error`] when a part cannot be read, is about something else, or is not signed by whom it should be.
+    /// [`Error`] when a part cannot be read, is about something else, or has the wrong signer.
     pub fn judge(
         &self,
         document: &[u8],
@@ -314,11 +314,11 @@ impl Registry {
                 }
             }
         }
-        // The registry says it beside everything else that it serves; without its word anybody may have said the rest.
+        // The registry serves this statement with all others; without it, anyone could have made the rest.
         Ok(Verified::by_its_judge(Attested { published: published.ok_or(Error::Unpublished)?, sources }))
     }
 
-    /// Who must have signed, by what the bundle names.
+    /// Who must have signed, according to the bundle.
     fn voucher(&self, number: usize, kind: &str, material: &Material) -> Result<Voucher<'_>, Error> {
         let other = |expected| Error::OtherSigner { number, kind: kind.to_owned(), expected };
         let certificate = match (&material.certificate, &material.x509_certificate_chain) {
@@ -354,7 +354,7 @@ impl Registry {
     }
 }
 
-/// What a bundle names as its signer, when its statement is of the kind and about the package that it should be.
+/// The signer that a bundle names, if its statement has the right kind and is about the right package.
 fn bound(number: usize, kind: &str, bundle: &Value, purl: &str, sha512: &str) -> Result<Material, Error> {
     let wrong = |what| Error::Payload { number, what };
     let bundle = Bundle::deserialize(bundle).map_err(|_| wrong("the bundle"))?;

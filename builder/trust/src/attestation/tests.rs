@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use super::super::bundle::tests::flip;
 use super::*;
 
-/// What npm's registry serves of `gundam-visor@1.0.1`, a package made to try such documents on, byte for byte.
+/// What npm's registry serves for `gundam-visor@1.0.1`, a package made to test such documents, byte for byte.
 pub const DOCUMENT: &[u8] = include_bytes!("specimen/gundam-visor-1.0.1.json");
 /// SHA-512 of its tarball.
 pub const SHA512: &str = "8d9d7972f676516c75014aa074e11ae604d98f0b64ec6725a61e2838ff3dab162118fa71433fb31e1550d30bd0dec9d086ce032b94457b583900c507acf39c40";
@@ -14,7 +14,7 @@ pub const SOURCE: &str = "https://github.com/ramonpetgrave64/gundam-visor";
 /// The key of the registry that signed it.
 const KEY: &str = "SHA256:jl3bwswu80PjjokCgh0o2w5c2U4LhQAE57gj9cz1kzA";
 
-/// The registry, and the instance of Sigstore, that signed it.
+/// The registry and the Sigstore instance that signed it.
 pub fn npm() -> Registry {
     Registry::npm(Sigstore::public().unwrap()).unwrap()
 }
@@ -36,7 +36,7 @@ fn what_npms_registry_serves_is_believed() {
     let attested = judge(DOCUMENT).unwrap();
     assert_eq!(attested.published, KEY);
     assert_eq!(attested.sources, BTreeSet::from([SOURCE.to_owned()]));
-    // The registry's word alone says no source; without it the rest is nobody's.
+    // The publish attestation alone names no source; without it, the rest is not trusted.
     let alone = |index: usize| {
         let document = json!({"attestations": [real()["attestations"][index]]});
         judge(document.to_string().as_bytes())
@@ -103,7 +103,7 @@ fn every_forgery_of_either_attestation_is_refused() {
     let chain = &mut document["attestations"][1]["bundle"]["verificationMaterial"]["x509CertificateChain"];
     flip(&mut chain["certificates"][0]["rawBytes"]);
     refused(&document);
-    // Each has the other's entry in the log.
+    // Each attestation has the other's log entry.
     let mut document = real();
     let original = real();
     let entries = |document: &Value, index: usize| {
@@ -116,7 +116,7 @@ fn every_forgery_of_either_attestation_is_refused() {
     refused(&document);
 }
 
-/// A document of one attestation that nobody signed.
+/// The error for a document with one unsigned attestation.
 fn unsigned(kind: &str, stated: &str, material: Value) -> Error {
     let statement = json!({"subject": [{"name": "pkg:npm/%40s/d@1.0.0", "digest": {"sha512": SHA512}}],
         "predicateType": stated});

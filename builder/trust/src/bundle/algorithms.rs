@@ -1,15 +1,16 @@
-//! Yields the verdict on one raw signature, for `sigstore-crypto`, from the algorithms that `pgp` brings along.
+//! Yields the verdict on one raw signature for `sigstore-crypto`, with the algorithms that `pgp` brings in.
 //!
 //! # Shape
-//! One value that implements `sigstore_crypto::CryptoProvider`: SHA-2; ECDSA P-256 and P-384 with DER signatures;
-//! Ed25519; RSA PKCS #1 v1.5 and PSS with 2048 to 8192 bits.
+//! One value that implements `sigstore_crypto::CryptoProvider`: SHA-2; ECDSA P-256 and P-384 with DER
+//! signatures; Ed25519; RSA PKCS #1 v1.5 and PSS with 2048 to 8192 bits.
 //!
 //! # Source
-//! FIPS 186-5 §6.4 (ECDSA); RFC 8032 §5.1.7, in its strict form (small-order keys are refused); RFC 8017 §8.1.2 and
-//! §8.2.2, with a salt as long as the digest in PSS. The trait's own text says what a key looks like.
+//! FIPS 186-5 §6.4 (ECDSA); RFC 8032 §5.1.7, in its strict form (small-order keys are refused); RFC 8017
+//! §8.1.2 and §8.2.2, with a salt as long as the digest in PSS. The trait's documentation gives the key
+//! formats.
 //!
 //! # Not here
-//! Signing; ML-DSA, which no log or authority of today's roots uses: such a signature is refused.
+//! Signing; ML-DSA, which no log or authority in today's roots uses: such a signature is refused.
 
 use rsa::pkcs1::der::Decode;
 use rsa::{BigUint, Pkcs1v15Sign, Pss, RsaPublicKey};
@@ -17,9 +18,9 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 use sigstore_crypto::{CryptoProvider, Error, HashContext, Result, SigningScheme};
 use sigstore_types::HashAlgorithm;
 
-/// Largest RSA modulus that is accepted, in bits.
+/// The largest accepted RSA modulus, in bits.
 const MOST_RSA_BITS: usize = 8192;
-/// Smallest RSA modulus that is accepted, in bits.
+/// The smallest accepted RSA modulus, in bits.
 const LEAST_RSA_BITS: usize = 2048;
 
 /// The provider.
@@ -28,9 +29,9 @@ struct Algorithms;
 
 static ALGORITHMS: Algorithms = Algorithms;
 
-/// Makes the algorithms known to `sigstore-crypto`; any number of times.
+/// Installs the algorithms in `sigstore-crypto`; repeated calls do no harm.
 pub(super) fn install() {
-    // Refused when it was done before: the provider is this one then, for nothing else in this program names another.
+    // This fails if a provider is already installed. That one is ours: nothing else installs another.
     let _ = sigstore_crypto::install_default_provider(&ALGORITHMS);
 }
 
@@ -63,7 +64,7 @@ fn digest(algorithm: HashAlgorithm, data: &[u8]) -> Result<Vec<u8>> {
     })
 }
 
-/// A PKCS #1 key, with its bounds.
+/// Reads a PKCS #1 key and checks its size.
 fn rsa_key(bytes: &[u8]) -> Option<RsaPublicKey> {
     let key = rsa::pkcs1::RsaPublicKey::from_der(bytes).ok()?;
     let modulus = BigUint::from_bytes_be(key.modulus.as_bytes());
@@ -121,7 +122,7 @@ impl CryptoProvider for Algorithms {
         digest: &[u8],
         signature: &[u8],
     ) -> Result<()> {
-        // The version of SHA-2 that `rsa` knows; only its names and lengths are used here.
+        // The SHA-2 version that `rsa` uses; only its names and lengths matter here.
         use rsa::sha2::{Sha256, Sha384, Sha512};
         let rsa = || rsa_key(key).ok_or_else(|| invalid(scheme));
         let verified = match scheme {
@@ -156,7 +157,7 @@ mod tests {
 
     const MESSAGE: &[u8] = b"a message";
 
-    /// What was signed verifies, and neither another message, nor a changed signature, nor another scheme does.
+    /// Checks that a signature verifies, but not with another message, a changed bit or another scheme.
     fn holds(scheme: SigningScheme, key: &[u8], signature: &[u8]) {
         ALGORITHMS.verify_raw(scheme, key, MESSAGE, signature).unwrap();
         assert!(ALGORITHMS.verify_raw(scheme, key, b"another message", signature).is_err());

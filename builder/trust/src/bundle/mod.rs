@@ -1,23 +1,23 @@
-//! Yields who signed an artifact and what a log says of it, from a sigstore bundle and roots of trust.
+//! Yields who signed an artifact and what a log says about it, from a sigstore bundle and roots of trust.
 //!
 //! # Shape
 //! ```text
 //! bundle       JSON, media types v0.1, v0.2 and v0.3; a message signature or a DSSE envelope with one signature
 //! signer       a public key, or an identity (SAN) and its issuer in a certificate
-//! trust root   JSON: keys of logs, authorities of certificates and of time stamps, certificate transparency logs
+//! trust root   JSON: log keys, certificate and time stamp authorities, certificate transparency logs
 //!   -> Checked { signer, payload, entries, times }
 //! ```
-//! What is in the bundle is all checked: an inclusion proof, a checkpoint, a promise (SET), a time stamp that is there
-//! must be right even when the signer could be believed without it. At least one log entry must be proven. A signed
-//! certificate timestamp is demanded when the trust root names certificate transparency logs.
+//! Everything in the bundle is checked: an inclusion proof, a checkpoint, a promise (SET) or a time stamp
+//! must be valid even if the signer could be believed without it. At least one log entry must be proven. A
+//! signed certificate timestamp is demanded when the trust root names certificate transparency logs.
 //!
 //! # Source
-//! `sigstore/protobuf-specs` (bundle, trust root, Rekor), the Sigstore client specification of 2025-06; the Rekor v2
-//! client specification. The crates `sigstore-*` 0.15.1 do the work behind [`Verify`]; they alone read the machine's
-//! clock here, to refuse log entries and log keys from the future.
+//! `sigstore/protobuf-specs` (bundle, trust root, Rekor), the Sigstore client specification of 2025-06; the
+//! Rekor v2 client specification. The crates `sigstore-*` 0.15.1 do the work behind [`Verify`]. Only they
+//! read the machine's clock here, to refuse log entries and log keys from the future.
 //!
 //! # Not here
-//! Cosignatures of witnesses, quorums, ages, versions: `transparency` and `image_policy`. Roots by TUF.
+//! Witness cosignatures, quorums, ages, versions: `transparency` and `image_policy`. Roots from TUF.
 
 mod algorithms;
 mod sigstore;
@@ -29,25 +29,25 @@ pub use sigstore::Sigstore;
 use crate::Verified;
 use crate::envelope::VerifyingKey;
 
-/// Longest bundle that is read, in bytes. Real ones have 10 to 100 KiB.
+/// The longest bundle that is read, in bytes. Real ones have 10 to 100 KiB.
 pub const MOST_BYTES: usize = 32 << 20;
 
 /// Why a bundle was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The bundle's text is no bundle of a known version.
+    /// The text is not a bundle of a known version.
     #[error("cannot read the bundle: {reason}")]
     Bundle {
         /// What is wrong with it.
         reason: String,
     },
-    /// The trust root's text is none, or what it holds cannot be trusted roots.
+    /// The trust root is not valid text, or its contents cannot serve as trusted roots.
     #[error("cannot read the trust root: {reason}")]
     TrustRoot {
         /// What is wrong with it.
         reason: String,
     },
-    /// The public key is no PEM of a known kind.
+    /// The public key or certificate is malformed or of an unknown kind.
     #[error("cannot read the public key: {reason}")]
     Key {
         /// What is wrong with it.
@@ -56,7 +56,7 @@ pub enum Error {
     /// The artifact cannot be read.
     #[error("cannot read the artifact")]
     Artifact(#[source] std::io::Error),
-    /// All could be read, and the answer is no.
+    /// Everything was read, and the answer is no.
     #[error("refused: {reason}")]
     Refused {
         /// Why.
@@ -65,7 +65,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the bundle was read and judged, and the answer is no.
+    /// Whether the bundle was read and judged and the answer is no.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Error::Refused { .. })
     }
@@ -75,20 +75,20 @@ impl Error {
 pub enum Artifact<'a> {
     /// Its bytes.
     Bytes(&'a [u8]),
-    /// Its bytes, to be read once. Signatures that need all bytes at once (Ed25519) cannot be judged so.
+    /// Its bytes, read once. Signatures that need all bytes at once (Ed25519) cannot be judged this way.
     Stream(&'a mut dyn Read),
     /// Its SHA-256.
     Sha256([u8; 32]),
-    /// Its SHA-512: for envelopes alone, whose statement names it.
+    /// Its SHA-512: only for envelopes whose statement names it.
     Sha512([u8; 64]),
 }
 
 /// Who must have signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signer {
-    /// Who holds the private half of this key.
+    /// The holder of this key's private half.
     Key(PublicKey),
-    /// Who had a certificate with this name from this issuer.
+    /// The holder of a certificate with this name from this issuer.
     Identity {
         /// The certificate's subject alternative name.
         name: String,
@@ -97,7 +97,7 @@ pub enum Signer {
     },
 }
 
-/// The certificate of a signer's key: X.509.
+/// The X.509 certificate of a signer's key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate(Vec<u8>);
 
@@ -116,12 +116,12 @@ impl Certificate {
         Ok(Certificate(read.map_err(|error| Error::Key { reason: error.to_string() })?.as_bytes().to_vec()))
     }
 
-    /// DER.
+    /// The DER encoding.
     pub fn der(&self) -> &[u8] {
         &self.0
     }
 
-    /// PEM.
+    /// The PEM encoding.
     pub fn pem(&self) -> String {
         sigstore_types::DerCertificate::from_bytes(&self.0).to_pem()
     }
@@ -132,28 +132,28 @@ impl Certificate {
         read.map_err(|error| Error::Key { reason: error.to_string() })
     }
 
-    /// The key that it certifies.
+    /// The certified key.
     ///
     /// # Errors
-    /// [`Error::Key`] when it is malformed, or its key is of another kind than ours.
+    /// [`Error::Key`] when the certificate is malformed, or its key is not of our kind.
     pub fn public(&self) -> Result<VerifyingKey, Error> {
         let read = VerifyingKey::from_der(self.read()?.public_key.as_bytes());
         read.map_err(|error| Error::Key { reason: error.to_string() })
     }
 
-    /// The repository that a build was of to which it was given: URL, extension 1.3.6.1.4.1.57264.1.12; `None` when it was
-    /// given to somebody else.
+    /// The URL of the repository whose build received the certificate (extension 1.3.6.1.4.1.57264.1.12);
+    /// `None` if it was not issued to a build.
     ///
     /// # Errors
-    /// [`Error::Key`] when it is malformed.
+    /// [`Error::Key`] when the certificate is malformed.
     pub fn source(&self) -> Result<Option<String>, Error> {
         Ok(self.read()?.ci_claims.source_repository_uri)
     }
 
-    /// The identity that it names.
+    /// The identity that the certificate names.
     ///
     /// # Errors
-    /// [`Error::Key`] when it is malformed, or names no subject or no issuer of the sort.
+    /// [`Error::Key`] when the certificate is malformed, or lacks a subject name or an OIDC issuer.
     pub fn signer(&self) -> Result<Signer, Error> {
         let known = self.read()?;
         match (known.identity, known.issuer) {
@@ -197,7 +197,7 @@ impl PublicKey {
     }
 }
 
-/// A public key that counts for a time.
+/// A public key with a validity period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatedKey {
     key: PublicKey,
@@ -207,7 +207,7 @@ pub struct DatedKey {
 }
 
 impl DatedKey {
-    /// Reads a `PublicKey` of sigstore's `protobuf-specs`, which must say from when it counts.
+    /// Reads a `PublicKey` of sigstore's `protobuf-specs`, which must say when its validity starts.
     ///
     /// # Errors
     /// [`Error::Key`].
@@ -228,7 +228,7 @@ impl DatedKey {
         &self.key
     }
 
-    /// Whether it counts at a time, in seconds since 1970.
+    /// Whether the key is valid at a time, in seconds since 1970.
     pub fn is_valid_at(&self, time: i64) -> bool {
         self.from <= time && self.until.is_none_or(|until| time <= until)
     }
@@ -246,9 +246,9 @@ pub struct Payload {
 /// A log entry that was proven.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEntry {
-    /// Place in the log.
+    /// The index in the log.
     pub index: u64,
-    /// Place in the tree of the checkpoint: another number when a Rekor v1 has had several trees.
+    /// The index in the checkpoint's tree. It differs from `index` when a Rekor v1 has had several trees.
     pub index_in_tree: u64,
     /// Kind and version, as `hashedrekord 0.0.2`.
     pub kind: String,
@@ -256,7 +256,7 @@ pub struct LogEntry {
     pub log: Vec<u8>,
     /// The leaf's bytes.
     pub body: Vec<u8>,
-    /// The inclusion proof's hashes, from the leaf up; none when only a promise was there.
+    /// The inclusion proof's hashes, from the leaf up; `None` when the entry has only a promise.
     pub proof: Option<Vec<[u8; 32]>>,
     /// The signed checkpoint that the proof leads to.
     pub checkpoint: Option<String>,
@@ -272,7 +272,7 @@ pub struct Checked {
 }
 
 impl Checked {
-    /// Who signed: what was demanded.
+    /// The signer, as demanded.
     pub fn signer(&self) -> &Signer {
         &self.signer
     }
@@ -287,7 +287,7 @@ impl Checked {
         &self.entries
     }
 
-    /// Signed times, seconds since 1970, of logs (Rekor v1) and of time stamp authorities.
+    /// The signed times from logs (Rekor v1) and time stamp authorities, in seconds since 1970.
     pub fn times(&self) -> &[i64] {
         &self.times
     }
@@ -295,11 +295,11 @@ impl Checked {
 
 /// Judges bundles.
 pub trait Verify {
-    /// Checks that `signer` signed `artifact`, and all that the bundle says besides.
+    /// Checks that `signer` signed `artifact`, and everything else that the bundle says.
     ///
     /// # Errors
-    /// [`Error::Bundle`] and [`Error::Artifact`] when something cannot be read, [`Error::Refused`] when the answer is
-    /// no.
+    /// [`Error::Bundle`] and [`Error::Artifact`] when something cannot be read, [`Error::Refused`] when the
+    /// answer is no.
     fn verify(
         &self,
         bundle: &[u8],

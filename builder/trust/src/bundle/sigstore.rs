@@ -1,4 +1,4 @@
-//! Yields judgements on bundles by the crates `sigstore-*`; beside this folder nothing in this program knows them.
+//! Yields judgements on bundles through the crates `sigstore-*`, which only this folder uses.
 //!
 //! # Not here
 //! The algorithms: `algorithms`.
@@ -13,12 +13,12 @@ use sigstore_verify::{PublicKeyVerificationPolicy, VerificationPolicy, Verificat
 use super::{Artifact, Checked, Error, LogEntry, MOST_BYTES, Payload, Signer, Verify, algorithms};
 use crate::Verified;
 
-/// What logs of certificates have stamped (SCT).
+/// Whether a certificate needs a signed timestamp (SCT) from a certificate transparency log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CertificateStamps {
-    /// The root names logs of certificates: their stamps are demanded.
+    /// The trust root names such logs, so a timestamp is demanded.
     Demanded,
-    /// It names none.
+    /// The trust root names no such log.
     PassedOver,
 }
 
@@ -29,7 +29,7 @@ pub struct Sigstore {
 }
 
 impl Sigstore {
-    /// A verifier that trusts what a trust root names.
+    /// Creates a verifier that trusts what a trust root names.
     ///
     /// # Errors
     /// [`Error::TrustRoot`].
@@ -46,7 +46,7 @@ impl Sigstore {
         Ok(Sigstore { verifier, stamps })
     }
 
-    /// A verifier that trusts the public instance of Sigstore, as it was when `sigstore-trust-root` was released.
+    /// Creates a verifier that trusts Sigstore's public instance as of the release of `sigstore-trust-root`.
     ///
     /// # Errors
     /// [`Error::TrustRoot`]; never with the pinned version.
@@ -104,7 +104,7 @@ impl Verify for Sigstore {
             sigstore_verify::Error::ArtifactRead(source) => Error::Artifact(source),
             error => Error::Refused { reason: error.to_string() },
         })?;
-        // What the crates leave to their caller: that something was proven at all.
+        // The crates leave it to their caller to check that any log entry was proven at all.
         let material = &bundle.verification_material;
         if !result.tlog_verified() || material.tlog_entries.is_empty() {
             return Err(Error::Refused { reason: "no log entry is in the bundle".to_owned() });
@@ -117,7 +117,7 @@ impl Verify for Sigstore {
                 return Err(Error::Refused { reason });
             }
             let proof = entry.inclusion_proof.as_ref();
-            // A Rekor v2 has one tree, and says its index twice; only the outer one is looked at.
+            // A Rekor v2 has one tree and states the index twice; only the outer one is used.
             let index_in_tree = match (entry.kind_version, proof) {
                 (KindVersion::HashedRekordV002, _) | (_, None) => entry.log_index.get(),
                 (_, Some(proof)) => proof.log_index.get(),

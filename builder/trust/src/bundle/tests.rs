@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 
-/// A folder of recorded cases; `None`, said loudly, when they are not on this machine.
+/// A folder of recorded cases; if they are not on this machine, prints so and gives `None`.
 fn vectors(below: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("PROOFMARK_VECTORS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors"), PathBuf::from)
@@ -115,7 +115,7 @@ fn an_identity_of_a_given_authority_is_accepted_and_another_refused() {
     let checked = verify(&builder()).unwrap();
     assert_eq!(*checked.signer(), builder());
     assert!(!checked.times().is_empty());
-    // A certificate of an authority that the root does not name.
+    // The certificate's authority is not in this root.
     let other = Sigstore::new(&lab.read("trusted_root_ts.json")).unwrap();
     assert!(
         other.verify(bundle.as_bytes(), Artifact::Bytes(&artifact), &builder()).unwrap_err().is_refusal()
@@ -164,7 +164,7 @@ fn every_forgery_of_a_bundle_is_refused() {
             let text = checkpoint["envelope"].as_str().unwrap();
             let (body, signature) = text.rsplit_once(' ').unwrap();
             let mut signature = STANDARD.decode(signature.trim_end()).unwrap();
-            // The log's own line is the first; in one with witnesses, change that.
+            // If there are several signatures, the last is a witness's: then the text is changed instead.
             let last = signature.len() - 1;
             signature[last] ^= 1;
             let forged = format!("{body} {}\n", STANDARD.encode(signature));

@@ -1,4 +1,4 @@
-//! Control stanzas, from deb822 text: names and values as slices of the input.
+//! Yields control stanzas from deb822 text: names and values as slices of the input.
 //!
 //! # Shape
 //! ```text
@@ -20,10 +20,10 @@ pub enum ControlError {
     /// The bytes are not UTF-8.
     #[error("control text is not UTF-8 at byte {offset}")]
     NotUtf8 {
-        /// The first byte that is none.
+        /// The offset of the first invalid byte.
         offset: usize,
     },
-    /// A carriage return, which deb822 does not know.
+    /// A carriage return, which is not part of deb822.
     #[error("control text has a carriage return in line {line}")]
     CarriageReturn {
         /// Its line.
@@ -43,7 +43,7 @@ pub enum ControlError {
         /// Its line.
         line: usize,
     },
-    /// A field that stands twice in one stanza; names are compared without case.
+    /// A field that occurs twice in one stanza; names are compared case-insensitively.
     #[error("line {line} repeats the field `{name}` of line {first}")]
     Repeated {
         /// The second occurrence.
@@ -60,14 +60,14 @@ pub enum ControlError {
 pub struct Field<'a> {
     /// The name as written.
     pub name: &'a str,
-    /// The value without surrounding white space, continuation lines included as they stand.
+    /// The value without surrounding white space, including the unmodified continuation lines.
     pub value: &'a str,
     /// The line of the name, from 1.
     pub line: usize,
 }
 
 impl<'a> Field<'a> {
-    /// Yields the lines of the value, trimmed, comments left out; the first is what stands beside the name.
+    /// Yields the lines of the value, trimmed and without comments; the first is on the name's line.
     pub fn lines(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.value.split('\n').filter(|line| !line.starts_with('#')).map(str::trim)
     }
@@ -83,12 +83,12 @@ pub struct Stanza<'a> {
 }
 
 impl<'a> Stanza<'a> {
-    /// Finds a field by its name, without case.
+    /// Finds a field by its name, case-insensitively.
     pub fn field(&self, name: &str) -> Option<&Field<'a>> {
         self.fields.iter().find(|field| field.name.eq_ignore_ascii_case(name))
     }
 
-    /// Finds the value of a field by its name, without case.
+    /// Finds the value of a field by its name, case-insensitively.
     pub fn value(&self, name: &str) -> Option<&'a str> {
         self.field(name).map(|field| field.value)
     }
@@ -98,7 +98,7 @@ impl<'a> Stanza<'a> {
 #[derive(Debug)]
 pub struct Stanzas<'a> {
     text: &'a str,
-    /// The offset of the first byte that is not read yet.
+    /// The offset of the first unread byte.
     at: usize,
     line: usize,
     failed: Option<ControlError>,
@@ -130,7 +130,7 @@ impl<'a> Stanzas<'a> {
 
     fn next_stanza(&mut self) -> Result<Option<Stanza<'a>>, ControlError> {
         let mut fields: Vec<Field<'a>> = Vec::with_capacity(24);
-        // Where the last field's value begins.
+        // The start of the last field's value.
         let mut start = 0;
         while let Some((line, at, number)) = self.next_line() {
             let blank = line.bytes().all(|byte| byte == b' ' || byte == b'\t');
@@ -181,7 +181,7 @@ fn is_field_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with(['#', '-']) && name.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Reads a size in bytes: decimal digits alone.
+/// Reads a size in bytes: only decimal digits.
 pub fn read_size(text: &str) -> Option<u64> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) { None } else { text.parse().ok() }
 }
@@ -196,7 +196,7 @@ pub fn read_sha256(text: &str) -> Option<[u8; 32]> {
     Some(digest)
 }
 
-/// Tells whether a path stays below the folder it is joined to, on a mirror and on disk alike.
+/// Tells whether a path stays below the folder it is joined to, both on a mirror and on disk.
 pub fn is_safe_path(path: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && !b"\\:?#%*\"'<>|".contains(&byte);
     // `%3a` and colons: Debian's file names carry no epoch, and a colon could start a scheme.

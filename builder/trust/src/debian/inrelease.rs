@@ -1,4 +1,4 @@
-//! A suite's index table, from a clearsigned `InRelease` file that a pinned key signed.
+//! Yields a suite's index table from a clearsigned `InRelease` file that a pinned key signed.
 //!
 //! # Shape
 //! ```text
@@ -12,11 +12,11 @@
 //! ...                                 (one or more signature packets)
 //! -----END PGP SIGNATURE-----
 //! ```
-//! What is parsed is the text as it was hashed: unescaped, without white space at line ends.
+//! The parser reads the text as it was hashed: unescaped, without white space at line ends.
 //!
 //! # Source
-//! RFC 9580 section 7 (cleartext signatures); Debian repository format, "Release files"; Debian's three trixie
-//! suites as they stood in November 2026.
+//! RFC 9580 section 7 (cleartext signatures); Debian repository format, "Release files"; Debian's three
+//! trixie suites as of November 2026.
 //!
 //! # Not here
 //! Which keys are pinned ([`super::keys`]); fetching; what an index says (`resolve::packages`).
@@ -31,10 +31,10 @@ use super::control::{self, ControlError, Stanza, is_safe_path, read_sha256, read
 use super::keys::{self, Fingerprint, KeyFault, Keyring, UnixTime};
 use crate::Verified;
 
-/// The most signatures that are looked at; Debian's files carry up to three.
+/// The most signatures that are checked; Debian's files carry up to three.
 const MAX_SIGNATURES: usize = 16;
 
-/// An `InRelease` file that is not to be believed.
+/// Why an `InRelease` file is refused.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum InReleaseError {
@@ -44,25 +44,25 @@ pub enum InReleaseError {
     /// The cleartext frame is broken.
     #[error("line {line}: {what}")]
     Frame { line: usize, what: &'static str },
-    /// Something stands after the signature.
+    /// Something follows the signature.
     #[error("line {line} stands outside the signed text")]
     Outside { line: usize },
     /// The signature block is not OpenPGP.
     #[error("the signature block cannot be read: {0}")]
     SignatureBlock(String),
-    /// Nobody who is pinned signed.
+    /// No pinned key signed.
     #[error("none of the signers is pinned: {}", .0.join(", "))]
     NoPinnedSigner(Vec<String>),
-    /// A pinned key is said to have signed, and did not sign this text.
+    /// A signature claims a pinned key, but the key did not sign this text.
     #[error("the signature by {0} does not fit the text")]
     BadSignature(Fingerprint),
-    /// The signature is genuine, but by a key that may not sign.
+    /// The signature is genuine, but its key may not sign.
     #[error("the signing key {signer} {fault}")]
     Key { signer: Fingerprint, fault: KeyFault },
     /// The signature's digest is broken.
     #[error("the signature by {signer} uses the weak hash {hash}")]
     WeakHash { signer: Fingerprint, hash: String },
-    /// The signature is not for text, expired, from the future, or has a critical part that is unknown.
+    /// The signature is not for text, expired, from the future, or has an unknown critical subpacket.
     #[error("the signature by {0} is expired, not yet valid or of an unknown kind")]
     NotCurrent(Fingerprint),
     /// The signed text is not deb822.
@@ -71,37 +71,37 @@ pub enum InReleaseError {
     /// The signed text is not exactly one stanza.
     #[error("the signed text has {0} stanzas, expected 1")]
     Stanzas(usize),
-    /// A field that must be there.
+    /// A required field is missing.
     #[error("the field `{0}` is missing")]
     Missing(&'static str),
-    /// A field that cannot be read.
+    /// A field cannot be read.
     #[error("the field `{field}` holds `{found}`")]
     Field { field: &'static str, found: String },
-    /// Another suite than asked for.
+    /// The suite is not the requested one.
     #[error("this is suite `{suite}`, codename `{codename}`, expected `{expected}`")]
     WrongSuite { suite: String, codename: String, expected: String },
-    /// An architecture that the suite has not.
+    /// The suite lacks the requested architecture.
     #[error("the suite is for {}, expected `{expected}`", .found.join(", "))]
     WrongArchitecture { found: Vec<String>, expected: String },
-    /// The suite's promise of freshness is over.
+    /// The suite's `Valid-Until` has passed.
     #[error("valid until {}, and it is {}", .valid_until.0, .now.0)]
     Expired { valid_until: UnixTime, now: UnixTime },
     /// The file is from the future.
     #[error("dated {}, and it is {}", .date.0, .now.0)]
     Future { date: UnixTime, now: UnixTime },
-    /// The file is older than one seen before.
+    /// The file is older than one seen earlier.
     #[error("dated {}, older than the {} seen before", .date.0, .previous.0)]
     RolledBack { date: UnixTime, previous: UnixTime },
-    /// No SHA-256 table at all.
+    /// The file has no SHA-256 table.
     #[error("the indexes are listed only by weak hashes")]
     OnlyWeakTables,
-    /// An index that only MD5 or SHA-1 vouch for.
+    /// Only MD5 or SHA-1 covers an index.
     #[error("the index `{0}` is listed only by a weak hash")]
     WeakIndex(String),
-    /// An index that the suite does not have.
+    /// The suite does not have an index.
     #[error("the suite has no index `{0}`")]
     NoIndex(String),
-    /// One path with two digests.
+    /// One path has two digests.
     #[error("the index `{0}` is listed twice, differently")]
     TwoDigests(String),
 }
@@ -113,7 +113,7 @@ pub struct Expected<'e> {
     pub suite: &'e str,
     /// The architecture, for example `amd64`.
     pub architecture: &'e str,
-    /// The present; for a dated snapshot, the snapshot's time.
+    /// The current time; for a dated snapshot, the snapshot's time.
     pub now: UnixTime,
     /// The date of the newest file seen for this suite, if any.
     pub previous: Option<UnixTime>,
@@ -145,13 +145,13 @@ pub struct InRelease {
     pub date_text: String,
     /// `Valid-Until`, which Debian's main archive does not set.
     pub valid_until: Option<UnixTime>,
-    /// Whether indexes may be fetched as `by-hash/SHA256/<digest>` beside their path.
+    /// Whether indexes may also be fetched as `by-hash/SHA256/<digest>` in their folder.
     pub acquire_by_hash: bool,
     /// The components that the suite names, for example `main`.
     pub components: Vec<String>,
-    /// Path below the suite's folder to size and digest.
+    /// Maps paths below the suite's folder to size and digest.
     pub indexes: BTreeMap<String, IndexEntry>,
-    /// Paths that only weak digests vouch for.
+    /// Paths that only weak digests cover.
     pub weak_indexes: BTreeSet<String>,
 }
 
@@ -166,7 +166,7 @@ impl InRelease {
     }
 }
 
-/// Verifies signatures first, then what the signed text says against what was asked for.
+/// Verifies the signatures first, then compares the signed text with what was asked for.
 pub fn verify(
     bytes: &[u8],
     keyring: &Keyring,
@@ -179,7 +179,7 @@ pub fn verify(
     Ok(Verified::by_its_judge(stated(text.as_bytes(), signers, Sha256::digest(bytes).into(), expected)?))
 }
 
-/// What a signed text says, held against what was asked for.
+/// Reads a signed text and compares it with what was asked for.
 fn stated(
     text: &[u8],
     signers: Vec<Fingerprint>,
@@ -193,7 +193,7 @@ fn stated(
     Ok(release)
 }
 
-/// Reads a text that nobody signed, so that the fuzzer gets past the signature; says whether it could be accepted.
+/// Tells whether an unsigned text would be accepted if signed, so that the fuzzer gets past the signature.
 #[cfg(any(test, feature = "fuzzing"))]
 pub fn is_acceptable_once_signed(text: &[u8], expected: &Expected<'_>) -> bool {
     stated(text, Vec::new(), [0; 32], expected).is_ok()
@@ -203,7 +203,7 @@ const BEGIN_MESSAGE: &str = "-----BEGIN PGP SIGNED MESSAGE-----";
 const BEGIN_SIGNATURE: &str = "-----BEGIN PGP SIGNATURE-----";
 const END_SIGNATURE: &str = "-----END PGP SIGNATURE-----";
 
-/// A clearsigned file taken apart, its text as it was hashed but for the line ends.
+/// The parts of a clearsigned file; the text is as it was hashed except for line ends.
 struct Frame {
     lines: Vec<String>,
     signatures: Vec<Signature>,
@@ -285,7 +285,7 @@ fn read_signatures(block: &str) -> Result<Vec<Signature>, InReleaseError> {
     Ok(signatures)
 }
 
-/// Collects the pinned signers; one forged signature spoils all, an unknown or outdated signer does not.
+/// Collects the pinned signers. One forged signature is fatal; an unknown or expired signer is not.
 fn good_signers(
     signatures: &[Signature],
     canonical: &[u8],
@@ -413,7 +413,7 @@ fn check(release: &InRelease, stanza: &Stanza<'_>, expected: &Expected<'_>) -> R
     }
 }
 
-/// Reads a date as Release files write it, `Sat, 12 Sep 2026 07:55:41 UTC`; other zones than UTC are refused.
+/// Reads a date as Release files write it, `Sat, 12 Sep 2026 07:55:41 UTC`; zones other than UTC are refused.
 pub fn read_date(text: &str) -> Option<UnixTime> {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -440,7 +440,7 @@ pub fn read_date(text: &str) -> Option<UnixTime> {
     let clock: Vec<&str> = clock.split(':').collect();
     let [hour, minute, second] = clock.as_slice() else { return None };
     let seconds = number(hour, 0, 23)? * 3600 + number(minute, 0, 59)? * 60 + number(second, 0, 60)?;
-    // Days from the civil date: years begin in March, so that the leap day is the last (Hinnant).
+    // Days from the civil date (Hinnant): years begin in March, so the leap day comes last.
     let (shifted_year, shifted_month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let (era, of_era) = (shifted_year / 400, shifted_year % 400);
     let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;

@@ -1,15 +1,16 @@
-//! The OpenPGP keys that may sign Debian's archive, from certificates pinned as data, and the rules for using them.
+//! Yields the OpenPGP keys that may sign Debian's archive and the rules for their use, from pinned
+//! certificates.
 //!
 //! # Shape
-//! A certificate is a primary key with subkeys; what may sign is a primary or a subkey that its newest valid
-//! self-signature allows to, that is not revoked and not expired at the time asked for.
+//! A certificate is a primary key with subkeys. A primary key or subkey may sign if its newest valid
+//! self-signature allows it, and if it is neither revoked nor expired at the given time.
 //!
 //! # Source
-//! `keys/debian/README.md` says where each certificate is from. RFC 9580: 5.2.1 (signature types), 5.2.3.13 (key
-//! expiration), 10.1.5 (signing subkeys need a back signature).
+//! `keys/debian/README.md` says where each certificate comes from. RFC 9580: 5.2.1 (signature types),
+//! 5.2.3.13 (key expiration), 10.1.5 (signing subkeys need a back signature).
 //!
 //! # Not here
-//! Revocation by designated third parties, and the web of trust: the pin is the trust.
+//! Revocation by designated third parties, and the web of trust: trust comes from pinning.
 
 use std::fmt;
 use std::io::Cursor;
@@ -19,7 +20,7 @@ use pgp::crypto::hash::HashAlgorithm;
 use pgp::packet::{Signature, SignatureType, SubpacketData};
 use pgp::types::{KeyDetails, Tag};
 
-/// How far a date may lie ahead of the given time, in seconds; clocks differ.
+/// How far a date may lie ahead of the given time, in seconds, since clocks differ.
 pub const MAX_AHEAD: u64 = 600;
 
 /// Certificates that cannot be used as a keyring.
@@ -28,18 +29,18 @@ pub enum KeyringError {
     /// A certificate that is not OpenPGP.
     #[error("certificate {index} cannot be read: {reason}")]
     Unreadable {
-        /// Its place among those given, from 0.
+        /// Its index among those given, from 0.
         index: usize,
         /// What the parser says.
         reason: String,
     },
-    /// A certificate whose primary key is not of version 4, so that its fingerprint has not 20 bytes.
+    /// A certificate whose primary key is not of version 4, so its fingerprint is not 20 bytes long.
     #[error("certificate {index} is not of version 4")]
     NotVersion4 {
-        /// Its place among those given, from 0.
+        /// Its index among those given, from 0.
         index: usize,
     },
-    /// Nothing was given.
+    /// No certificate was given.
     #[error("the keyring is empty")]
     Empty,
 }
@@ -67,13 +68,13 @@ pub struct UnixTime(pub u64);
 /// Why a pinned key may not have signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFault {
-    /// It has been revoked by itself.
+    /// The key revoked itself.
     #[error("is revoked")]
     Revoked,
-    /// Its time is over.
+    /// The key has expired.
     #[error("expired at {}", .0.0)]
     Expired(UnixTime),
-    /// It is from the future.
+    /// The key was created in the future.
     #[error("is valid only from {}", .0.0)]
     NotYet(UnixTime),
     /// No valid self-signature allows it to sign.
@@ -98,12 +99,12 @@ const DEBIAN: [&[u8]; 6] = [
 ];
 
 impl Keyring {
-    /// Reads the keys of Debian that ship with the project.
+    /// Reads the Debian keys that ship with the project.
     pub fn debian() -> Result<Self, KeyringError> {
         Keyring::read(&DEBIAN)
     }
 
-    /// Reads ASCII-armored certificates, each input one certificate.
+    /// Reads ASCII-armored certificates, one per input.
     pub fn read(armored: &[&[u8]]) -> Result<Self, KeyringError> {
         if armored.is_empty() {
             return Err(KeyringError::Empty);
@@ -124,9 +125,9 @@ impl Keyring {
         self.certificates.iter().map(|(fingerprint, _)| *fingerprint)
     }
 
-    /// Checks one signature over canonical text; nothing if no pinned key claims it.
+    /// Checks one signature over canonical text; gives `None` if it claims no pinned key.
     ///
-    /// The outcome names the primary key of the certificate, whichever of its keys signed.
+    /// The outcome names the certificate's primary key, whichever of its keys signed.
     pub(super) fn check(&self, signature: &Signature, text: &[u8], now: UnixTime) -> Option<Checked> {
         self.certificates.iter().find_map(|(primary, certificate)| {
             let own = claims(signature, &certificate.primary_key).then(|| {
@@ -149,15 +150,15 @@ impl Keyring {
 
 /// The outcome of checking one signature.
 pub(super) struct Checked {
-    /// The primary key of the certificate that claims it.
+    /// The primary key of the certificate that the signature claims.
     pub primary: Fingerprint,
-    /// Whether that key may sign at the time.
+    /// Whether the key may sign at the given time.
     pub usable: Result<(), KeyFault>,
-    /// Whether the signature fits the text.
+    /// Whether the signature matches the text.
     pub genuine: bool,
 }
 
-/// Whether a digest still resists collisions.
+/// Whether a digest algorithm still resists collisions.
 pub(super) fn is_strong(hash: Option<HashAlgorithm>) -> bool {
     matches!(
         hash,
@@ -171,7 +172,7 @@ pub(super) fn is_strong(hash: Option<HashAlgorithm>) -> bool {
     )
 }
 
-/// Whether a signature's time has come and not passed, and nothing in it is critical and unknown.
+/// Whether a signature is not from the future, not expired, and has no unknown critical subpacket.
 pub(super) fn is_current(signature: &Signature, now: UnixTime) -> bool {
     let Some(created) = signature.created() else { return false };
     let created = u64::from(created.as_secs());
@@ -193,7 +194,7 @@ fn fingerprint(key: &impl KeyDetails) -> Option<Fingerprint> {
     Some(Fingerprint(key.fingerprint().as_bytes().try_into().ok()?))
 }
 
-/// Whether a signature says it is by this key; cryptography decides later.
+/// Whether a signature claims to be by this key; cryptography decides later.
 fn claims(signature: &Signature, key: &impl KeyDetails) -> bool {
     let fingerprints = signature.issuer_fingerprint();
     if fingerprints.is_empty() {

@@ -1,4 +1,5 @@
-//! Yields what Debian's archive signs: releases, by pinned keys, and the stanzas that they and package indexes are made of.
+//! Yields the releases that Debian's archive signs with pinned keys, and the stanzas in releases and package
+//! indexes.
 //!
 //! # Shape
 //! ```text

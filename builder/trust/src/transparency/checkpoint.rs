@@ -5,7 +5,7 @@
 //! <origin>
 //! <size in decimal>
 //! <root in base64>
-//! <extension line>          any number, none empty
+//! <extension line>          any number, not empty
 //! ```
 //!
 //! # Source
@@ -20,16 +20,16 @@ use super::note::{self, Note, SigningKey, VerifierKey};
 /// Why a checkpoint is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The note's text is no checkpoint.
+    /// The note's text is not a checkpoint.
     #[error("malformed checkpoint: {reason}")]
     Text {
-        /// In what way.
+        /// What is wrong with it.
         reason: &'static str,
     },
     /// The note cannot be read, or the log has not signed it.
     #[error(transparent)]
     Note(#[from] note::Error),
-    /// The log's key signed for another log.
+    /// The log's key signed another log's checkpoint.
     #[error("checkpoint is of log {found:?}, expected {expected:?}")]
     Origin {
         /// The key's name.
@@ -55,10 +55,10 @@ pub fn decimal(text: &str) -> Option<u64> {
 }
 
 impl Checkpoint {
-    /// A state.
+    /// Creates a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Text`] when the origin cannot be one.
+    /// [`Error::Text`] when the origin is invalid.
     pub fn new(origin: &str, size: u64, root: Hash) -> Result<Self, Error> {
         if origin.is_empty() || origin.bytes().any(|byte| byte < 0x20) {
             return Err(Error::Text { reason: "an empty origin, or one with control characters" });
@@ -66,7 +66,7 @@ impl Checkpoint {
         Ok(Checkpoint { origin: origin.to_owned(), size, root, extensions: Vec::new() })
     }
 
-    /// Reads a note's text. It is not to be believed before the note is verified.
+    /// Reads a note's text. Do not trust the result before the note is verified.
     ///
     /// # Errors
     /// [`Error::Text`].
@@ -88,14 +88,14 @@ impl Checkpoint {
         Ok(Checkpoint { origin: origin.to_owned(), size, root, extensions })
     }
 
-    /// The state that a log's key signed, of the log of the key's name.
+    /// Verifies a note and reads the state that the key signed for the log of the key's name.
     ///
     /// # Errors
-    /// Why it is refused.
+    /// The reason for refusal.
     pub fn verified(note: &Note, key: &VerifierKey) -> Result<Self, Error> {
         note.verify(key)?;
         let checkpoint = Self::parse(note.text())?;
-        // Rekor v1 writes its tree's number after the name: `rekor.example - 123`.
+        // Rekor v1 writes its tree ID after the name: `rekor.example - 123`.
         let origin = checkpoint.origin.split_once(" - ").map_or(checkpoint.origin.as_str(), |(name, _)| name);
         let expected = match key.material() {
             note::Material::Ecdsa(_) => origin,
@@ -107,10 +107,10 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// The state as a note signed by the log.
+    /// Makes a note of the state, signed by the log.
     ///
     /// # Errors
-    /// [`Error::Origin`] when the key is another log's, [`Error::Note`] when it is a witness's.
+    /// [`Error::Origin`] when the key belongs to another log, [`Error::Note`] when it is a witness's.
     pub fn sign(&self, key: &SigningKey) -> Result<Note, Error> {
         if key.public().name() != self.origin {
             return Err(Error::Origin {
@@ -128,12 +128,12 @@ impl Checkpoint {
         &self.origin
     }
 
-    /// Leaves in the tree.
+    /// The number of leaves in the tree.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Root of the tree.
+    /// The root of the tree.
     pub fn root(&self) -> Hash {
         self.root
     }
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(Checkpoint::verified(&note, key.public()).unwrap(), checkpoint);
         let other = SigningKey::new("log.other", Role::Log, &[1; 32]).unwrap();
         assert!(matches!(checkpoint.sign(&other), Err(Error::Origin { .. })));
-        // The key signs for another log: its signature is right, its name is not the origin.
+        // The key signs for another log: the signature is valid, but the key's name is not the origin.
         let mut note = Note::new(checkpoint.to_text()).unwrap();
         other.sign(&mut note).unwrap();
         assert!(matches!(Checkpoint::verified(&note, other.public()), Err(Error::Origin { .. })));

@@ -5,29 +5,29 @@
 //! signature   time u64 (big-endian, seconds since 1970) || Ed25519 signature: 64 bytes
 //! message     "cosignature/v1\n" "time <decimal>\n" and the note's whole text
 //! ```
-//! It says: at that time, this was the largest state of that log that the witness had seen, and each earlier state
-//! that it saw is a beginning of it.
+//! It says: at that time, this was the log's largest state that the witness had seen, and every earlier state
+//! that it saw is a prefix of this one.
 //!
 //! # Source
-//! C2SP `tlog-cosignature`, Ed25519. Confirmed with the cosignatures of torchwood's litewitness on a Rekor v2.
+//! C2SP `tlog-cosignature`, Ed25519. Confirmed with cosignatures by torchwood's litewitness on a Rekor v2.
 //!
 //! # Not here
-//! Which witnesses are believed: `tlog_policy`. What a witness checks before it signs: `witness`.
+//! Which witnesses are trusted: `tlog_policy`. What a witness checks before it signs: `witness`.
 
 use super::note::{Error, Material, Note, Role, Signature, SigningKey, VerifierKey};
 
-/// The largest time that may be written.
+/// The largest valid time.
 const MOST_TIME: u64 = i64::MAX as u64;
 
 fn message(time: u64, text: &str) -> Vec<u8> {
     format!("cosignature/v1\ntime {time}\n{text}").into_bytes()
 }
 
-/// The time at which a witness cosigned. Each signature under its name and ID must be right; of several the first
-/// counts.
+/// Verifies a cosignature and gives its time. Every signature under the witness's name and ID must be valid;
+/// if there are several, the first counts.
 ///
 /// # Errors
-/// [`Error::Unsigned`], [`Error::Invalid`]; [`Error::Key`] when the key is no witness's.
+/// [`Error::Unsigned`], [`Error::Invalid`]; [`Error::Key`] when the key is not a witness's.
 pub fn verify(note: &Note, key: &VerifierKey) -> Result<u64, Error> {
     let Material::Cosignature(public) = key.material() else {
         return Err(Error::Key { name: key.name().to_owned(), reason: "not a witness's key" });
@@ -46,10 +46,10 @@ pub fn verify(note: &Note, key: &VerifierKey) -> Result<u64, Error> {
     times.first().copied().ok_or_else(invalid)
 }
 
-/// A witness's signature on a checkpoint's note, at a time in seconds since 1970.
+/// Cosigns a checkpoint's note as a witness, at a time in seconds since 1970.
 ///
 /// # Errors
-/// [`Error::Key`] when the key is no witness's, or the time is before 1970 or absurd.
+/// [`Error::Key`] when the key is not a witness's, or the time is outside the format's range.
 pub fn sign(note: &Note, key: &SigningKey, time: u64) -> Result<Signature, Error> {
     let wrong = |reason| Error::Key { name: key.public().name().to_owned(), reason };
     if key.role() != Role::Witness {

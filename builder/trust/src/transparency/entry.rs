@@ -1,4 +1,4 @@
-//! Yields the bytes that a log holds of a signed envelope: digest, signature and who verifies it.
+//! Yields the bytes that a log holds for a signed envelope: digest, signature, and key or certificate.
 //!
 //! # Shape
 //! ```json
@@ -10,27 +10,27 @@
 //! in canonical JSON: names sorted, no white space. For a DSSE envelope, what was signed is its PAE.
 //!
 //! # Source
-//! Rekor v2 (`rekor-tiles`), `hashedrekord` 0.0.2; RFC 8785. Byte for byte what a Rekor v2 wrote.
+//! Rekor v2 (`rekor-tiles`), `hashedrekord` 0.0.2; RFC 8785. Byte for byte what a real Rekor v2 wrote.
 //!
 //! # Not here
-//! Other kinds of Rekor v1: `bundle` judges those.
+//! The entry kinds of Rekor v1, which `bundle` judges.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-/// Longest entry that is read, in bytes: what a bundle of entries can hold.
+/// The longest entry that is read, in bytes: the most that an entry bundle can hold.
 pub const MOST_BYTES: usize = 65535;
-/// The one kind of key that is written: ECDSA P-256 with SHA-256.
+/// The only kind of key that is written: ECDSA P-256 with SHA-256.
 pub const KEY_DETAILS: &str = "PKIX_ECDSA_P256_SHA_256";
 
-/// Why bytes are no entry.
+/// Why bytes are not an entry.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No JSON of this shape.
+    /// The bytes are not JSON of this shape.
     #[error("the entry is no hashedrekord 0.0.2")]
     Shape(#[source] serde_json::Error),
-    /// The JSON says something else.
+    /// A member has an unexpected value.
     #[error("the entry's {field} is {found:?}, expected {expected:?}")]
     Field {
         /// Which member.
@@ -40,18 +40,18 @@ pub enum Error {
         /// What it must be.
         expected: &'static str,
     },
-    /// A member is not base64 of the right length, or neither or both of key and certificate are there.
+    /// A member is not base64 of the right length, or the entry does not have exactly one key or certificate.
     #[error("the entry's {field} is malformed")]
     Malformed {
         /// Which member.
         field: &'static str,
     },
-    /// The same content has another text, so another leaf hash.
+    /// The text is not canonical, so the leaf hash would differ.
     #[error("the entry is not in canonical JSON")]
     NotCanonical,
 }
 
-/// Who verifies a signature.
+/// What verifies a signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verifier {
     /// A public key, DER.
@@ -60,20 +60,20 @@ pub enum Verifier {
     Certificate(Vec<u8>),
 }
 
-/// What a log holds of a signature.
+/// What a log holds for a signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// SHA-256 of what was signed.
     pub digest: [u8; 32],
     /// The signature, DER for ECDSA.
     pub signature: Vec<u8>,
-    /// The kind of key, in the words of protobuf-specs.
+    /// The kind of key, as protobuf-specs names it.
     pub key_details: String,
-    /// Who verifies it.
+    /// What verifies the signature.
     pub verifier: Verifier,
 }
 
-// The order of members is the canonical one: by name.
+// Members are in canonical order: sorted by name.
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -135,7 +135,7 @@ impl Entry {
     /// Reads an entry.
     ///
     /// # Errors
-    /// Why it is none.
+    /// Why the bytes are not an entry.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let body: Body = serde_json::from_slice(bytes).map_err(Error::Shape)?;
         let must = |field, found: &str, expected| {
@@ -187,7 +187,7 @@ impl Entry {
                 },
             },
         };
-        // Strings in strings: nothing in it can fail to be written.
+        // The body holds only strings, so serialization cannot fail.
         serde_json::to_vec(&body).unwrap_or_default()
     }
 }

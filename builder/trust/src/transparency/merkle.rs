@@ -1,4 +1,4 @@
-//! Yields hashes and proofs of a Merkle tree, and judges proofs, from the hashes of its perfect subtrees.
+//! Yields hashes and proofs of a Merkle tree, and verifies proofs, from the hashes of its perfect subtrees.
 //!
 //! # Shape
 //! ```text
@@ -9,7 +9,7 @@
 //! A tree of any size is made of perfect subtrees, largest first. Sizes and indices count leaves.
 //!
 //! # Source
-//! RFC 6962 §2.1, §2.1.1, §2.1.2; RFC 9162 §2.1.3.2 and §2.1.4.2 for the judgement of proofs.
+//! RFC 6962 §2.1, §2.1.1, §2.1.2; RFC 9162 §2.1.3.2 and §2.1.4.2 (verification of proofs).
 //!
 //! # Not here
 //! Where subtrees lie: `tile`.
@@ -20,7 +20,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-/// Why a proof does not hold, or cannot be made.
+/// Why a proof is invalid, or cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The leaf is outside the tree.
@@ -28,39 +28,39 @@ pub enum Error {
     Index {
         /// The leaf.
         index: u64,
-        /// Leaves in the tree.
+        /// The number of leaves in the tree.
         size: u64,
     },
-    /// The older tree is the larger one, or it is empty: nothing can be proven of it.
+    /// The older tree is larger than the newer one, or empty, so nothing can be proven about it.
     #[error("a tree of {old} leaves is no earlier state of one of {new} that a proof could show")]
     Sizes {
-        /// Leaves in the older tree.
+        /// The number of leaves in the older tree.
         old: u64,
-        /// Leaves in the newer tree.
+        /// The number of leaves in the newer tree.
         new: u64,
     },
-    /// The proof has another number of hashes than the tree's shape asks for.
+    /// The proof does not have as many hashes as the tree's shape requires.
     #[error("proof has {found} hashes, expected {expected}")]
     Length {
-        /// How many the shape asks for.
+        /// How many the shape requires.
         expected: usize,
         /// How many there are.
         found: usize,
     },
-    /// The proof leads elsewhere.
+    /// The proof leads to another root.
     #[error("proof leads to root {found}, expected {expected}")]
     Root {
-        /// The root that should be reached.
+        /// The expected root.
         expected: Hash,
-        /// The root that is reached.
+        /// The root that the proof leads to.
         found: Hash,
     },
-    /// A subtree's hash is not to be had.
+    /// A subtree's hash is not available.
     #[error("no hash for subtree {index} of level {level}: {reason}")]
     Subtree {
         /// Its level.
         level: u8,
-        /// Its place in the level.
+        /// Its index in the level.
         index: u64,
         /// Why.
         reason: String,
@@ -77,7 +77,7 @@ impl Hash {
         STANDARD.decode(text).ok()?.try_into().ok().map(Hash)
     }
 
-    /// 44 characters of base64.
+    /// Writes 44 characters of base64.
     pub fn to_base64(self) -> String {
         STANDARD.encode(self.0)
     }
@@ -95,22 +95,22 @@ impl fmt::Debug for Hash {
     }
 }
 
-/// Hash of an entry.
+/// Hashes an entry.
 pub fn leaf(entry: &[u8]) -> Hash {
     Hash(Sha256::new().chain_update([0]).chain_update(entry).finalize().into())
 }
 
-/// Hash of two neighbours.
+/// Hashes two siblings.
 pub fn node(left: &Hash, right: &Hash) -> Hash {
     Hash(Sha256::new().chain_update([1]).chain_update(left.0).chain_update(right.0).finalize().into())
 }
 
-/// Root of the tree without leaves.
+/// The root of the tree without leaves.
 pub fn empty_root() -> Hash {
     Hash(Sha256::digest([]).into())
 }
 
-/// Gives hashes of perfect subtrees.
+/// Supplies the hashes of perfect subtrees.
 pub trait Subtrees {
     /// The hash of a perfect subtree.
     ///
@@ -124,7 +124,7 @@ fn split(size: u64) -> u64 {
     1 << (63 - (size - 1).leading_zeros())
 }
 
-/// Root of the subtree of leaves `[start, start + size)`, of which `start` is a multiple of a power of two >= `size`.
+/// The root over leaves `[start, start + size)`, where `start` is a multiple of a power of two >= `size`.
 fn range(subtrees: &dyn Subtrees, start: u64, size: u64) -> Result<Hash, Error> {
     if size == 0 {
         return Ok(empty_root());
@@ -137,18 +137,18 @@ fn range(subtrees: &dyn Subtrees, start: u64, size: u64) -> Result<Hash, Error> 
     Ok(node(&range(subtrees, start, left)?, &range(subtrees, start + left, size - left)?))
 }
 
-/// Root of a tree of `size` leaves.
+/// The root of a tree of `size` leaves.
 ///
 /// # Errors
-/// What the subtrees say.
+/// Those of the subtrees.
 pub fn root(subtrees: &dyn Subtrees, size: u64) -> Result<Hash, Error> {
     range(subtrees, 0, size)
 }
 
-/// Proof that leaf `index` is in the tree of `size` leaves, from the leaf's sibling up.
+/// Proves that leaf `index` is in the tree of `size` leaves; hashes run from the leaf's sibling up.
 ///
 /// # Errors
-/// [`Error::Index`], and what the subtrees say.
+/// [`Error::Index`], and those of the subtrees.
 pub fn prove_inclusion(subtrees: &dyn Subtrees, index: u64, size: u64) -> Result<Vec<Hash>, Error> {
     if index >= size {
         return Err(Error::Index { index, size });
@@ -170,17 +170,17 @@ pub fn prove_inclusion(subtrees: &dyn Subtrees, index: u64, size: u64) -> Result
     Ok(proof)
 }
 
-/// Proof that the tree of `new` leaves begins with the tree of `old` leaves.
+/// Proves that the tree of `new` leaves begins with the tree of `old` leaves.
 ///
 /// # Errors
-/// [`Error::Sizes`] when `old` is 0 or larger than `new`, and what the subtrees say.
+/// [`Error::Sizes`] when `old` is 0 or larger than `new`, and those of the subtrees.
 pub fn prove_consistency(subtrees: &dyn Subtrees, old: u64, new: u64) -> Result<Vec<Hash>, Error> {
     if old == 0 || old > new {
         return Err(Error::Sizes { old, new });
     }
     let (mut start, mut rest, mut wanted) = (0, new, old);
     let mut proof = Vec::new();
-    // Whether the subtree at hand begins with the whole older tree: its root is known to the reader then.
+    // Whether the current subtree begins with the whole older tree. If so, the verifier knows its root.
     let mut whole = true;
     while wanted != rest {
         let left = split(rest);
@@ -202,22 +202,22 @@ pub fn prove_consistency(subtrees: &dyn Subtrees, old: u64, new: u64) -> Result<
     Ok(proof)
 }
 
-/// How many hashes a proof for leaf `index` of `size` has: those below the point where its path meets the right
-/// border of the tree, and those on the border.
+/// How many hashes a proof for leaf `index` of `size` has: those below the point where its path meets the
+/// tree's right border, and those on the border.
 fn lengths(index: u64, size: u64) -> (u32, u32) {
     let inner = 64 - (index ^ (size - 1)).leading_zeros();
     let border = index.checked_shr(inner).unwrap_or(0).count_ones();
     (inner, border)
 }
 
-/// Which hashes the way up to a root includes: both sides for the newer root, the left side for the older one.
+/// Which hashes lead up to a root: both sides for the newer root, only the left side for the older one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sides {
     Left,
     Both,
 }
 
-/// Goes up from a leaf, or a subtree at its place, over the hashes below the border.
+/// Climbs from a leaf, or a subtree in its place, through the hashes below the border.
 fn climb(mut at: Hash, index: u64, hashes: &[Hash], sides: Sides) -> Hash {
     for (level, hash) in hashes.iter().enumerate() {
         if index >> level & 1 == 1 {
@@ -240,7 +240,7 @@ fn equal(found: Hash, expected: &Hash) -> Result<(), Error> {
     if found == *expected { Ok(()) } else { Err(Error::Root { expected: *expected, found }) }
 }
 
-/// The root that an inclusion proof leads to.
+/// Computes the root that an inclusion proof leads to.
 ///
 /// # Errors
 /// [`Error::Index`], [`Error::Length`].
@@ -261,7 +261,7 @@ pub fn root_of_inclusion(leaf: &Hash, index: u64, size: u64, proof: &[Hash]) -> 
 /// Checks that a leaf is in a tree.
 ///
 /// # Errors
-/// Why it is not proven.
+/// The reason why the proof is invalid.
 pub fn verify_inclusion(
     leaf: &Hash,
     index: u64,
@@ -272,10 +272,10 @@ pub fn verify_inclusion(
     equal(root_of_inclusion(leaf, index, size, proof)?, root)
 }
 
-/// Checks that a tree begins with an older one, which has leaves.
+/// Checks that a tree begins with an older one, which is not empty.
 ///
 /// # Errors
-/// Why it is not proven.
+/// The reason why the proof is invalid.
 pub fn verify_consistency(
     old: u64,
     new: u64,
@@ -295,11 +295,11 @@ pub fn verify_consistency(
     if old == 0 {
         return Err(Error::Sizes { old, new });
     }
-    // The path of the older tree's last perfect subtree.
+    // The path from the older tree's last perfect subtree.
     let (inner, border) = lengths(old - 1, new);
     let shift = old.trailing_zeros();
     let inner = inner - shift.min(inner);
-    // When the older tree is one perfect subtree, its root stands for the first hash.
+    // If the older tree is one perfect subtree, its root takes the place of the first hash.
     let single = old.is_power_of_two();
     let expected = (inner + border) as usize + usize::from(!single);
     let wrong = || Error::Length { expected, found: proof.len() };
@@ -317,7 +317,7 @@ pub fn verify_consistency(
     equal(climb_border(climb(*seed, path, below, Sides::Both), above), new_root)
 }
 
-/// The roots of the perfect subtrees that a tree is made of: all that is needed to append.
+/// The roots of the perfect subtrees that make up a tree: all that appending needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Frontier {
     size: u64,
@@ -326,10 +326,10 @@ pub struct Frontier {
 }
 
 impl Frontier {
-    /// The frontier of a tree of `size` leaves.
+    /// Computes the frontier of a tree of `size` leaves.
     ///
     /// # Errors
-    /// What the subtrees say.
+    /// Those of the subtrees.
     pub fn of(subtrees: &dyn Subtrees, size: u64) -> Result<Self, Error> {
         let mut roots = Vec::new();
         let mut start = 0u64;
@@ -342,12 +342,12 @@ impl Frontier {
         Ok(Frontier { size, roots })
     }
 
-    /// Leaves in the tree.
+    /// The number of leaves in the tree.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Appends a leaf, and tells of each perfect subtree that it completes: level, index, hash; the leaf first.
+    /// Appends a leaf, and reports level, index and hash of each perfect subtree it completes, leaf first.
     pub fn push(&mut self, leaf: Hash, completed: &mut dyn FnMut(u8, u64, Hash)) {
         let mut at = leaf;
         let index = self.size;
@@ -363,7 +363,7 @@ impl Frontier {
         self.size += 1;
     }
 
-    /// Root of the tree.
+    /// The root of the tree.
     pub fn root(&self) -> Hash {
         let mut roots = self.roots.iter().rev();
         let Some(last) = roots.next() else { return empty_root() };
@@ -557,7 +557,7 @@ pub(super) mod tests {
                 (Some(a), Some(b), Some(proof)) => {
                     verify_consistency(case.size1, case.size2, &proof, &a, &b).is_ok()
                 }
-                // One case has roots that are no SHA-256 at all: equal texts of trees of equal size.
+                // In one case the roots are not SHA-256 at all: equal texts for trees of equal size.
                 _ if !case.want_err => case.root1 == case.root2 && case.size1 == case.size2,
                 _ => false,
             };

@@ -1,4 +1,4 @@
-//! Yields a text with signatures by named keys, and judges or makes such signatures.
+//! Yields a text signed by named keys, and verifies or makes such signatures.
 //!
 //! # Shape
 //! ```text
@@ -13,7 +13,7 @@
 //! ```
 //!
 //! # Source
-//! C2SP `signed-note`; the signing key's text is that of Go's `golang.org/x/mod/sumdb/note`, which Tessera reads.
+//! C2SP `signed-note`; the signing key's text is that of `golang.org/x/mod/sumdb/note`, which Tessera reads.
 //!
 //! # Not here
 //! The message of type 4: `cosignature`.
@@ -25,11 +25,11 @@ use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::Signer as _;
 use sha2::{Digest, Sha256};
 
-/// Longest note that is read, in bytes: 100 signatures of the largest kind fit.
+/// The longest note that is read, in bytes: 100 signatures of the largest kind fit.
 pub const MOST_BYTES: usize = 1 << 20;
-/// Most signatures in one note.
+/// The most signatures in one note.
 pub const MOST_SIGNATURES: usize = 100;
-/// What a signature line begins with: an em dash and a space.
+/// The start of a signature line: an em dash and a space.
 const MARK: &str = "\u{2014} ";
 
 /// Why a note or key cannot be read, or a signature is refused.
@@ -38,7 +38,7 @@ pub enum Error {
     /// The note breaks the format.
     #[error("malformed note: {reason}")]
     Note {
-        /// In what way.
+        /// What is wrong with it.
         reason: String,
     },
     /// The key breaks the format.
@@ -46,10 +46,10 @@ pub enum Error {
     Key {
         /// The text up to the first `+`.
         name: String,
-        /// In what way.
+        /// What is wrong with it.
         reason: &'static str,
     },
-    /// The key has signed nothing here.
+    /// The note has no signature by the key.
     #[error("no signature by {name}+{id}", id = hex::encode(id))]
     Unsigned {
         /// The key's name.
@@ -57,7 +57,7 @@ pub enum Error {
         /// The key's ID.
         id: [u8; 4],
     },
-    /// A signature under the key's name and ID is not by the key.
+    /// A signature under the key's name and ID was not made by the key.
     #[error("signature of {name}+{id} is invalid", id = hex::encode(id))]
     Invalid {
         /// The key's name.
@@ -70,16 +70,16 @@ pub enum Error {
 /// One signature of a note.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signature {
-    /// Who is said to have signed.
+    /// The claimed signer's name.
     pub name: String,
-    /// With which key.
+    /// The claimed key's ID.
     pub id: [u8; 4],
-    /// The signature proper; its form is the key's affair.
+    /// The signature itself, in a format that depends on the key's type.
     pub bytes: Vec<u8>,
 }
 
 impl Signature {
-    /// The signature's line, with its newline.
+    /// Writes the signature's line, with its newline.
     pub fn to_line(&self) -> String {
         let mut bytes = self.id.to_vec();
         bytes.extend_from_slice(&self.bytes);
@@ -108,13 +108,13 @@ impl Signature {
     }
 }
 
-/// Whether a text can name a key.
+/// Whether a text is a valid key name.
 fn is_name(name: &str) -> bool {
     !name.is_empty()
         && !name.contains(|letter: char| letter.is_whitespace() || letter.is_control() || letter == '+')
 }
 
-/// A text and signatures on it, not yet judged.
+/// A text and its signatures, not yet verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
     text: String,
@@ -151,10 +151,10 @@ impl Note {
         Ok(Note { text: text.to_owned(), signatures })
     }
 
-    /// A note without signatures, to be signed.
+    /// Creates a note without signatures.
     ///
     /// # Errors
-    /// [`Error::Note`] when the text cannot be a note's.
+    /// [`Error::Note`] when the text is not valid in a note.
     pub fn new(text: String) -> Result<Self, Error> {
         let fits = text.ends_with('\n') && !text.bytes().any(|byte| byte < 0x20 && byte != b'\n');
         if !fits {
@@ -165,17 +165,17 @@ impl Note {
         Ok(Note { text, signatures: Vec::new() })
     }
 
-    /// The text, with its last newline. Not to be believed before a signature is verified.
+    /// The text, with its last newline. Do not trust it before a signature is verified.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The signatures, as they stand.
+    /// The signatures, in the note's order.
     pub fn signatures(&self) -> &[Signature] {
         &self.signatures
     }
 
-    /// Adds a signature, unless the same is there.
+    /// Adds a signature, unless the note already has it.
     pub fn add(&mut self, signature: Signature) {
         if !self.signatures.contains(&signature) {
             self.signatures.push(signature);
@@ -198,7 +198,7 @@ impl Note {
         Ok(found)
     }
 
-    /// Checks that a key signed the text. Each signature under its name and ID must be right.
+    /// Checks that a key signed the text. Every signature under its name and ID must be valid.
     ///
     /// # Errors
     /// [`Error::Unsigned`], [`Error::Invalid`].
@@ -219,18 +219,18 @@ impl fmt::Display for Note {
     }
 }
 
-/// What a key does.
+/// A key's algorithm and public key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Material {
-    /// Ed25519 over the text: logs.
+    /// Ed25519 over the text, for logs.
     Ed25519(ed25519_dalek::VerifyingKey),
-    /// ECDSA P-256 with SHA-256 over the text, signature in DER: Rekor v1.
+    /// ECDSA P-256 with SHA-256 over the text, with the signature in DER, for Rekor v1.
     Ecdsa(p256::ecdsa::VerifyingKey),
-    /// Ed25519 with a time over the text: witnesses.
+    /// Ed25519 over a time and the text, for witnesses.
     Cosignature(ed25519_dalek::VerifyingKey),
 }
 
-/// A key that verifies.
+/// A public key that verifies signatures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifierKey {
     name: String,
@@ -287,10 +287,10 @@ impl VerifierKey {
         Ok(VerifierKey { name: name.to_owned(), id, material })
     }
 
-    /// A key of a given kind.
+    /// Creates a verifier key.
     ///
     /// # Errors
-    /// [`Error::Key`] when the name cannot be one.
+    /// [`Error::Key`] when the name is invalid.
     pub fn new(name: &str, material: Material) -> Result<Self, Error> {
         if !is_name(name) {
             return Err(Error::Key { name: name.to_owned(), reason: "no proper name" });
@@ -300,7 +300,7 @@ impl VerifierKey {
         Ok(key)
     }
 
-    /// The key's name: of a log, its origin.
+    /// The key's name; for a log, its origin.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -310,7 +310,7 @@ impl VerifierKey {
         self.id
     }
 
-    /// What the key does.
+    /// The key's algorithm and public key.
     pub fn material(&self) -> &Material {
         &self.material
     }
@@ -333,12 +333,12 @@ impl VerifierKey {
         }
     }
 
-    /// Bytes that are equal for equal keys, whatever their names.
+    /// The public key's bytes: equal for equal keys, whatever their names.
     pub fn identity(&self) -> Vec<u8> {
         self.bytes()
     }
 
-    /// Whether `signature` is this key's on a note's text; `false` for witnesses' keys, which sign more than the text.
+    /// Whether this key made `signature` over a note's text; `false` for a witness's key, which signs more.
     fn signed(&self, text: &[u8], signature: &[u8]) -> bool {
         match &self.material {
             Material::Ed25519(key) => ed25519_dalek::Signature::from_slice(signature)
@@ -361,16 +361,16 @@ impl fmt::Display for VerifierKey {
     }
 }
 
-/// What a signing key is for.
+/// The use of a signing key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Signs checkpoints of its own log.
     Log,
-    /// Cosigns checkpoints of others.
+    /// Cosigns checkpoints of other logs.
     Witness,
 }
 
-/// A key that signs.
+/// A private key that signs.
 pub struct SigningKey {
     public: VerifierKey,
     role: Role,
@@ -383,14 +383,14 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// What a signing key's text begins with.
+/// The start of a signing key's text.
 const PRIVATE: &str = "PRIVATE+KEY+";
 
 impl SigningKey {
-    /// A key from its seed.
+    /// Creates a key from its seed.
     ///
     /// # Errors
-    /// [`Error::Key`] when the name cannot be one.
+    /// [`Error::Key`] when the name is invalid.
     pub fn new(name: &str, role: Role, seed: &[u8; 32]) -> Result<Self, Error> {
         let key = ed25519_dalek::SigningKey::from_bytes(seed);
         let material = match role {
@@ -400,10 +400,10 @@ impl SigningKey {
         Ok(SigningKey { public: VerifierKey::new(name, material)?, role, key })
     }
 
-    /// Reads a signing key; a newline may follow it.
+    /// Reads a signing key, which may end with a newline.
     ///
     /// # Errors
-    /// [`Error::Key`], which repeats nothing of the key but its name.
+    /// [`Error::Key`], which reveals nothing of the key except its name.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let text = text.strip_suffix('\n').unwrap_or(text);
         let unnamed = |reason| Error::Key { name: String::new(), reason };
@@ -427,24 +427,24 @@ impl SigningKey {
         Ok(made)
     }
 
-    /// The key's text: a secret.
+    /// The key's text, which is secret.
     pub fn to_secret_text(&self) -> String {
         let mut key = vec![self.public.kind()];
         key.extend_from_slice(self.key.as_bytes());
         format!("{PRIVATE}{}+{}+{}\n", self.public.name, hex::encode(self.public.id), STANDARD.encode(key))
     }
 
-    /// The public half.
+    /// The public key.
     pub fn public(&self) -> &VerifierKey {
         &self.public
     }
 
-    /// What it is for.
+    /// The key's use.
     pub fn role(&self) -> Role {
         self.role
     }
 
-    /// Signs bytes as they are.
+    /// Signs raw bytes.
     pub(super) fn sign_raw(&self, message: &[u8]) -> [u8; 64] {
         self.key.sign(message).to_bytes()
     }
@@ -452,7 +452,7 @@ impl SigningKey {
     /// Adds a log's signature to a note.
     ///
     /// # Errors
-    /// [`Error::Key`] when this is a witness's key.
+    /// [`Error::Key`] when the key is a witness's.
     pub fn sign(&self, note: &mut Note) -> Result<(), Error> {
         if self.role != Role::Log {
             return Err(Error::Key { name: self.public.name.clone(), reason: "not a log's key" });
@@ -469,7 +469,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A folder of recorded cases; `None`, said loudly, when they are not on this machine.
+    /// A folder of recorded cases; if they are not on this machine, prints so and gives `None`.
     pub fn vectors(below: &str) -> Option<PathBuf> {
         let folder = std::env::var_os("PROOFMARK_VECTORS")
             .map_or_else(
@@ -484,7 +484,7 @@ pub(crate) mod tests {
         Some(folder)
     }
 
-    /// The example of the specification of Go's notes.
+    /// The example in the specification of Go's notes.
     const KEY: &str = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
     const NOTE: &str = "If you think cryptography is the answer to your problem,\nthen you don't know what your \
                         problem is.\n\n\u{2014} PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUg\

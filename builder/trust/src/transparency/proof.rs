@@ -1,4 +1,4 @@
-//! Yields that an entry is in a log that a policy trusts, from one small file.
+//! Yields proof that an entry is in a log that a policy trusts, from one small file.
 //!
 //! # Shape
 //! ```text
@@ -14,7 +14,7 @@
 //! C2SP `tlog-proof`.
 //!
 //! # Not here
-//! The entry itself: whoever asks must have it.
+//! The entry itself: the caller must have it.
 
 use std::fmt;
 
@@ -29,7 +29,7 @@ use crate::Verified;
 
 /// The first line.
 const MAGIC: &str = "c2sp.org/tlog-proof@v1";
-/// Most hashes of a proof: one a level.
+/// The most hashes in a proof: one per level.
 const MOST_HASHES: usize = 64;
 
 /// Why a proof is refused.
@@ -38,30 +38,30 @@ pub enum Error {
     /// The file breaks the format.
     #[error("malformed proof: {reason}")]
     Text {
-        /// In what way.
+        /// What is wrong with it.
         reason: &'static str,
     },
-    /// The checkpoint is no note.
+    /// The checkpoint is not a note.
     #[error(transparent)]
     Note(#[from] note::Error),
     /// The policy refuses the checkpoint.
     #[error(transparent)]
     Policy(#[from] policy::Error),
-    /// The entry is not at that place of that tree.
+    /// The entry is not at that index of that tree.
     #[error(transparent)]
     Merkle(#[from] merkle::Error),
 }
 
-/// A proof, not yet judged.
+/// A proof, not yet verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
-    /// What the application added. Never to be believed.
+    /// Data that the application added. It is never authenticated.
     pub extra: Option<Vec<u8>>,
-    /// Place of the entry.
+    /// The index of the entry.
     pub index: u64,
     /// The inclusion proof.
     pub hashes: Vec<Hash>,
-    /// The state of the log that it leads to.
+    /// The state of the log that the proof leads to.
     pub checkpoint: Note,
 }
 
@@ -104,7 +104,7 @@ impl Proof {
     /// Checks that an entry is in a log that the policy trusts.
     ///
     /// # Errors
-    /// Why it is not shown.
+    /// The reason why the proof is invalid.
     pub fn verify(&self, entry: &[u8], policy: &Policy) -> Result<Verified<Accepted>, Error> {
         let accepted = policy.accept(&self.checkpoint)?;
         let checkpoint = accepted.checkpoint();

@@ -1,18 +1,18 @@
-//! Yields the names of a log's tiles, their hashes and the entries in bundles, from tree sizes and bytes.
+//! Yields the names of a log's tiles, their hashes, and the entries in bundles, from tree sizes and bytes.
 //!
 //! # Shape
 //! ```text
 //! tile/<L>/<N>[.p/<W>]         hashes of level 8L: W (256 without .p/W) times 32 bytes
-//! tile/entries/<N>[.p/<W>]     as many entries: length u16 (big-endian), bytes
+//! tile/entries/<N>[.p/<W>]     W entries: length u16 (big-endian), bytes
 //! N                            index in groups of three digits, all but the last with x: 1234067 is x001/x234/067
 //! ```
-//! Tile (L, N) holds the hashes of the perfect subtrees of level 8L and index 256N to 256N + W - 1.
+//! Tile (L, N) holds the hashes of the perfect subtrees of level 8L with index 256N to 256N + W - 1.
 //!
 //! # Source
 //! C2SP `tlog-tiles`, "Merkle Tree" and "Log Entries".
 //!
 //! # Not here
-//! Fetching: whoever implements [`Source`].
+//! Fetching, which implementations of [`Source`] do.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -20,13 +20,13 @@ use std::fmt;
 
 use super::merkle::{self, Hash, Subtrees};
 
-/// Hashes, or entries, in a full tile.
+/// The number of hashes or entries in a full tile.
 pub const WIDTH: u16 = 256;
-/// Levels of the tree that one level of tiles spans.
+/// The number of tree levels that one level of tiles spans.
 pub const HEIGHT: u8 = 8;
-/// Most levels of tiles: 2^64 leaves would need 8.
+/// The most levels of tiles: 2^64 leaves would need 8.
 pub const LEVELS: u8 = 8;
-/// Longest bundle of entries, in bytes.
+/// The longest entry bundle, in bytes.
 pub const MOST_BUNDLE: usize = 256 * (2 + 65535);
 
 /// Why a tile is refused.
@@ -38,24 +38,24 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// The tile has another length than its width asks for.
+    /// The tile's length does not match its width.
     #[error("{name} has {found} bytes, expected {expected}")]
     Length {
         /// Which tile.
         name: Name,
-        /// Bytes that the width asks for.
+        /// The number of bytes that the width requires.
         expected: usize,
-        /// Bytes that are there.
+        /// The number of bytes found.
         found: usize,
     },
-    /// The bundle ends within an entry, or does not end with its last.
+    /// The bundle ends inside an entry, or continues after its last one.
     #[error("{name} breaks off or goes on at offset {offset}, in entry {entry}")]
     Entries {
         /// Which bundle.
         name: Name,
         /// Which of its entries.
         entry: u16,
-        /// Where.
+        /// The offset in the bundle.
         offset: usize,
     },
     /// The entry is longer than a bundle can hold.
@@ -85,7 +85,7 @@ pub struct Name {
 }
 
 impl Name {
-    /// The tile `index` of a tree of `size` leaves, as wide as it is then; `None` when the tree has none such.
+    /// Names tile `index` of a tree of `size` leaves, with its width; `None` if the tree has no such tile.
     pub fn in_tree(kind: Kind, index: u64, size: u64) -> Option<Self> {
         let level = match kind {
             Kind::Hashes(level) if level >= LEVELS => return None,
@@ -103,7 +103,7 @@ impl Name {
         self.kind
     }
 
-    /// Its place in its level.
+    /// Its index in its level.
     pub fn index(&self) -> u64 {
         self.index
     }
@@ -113,7 +113,7 @@ impl Name {
         self.width
     }
 
-    /// The same tile with all that it can hold.
+    /// The same tile at full width.
     pub fn full(&self) -> Self {
         Name { width: WIDTH, ..*self }
     }
@@ -141,7 +141,7 @@ impl Name {
             index = index.checked_mul(1000).and_then(|index| index.checked_add(number)).ok_or_else(wrong)?;
         }
         let name = Name { kind, index, width: width.ok_or_else(wrong)? };
-        // Each name has one text only.
+        // Each name has exactly one text.
         if name.to_string() == text { Ok(name) } else { Err(wrong()) }
     }
 
@@ -200,7 +200,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// An entry as it stands in a bundle.
+/// Encodes an entry as it appears in a bundle.
 ///
 /// # Errors
 /// [`Error::Entry`].
@@ -209,22 +209,22 @@ pub fn in_bundle(entry: &[u8]) -> Result<Vec<u8>, Error> {
     Ok([&length.to_be_bytes()[..], entry].concat())
 }
 
-/// All tiles of a tree of `size` leaves: per level of tiles, then the bundles of entries.
+/// Names all tiles of a tree of `size` leaves: the hashes level by level, then the entry bundles.
 pub fn names(size: u64) -> impl Iterator<Item = Name> {
     let kinds = (0..LEVELS).map(Kind::Hashes).chain([Kind::Entries]);
     kinds.flat_map(move |kind| (0..).map_while(move |index| Name::in_tree(kind, index, size)))
 }
 
-/// Where tiles come from.
+/// A source of tiles.
 pub trait Source {
-    /// The bytes of a tile. A partial tile may be gone when the full one is there: then its first bytes do.
+    /// Gives a tile's bytes. If only the full tile still exists, its first bytes stand for a partial one.
     ///
     /// # Errors
-    /// Why it is not to be had, for people.
+    /// The reason why the tile is not available, as a message for the user.
     fn tile(&self, name: &Name) -> Result<Vec<u8>, String>;
 }
 
-/// The tree in the tiles of a source. Nothing in it is to be believed before its root is compared with a checkpoint's.
+/// The tree in the tiles of a source. Trust nothing in it before its root is compared with a checkpoint's.
 pub struct Tree<'a> {
     source: &'a dyn Source,
     size: u64,
@@ -232,12 +232,12 @@ pub struct Tree<'a> {
 }
 
 impl<'a> Tree<'a> {
-    /// The tree of `size` leaves.
+    /// Creates the tree of `size` leaves.
     pub fn new(source: &'a dyn Source, size: u64) -> Self {
         Tree { source, size, read: RefCell::default() }
     }
 
-    /// The hashes of a tile, by way of the memory of those read before.
+    /// Reads the hashes of a tile through a cache.
     fn tile(&self, name: Name) -> Result<Vec<Hash>, String> {
         if let Some(hashes) = self.read.borrow().get(&name) {
             return Ok(hashes.clone());
@@ -245,7 +245,7 @@ impl<'a> Tree<'a> {
         let bytes = self.source.tile(&name)?;
         let hashes = name.hashes(&bytes).map_err(|error| error.to_string())?;
         let mut read = self.read.borrow_mut();
-        // Walks go left to right: what was read long ago is not asked for again.
+        // Walks go left to right, so tiles read long ago are not needed again.
         if read.len() > 1024 {
             read.clear();
         }
@@ -258,7 +258,7 @@ impl Subtrees for Tree<'_> {
     fn hash(&self, level: u8, index: u64) -> Result<Hash, merkle::Error> {
         let wrong = |reason: String| merkle::Error::Subtree { level, index, reason };
         let (tiles, above) = (level / HEIGHT, level % HEIGHT);
-        // The subtree's root is made of this many hashes of the tile.
+        // The subtree's root is computed from this many hashes of the tile.
         let count = 1usize << above;
         let first = index.checked_shl(u32::from(above)).filter(|first| first >> above == index);
         let first = first.ok_or_else(|| wrong("outside the tree".to_owned()))?;
@@ -356,7 +356,7 @@ pub(super) mod tests {
         assert!(matches!(Name::parse("tile/0/000.p/2").unwrap().hashes(&[0; 63]), Err(Error::Length { .. })));
     }
 
-    /// All checkpoints of the log of Tessera's tests.
+    /// All checkpoints of the log in Tessera's tests.
     fn tessera() -> Option<(Folder, Vec<Checkpoint>)> {
         let folder = vectors("sigstore/tessera-testlog/log")?;
         let key = "example.com/log/testdata+33d7b496+AeHTu4Q3hEIMHNqc6fASMsq3rKNx280NI+oO5xCFkkSx";

@@ -1,4 +1,4 @@
-//! Yields which logs and witnesses stand behind a checkpoint, from a policy that names them.
+//! Yields which logs and witnesses vouch for a checkpoint, from a policy that names them.
 //!
 //! # Shape
 //! ```text
@@ -10,11 +10,11 @@
 //! ```
 //!
 //! # Source
-//! C2SP `tlog-policy`. Witnesses with keys of another type than Ed25519 cosignatures are refused, not passed over: a
-//! quorum that needs them could never be met.
+//! C2SP `tlog-policy`. Witnesses whose key type is not Ed25519 cosignature are refused, not ignored: a quorum
+//! that needs them could never be met.
 //!
 //! # Not here
-//! What is in the log, who signed an entry: `claim::appraisal`.
+//! What the log holds and who signed an entry: `claim::appraisal`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,24 +23,24 @@ use super::cosignature;
 use super::note::{self, Material, Note, VerifierKey};
 use crate::Verified;
 
-/// Longest policy that is read, in bytes.
+/// The longest policy that is read, in bytes.
 pub const MOST_BYTES: usize = 1 << 20;
 
-/// Why a policy is refused, or a checkpoint by it.
+/// Why a policy is refused, or why it refuses a checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A line breaks the format.
     #[error("policy line {line}: {reason}")]
     Line {
-        /// Which, from 1.
+        /// The line's number, from 1.
         line: usize,
-        /// In what way.
+        /// What is wrong with it.
         reason: String,
     },
     /// A key in the policy is malformed.
     #[error("policy line {line} has no usable key")]
     Key {
-        /// Which, from 1.
+        /// The line's number, from 1.
         line: usize,
         /// Why.
         source: note::Error,
@@ -51,13 +51,13 @@ pub enum Error {
     /// No log of the policy signed the checkpoint.
     #[error("no log of the policy has signed the checkpoint of {origin:?}")]
     UnknownLog {
-        /// The checkpoint's origin; not to be believed.
+        /// The checkpoint's origin, unverified.
         origin: String,
     },
-    /// The checkpoint is refused for itself.
+    /// The checkpoint itself is invalid.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
-    /// A witness's signature is wrong.
+    /// A witness's signature is invalid.
     #[error(transparent)]
     Cosignature(note::Error),
     /// Too few witnesses cosigned.
@@ -65,45 +65,45 @@ pub enum Error {
     Quorum {
         /// The quorum's name.
         quorum: String,
-        /// Names of the witnesses that cosigned.
+        /// The names of the witnesses that cosigned.
         cosigned: Vec<String>,
     },
 }
 
-/// A log that is trusted.
+/// A trusted log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
-    /// Its key; the key's name is its origin.
+    /// Its key, whose name is the log's origin.
     pub key: VerifierKey,
-    /// Where it is to be found.
+    /// The log's URL.
     pub url: Option<String>,
 }
 
-/// A witness that is trusted.
+/// A trusted witness.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Witness {
     /// Its name in the policy.
     pub name: String,
     /// Its key.
     pub key: VerifierKey,
-    /// Where it is to be asked.
+    /// The witness's URL.
     pub url: Option<String>,
 }
 
-/// Members of which so many must have witnessed.
+/// Members, and how many of them must have cosigned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Group {
     least: usize,
     members: Vec<String>,
 }
 
-/// Who is trusted.
+/// The trusted logs and witnesses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     logs: Vec<Log>,
     witnesses: Vec<Witness>,
     groups: BTreeMap<String, Group>,
-    /// None for `quorum none`.
+    /// `None` for `quorum none`.
     quorum: Option<String>,
 }
 
@@ -126,7 +126,7 @@ impl Accepted {
         &self.log
     }
 
-    /// Witnesses of the policy that cosigned, and when, in seconds since 1970.
+    /// The policy's witnesses that cosigned, and when, in seconds since 1970.
     pub fn cosigned(&self) -> &BTreeMap<String, u64> {
         &self.cosigned
     }
@@ -247,7 +247,7 @@ impl Policy {
         &self.witnesses
     }
 
-    /// Whether any witness is asked for.
+    /// The quorum's name; `None` when no witness is required.
     pub fn quorum(&self) -> Option<&str> {
         self.quorum.as_deref()
     }
@@ -261,11 +261,12 @@ impl Policy {
         }
     }
 
-    /// Judges a checkpoint: signed by a log of the policy, for that log, and cosigned by a quorum. Signatures of unknown
-    /// keys are passed over; a wrong one of a known key is refused, even when the quorum would be met without it.
+    /// Accepts a checkpoint that a log of the policy signed for itself and a quorum cosigned. Signatures by
+    /// unknown keys are ignored. An invalid signature by a known key is refused, even if the quorum would be
+    /// met without it.
     ///
     /// # Errors
-    /// Why it is refused.
+    /// The reason for refusal.
     pub fn accept(&self, note: &Note) -> Result<Verified<Accepted>, Error> {
         let mut signed = None;
         for log in &self.logs {
@@ -325,7 +326,7 @@ mod tests {
         note
     }
 
-    /// Six witnesses in two groups, as the specification's example.
+    /// Six witnesses in two groups, as in the specification's example.
     fn example() -> Policy {
         let mut text = format!("# comment\n\n\tlog {}  https://log.example/ \n", log().public());
         for number in 1..=6 {

@@ -4,38 +4,38 @@
 //! ```text
 //! request   old <size>                      answer  200  signature lines
 //!           <hash in base64>    at most 63          400  the request breaks the format, or old > new
-//!           <empty line>                            403  the log has not signed
+//!           <empty line>                            403  the log has not signed the checkpoint
 //!           <checkpoint>                            404  the log is unknown
 //!                                                   409  the witness is at another size: its size and a newline
 //!                                                   422  the proof does not hold
-//! state     origin -> size and root of the last checkpoint that was cosigned
+//! state     origin -> size and root of the last cosigned checkpoint
 //! ```
 //!
 //! # Source
 //! C2SP `tlog-witness`, `add-checkpoint`.
 //!
 //! # Not here
-//! HTTP, and keeping the state: `host::tlog::witness`.
+//! HTTP, and storing the state: `host::tlog::witness`.
 
 use super::checkpoint::{self, Checkpoint, decimal};
 use super::merkle::{self, Hash};
 use super::note::{self, Note, Signature, SigningKey, VerifierKey};
 use super::{cosignature, tlog_policy as policy};
 
-/// Most hashes that a request may bring.
+/// The most hashes in a request.
 const MOST_HASHES: usize = 63;
 
-/// What a witness remembers of a log.
+/// What a witness remembers about a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
-    /// Leaves of the last state that it cosigned; 0 when there was none.
+    /// The number of leaves in the last state that it cosigned; 0 if there was none.
     pub size: u64,
-    /// Root of that state.
+    /// The root of that state.
     pub root: Hash,
 }
 
 impl Seen {
-    /// Of a log that was never cosigned.
+    /// The state of a log that was never cosigned.
     pub fn nothing() -> Self {
         Seen { size: 0, root: merkle::empty_root() }
     }
@@ -44,10 +44,10 @@ impl Seen {
 /// Why a witness does not cosign.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// The request breaks the format, or asks for a smaller tree.
+    /// The request breaks the format, or its tree is smaller than the old one.
     #[error("malformed request: {reason}")]
     Malformed {
-        /// In what way.
+        /// What is wrong with it.
         reason: String,
     },
     /// The log has not signed the checkpoint.
@@ -59,13 +59,13 @@ pub enum Refusal {
         /// The origin in the request.
         origin: String,
     },
-    /// The witness saw another state last.
+    /// The last state that the witness saw is not the one in the request.
     #[error("the last state cosigned has {size} leaves")]
     Conflict {
-        /// Its size.
+        /// The size that the witness saw.
         size: u64,
     },
-    /// The states do not follow from each other: the log may have forked.
+    /// The new state does not extend the old one: the log may have forked.
     #[error("the new state does not follow from the last one cosigned")]
     Inconsistent(#[source] merkle::Error),
     /// The witness cannot sign.
@@ -87,19 +87,19 @@ impl Refusal {
     }
 }
 
-/// What a log asks of a witness.
+/// A log's request to a witness.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// The size that the log believes the witness to be at.
+    /// The size that the log believes the witness saw last.
     pub old: u64,
-    /// Consistency proof from there.
+    /// The consistency proof from that size.
     pub proof: Vec<Hash>,
     /// The new state.
     pub checkpoint: Note,
 }
 
 impl Request {
-    /// The request's text.
+    /// Writes the request's text.
     pub fn to_text(&self) -> String {
         let mut text = format!("old {}\n", self.old);
         for hash in &self.proof {
@@ -132,17 +132,17 @@ impl Request {
         Ok(Request { old, proof, checkpoint })
     }
 
-    /// The origin that the checkpoint names; not to be believed.
+    /// The origin that the checkpoint names, unverified.
     pub fn origin(&self) -> &str {
         self.checkpoint.text().split('\n').next().unwrap_or_default()
     }
 }
 
-/// Judges a request against what was seen, and gives the cosignature and what is to be remembered, durably, before the
-/// cosignature leaves.
+/// Judges a request against the last state seen, and gives the cosignature and the new state. The caller must
+/// store the state durably before it sends the cosignature.
 ///
 /// # Errors
-/// Why there is none.
+/// The reason for refusal.
 pub fn cosign(
     request: &Request,
     log: &VerifierKey,
@@ -178,10 +178,11 @@ pub fn cosign(
     Ok((signature, Seen { size: checkpoint.size(), root }))
 }
 
-/// The witness's right signatures out of its answer.
+/// Extracts the witness's valid signatures from its answer.
 ///
 /// # Errors
-/// [`policy::Error::Cosignature`] when the answer is malformed, holds none by the witness, or a wrong one.
+/// [`policy::Error::Cosignature`] when the answer is malformed, or has no signature by the witness or an
+/// invalid one.
 pub fn from_answer(
     answer: &str,
     checkpoint: &Note,
@@ -261,16 +262,16 @@ mod tests {
     fn a_fork_a_roll_back_and_a_wrong_state_are_refused() {
         let lab = lab();
         let status = |request: &Request, seen: &Seen| lab.cosign(request, seen).unwrap_err().status();
-        // The witness is elsewhere.
+        // The witness saw another size.
         assert_eq!(status(&lab.request(3, 8), &lab.seen(4)), 409);
         assert_eq!(status(&lab.request(0, 8), &lab.seen(4)), 409);
         // Roll-back.
         assert_eq!(status(&lab.request(8, 4), &lab.seen(8)), 400);
-        // Forks: at the same size, and at a larger one.
+        // Forks, at the same size and at a larger one.
         let forked = Seen { size: 4, root: merkle::leaf(b"fork") };
         assert_eq!(status(&lab.request(4, 4), &forked), 409);
         assert_eq!(status(&lab.request(4, 8), &forked), 422);
-        // Proofs where none can be.
+        // A proof where the format allows none.
         let mut request = lab.request(0, 8);
         request.proof.push(merkle::empty_root());
         assert_eq!(status(&request, &Seen::nothing()), 400);

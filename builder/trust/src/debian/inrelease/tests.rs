@@ -32,7 +32,7 @@ fn subpackets(created: u64, key: &impl KeyDetails, more: Vec<SubpacketData>) -> 
     all.map(|data| Subpacket::regular(data).unwrap()).collect()
 }
 
-/// A key from a seed, made ten days before `DATE`, that lives for `days` (0: for ever).
+/// A key from a seed, created ten days before `DATE` and valid for `days` (0: forever).
 fn key(seed: u64, days: u32, certificate_hash: HashAlgorithm) -> (SignedSecretKey, SignedPublicKey) {
     let made = DATE - 864_000;
     let mut builder = SecretKeyParamsBuilder::default();
@@ -64,7 +64,7 @@ fn ring(certificates: &[&SignedPublicKey]) -> Keyring {
     Keyring::read(&armored.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap()
 }
 
-/// Clearsigns `text` by each key at `created`, with `more` in the signatures.
+/// Clearsigns `text` with each key at `created`, with `more` in the signatures.
 fn sign_with(
     text: &str,
     keys: &[&SignedSecretKey],
@@ -121,7 +121,7 @@ fn escaped_lines_and_other_line_ends_do_not_matter() {
     assert!(verify(crlf.as_bytes(), &ring(&[&public]), &EXPECTED).is_ok());
     let trailing = file.replace("Suite: stable-security\n", "Suite: stable-security \t\n");
     assert_eq!(verify(trailing.as_bytes(), &ring(&[&public]), &EXPECTED).unwrap().suite, "stable-security");
-    // A line that begins with a hyphen is escaped by the signer; here as a field it is then no deb822.
+    // The signer escapes a line that begins with a hyphen; as a field name, it is not deb822.
     let dashed = sign(&format!("-{}", text()), &[&secret]);
     assert!(dashed.contains("\n- -Origin"));
     let error = verify(dashed.as_bytes(), &ring(&[&public]), &EXPECTED).unwrap_err();
@@ -177,7 +177,7 @@ fn a_forged_signature_spoils_a_good_one() {
     let (second, two) = key(2, 0, HashAlgorithm::Sha256);
     let good = sign(&text(), &[&first, &second]);
     assert_eq!(verify(good.as_bytes(), &ring(&[&one, &two]), &EXPECTED).unwrap().signers.len(), 2);
-    // A signature of the second key over another text, put beside the first's good one.
+    // A signature by the second key over another text, added to the first key's good one.
     let other = CleartextSignedMessage::from_string(&sign("x", &[&second])).unwrap().0;
     let own = CleartextSignedMessage::from_string(&sign(&text(), &[&first])).unwrap().0;
     let both = [own.signatures(), other.signatures()].concat();
@@ -276,7 +276,7 @@ fn a_key_whose_self_signature_is_weak_or_absent_is_refused() {
 fn a_signature_with_a_weak_hash_is_refused() {
     let (secret, public) = key(1, 0, HashAlgorithm::Sha256);
     for hash in [HashAlgorithm::Sha1, HashAlgorithm::Md5] {
-        // rpgp does not make such signatures with this kind of key; what counts is the algorithm's number.
+        // rpgp does not make such signatures with this kind of key; only the algorithm's number matters.
         let strong = CleartextSignedMessage::from_string(&sign(&text(), &[&secret])).unwrap().0;
         let made = &strong.signatures()[0];
         let mut config = made.config().unwrap().clone();
