@@ -98,7 +98,7 @@ pub enum Error {
         name: String,
     },
     /// A recipe's entry would replace a path that something else brought.
-    #[error("{place}: {path} comes from {owner} already; say `replace = true` to take its place")]
+    #[error("{place}: {path} already comes from {owner}; set `replace = true` to replace it")]
     Taken {
         /// Where the recipe names it.
         place: String,
@@ -141,7 +141,7 @@ impl Advised for Error {
     fn advice(&self) -> Option<Advice> {
         let Error::Lint(_) = self else { return None };
         Some(Advice::failed(
-            "add the package that has it, leave the program out, or say in `[lint] absent` why nobody misses it",
+            "add the package that has it, leave the program out, or say in `[lint] absent` why it is not needed",
         ))
     }
 }

@@ -67,7 +67,7 @@ impl Advised for Error {
     fn advice(&self) -> Option<Advice> {
         Some(Advice::failed(match self {
             Error::Stale { .. } => "run `proofmark lock` on the recipe, review the difference and commit it",
-            _ => "take back what was edited by hand, or run `proofmark lock` on the recipe for a new one",
+            _ => "undo manual edits, or run `proofmark lock` on the recipe to make a new lock",
         }))
     }
 }
@@ -377,7 +377,7 @@ impl Lock {
             ArchiveKind::named(&archive.name)
                 .ok_or_else(|| wrong("archive", &archive.suite, &archive.name))?;
             if !places.insert(format!("suite {}", archive.suite)) {
-                return Err(wrong("suite", &archive.suite, "is there twice"));
+                return Err(wrong("suite", &archive.suite, "listed twice"));
             }
         }
         let debs = self.debs.iter().map(|deb| ("deb", deb));
@@ -385,7 +385,7 @@ impl Lock {
             digest(&deb.name, &deb.sha256)?;
             relative(&deb.name, &deb.path)?;
             if !places.insert(format!("{role} {}", deb.name)) {
-                return Err(wrong("name", &deb.name, "is there twice"));
+                return Err(wrong("name", &deb.name, "listed twice"));
             }
             let suite = self.archives.iter().find(|archive| archive.suite == deb.suite);
             if suite.is_none_or(|suite| suite.name != deb.archive) {
@@ -407,7 +407,7 @@ impl Lock {
                 relative(&name, &npm.attestations_path())?;
             }
             if !places.insert(format!("npm {} {} {}", npm.role as u8, npm.application, npm.location)) {
-                return Err(wrong("location", &name, "is there twice"));
+                return Err(wrong("location", &name, "listed twice"));
             }
         }
         Ok(())
@@ -422,18 +422,18 @@ impl Lock {
         let stale = |reason: String| Err(Error::Stale { path: path.to_owned(), reason });
         if self.recipe != recipe {
             return stale(
-                "the recipe's packages, versions or accounts are not those that it was made from".to_owned(),
+                "the recipe's packages, versions or accounts have changed since it was made".to_owned(),
             );
         }
         if self.tool.compressor != tool.compressor {
             return stale(format!(
-                "it was made with {}, and this program compresses with {}",
+                "it was made with {}, but this program compresses with {}",
                 self.tool.compressor, tool.compressor
             ));
         }
         if self.tool.init != tool.init {
             return stale(format!(
-                "it names the initrd program {}, and this program carries {}",
+                "it names the initrd program {}, but this program carries {}",
                 self.tool.init, tool.init
             ));
         }

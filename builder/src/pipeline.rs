@@ -69,7 +69,7 @@ pub enum Error {
     #[error("cannot place the partitions")]
     Disk(#[from] disk::Error),
     /// The disk size in the recipe is too small.
-    #[error("the disk needs {needed} bytes, and the recipe says {given}")]
+    #[error("the disk needs {needed} bytes, but the recipe says {given}")]
     Size {
         /// The size needed.
         needed: u64,

@@ -556,12 +556,12 @@ impl<'a> Input<'a> {
             return Err(self.field("last block", at + 40, format!("{} to {}", first.0, to.0), last.0));
         }
         if let Some(other) = table.entries.iter().find(|other| first <= other.last && other.first <= last) {
-            let expected = format!("none of blocks {} to {}", other.first.0, other.last.0);
+            let expected = format!("blocks outside {} to {}", other.first.0, other.last.0);
             return Err(self.field("partition", at + 32, expected, format!("{} to {}", first.0, last.0)));
         }
         let guid = self.uuid(at + 16);
         if guid.is_nil() || table.disk == guid || table.entries.iter().any(|other| other.guid == guid) {
-            return Err(self.field("partition GUID", at + 16, "one of its own", guid));
+            return Err(self.field("partition GUID", at + 16, "a unique GUID", guid));
         }
         let mut units = [0; NAME];
         for (position, unit) in units.iter_mut().enumerate() {

@@ -84,7 +84,7 @@ pub struct Volume {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A path has a component that FAT cannot hold or that means something else.
-    #[error("ESP path {path:?} is not a plain relative path of FAT")]
+    #[error("ESP path {path:?} is not a plain relative FAT path")]
     Path {
         /// The path.
         path: String,
@@ -96,7 +96,7 @@ pub enum Error {
         path: String,
     },
     /// The label has characters that FAT does not allow.
-    #[error("volume label {found:?}, expected capitals, digits, `_`, `-` and blanks at its end")]
+    #[error("volume label {found:?}, expected capitals, digits, `_`, `-` and trailing blanks")]
     Label {
         /// The label.
         found: String,

@@ -106,7 +106,7 @@ pub enum Error {
         what: &'static str,
     },
     /// The key is not a PKCS #8 RSA key.
-    #[error("cannot read the key as PKCS #8 RSA key")]
+    #[error("cannot read the key as a PKCS #8 RSA key")]
     Key(#[source] rsa::pkcs8::Error),
     /// The key is too short.
     #[error("key has {found} bits, expected at least {expected}", expected = LEAST_BITS)]
@@ -118,7 +118,7 @@ pub enum Error {
     #[error("cannot read the certificate")]
     Certificate(#[source] der::Error),
     /// The certificate's key is not an RSA key.
-    #[error("cannot read the certificate's key as RSA key")]
+    #[error("cannot read the certificate's key as an RSA key")]
     CertificateKey(#[source] rsa::pkcs8::spki::Error),
     /// The certificate is for another key.
     #[error("the certificate's key is not the given key's public half")]

@@ -126,7 +126,7 @@ pub enum Error {
     },
     /// SBAT data do not begin with the header line or are not text.
     #[error(
-        "SBAT data of the {origin} is malformed, expected lines of text of which the first begins with \"sbat,\""
+        "SBAT data of the {origin} is malformed, expected lines of text, the first beginning with \"sbat,\""
     )]
     Sbat {
         /// Where the data come from.

@@ -325,7 +325,7 @@ impl Explanation {
         let is_package = matches!(bringer, Bringer::Debian { .. } | Bringer::Npm { .. });
         match &self.chain {
             Some(chain) => line("why", &chain.join(" <- ")),
-            None if is_package => line("why", "not known: no lock that names the package; give it by --lock"),
+            None if is_package => line("why", "unknown: no lock names the package; give one with --lock"),
             None => {}
         }
         text
@@ -338,7 +338,7 @@ impl Absence {
         let steps: Vec<String> =
             self.followed.iter().take(3).map(|step| format!("{} -> {}", step.link, step.target)).collect();
         match (self.followed.len() > MAX_LINKS, steps.is_empty()) {
-            (true, _) => format!("{} leads through links in a circle: {}", self.asked, steps.join(", ")),
+            (true, _) => format!("{} leads into a loop of links: {}", self.asked, steps.join(", ")),
             (false, true) if self.missing == self.asked => format!("{} is not in the image", self.asked),
             (false, true) => format!("{} is not in the image: there is no {}", self.asked, self.missing),
             (false, false) => format!(
@@ -353,7 +353,8 @@ impl Absence {
     /// Suggests what to do next.
     pub fn hint(&self) -> String {
         if self.near.is_empty() {
-            "an `omit` rule of the recipe may have left it out, or no package of the image has it".to_owned()
+            "an `omit` rule of the recipe may have left it out, or no package in the image contains it"
+                .to_owned()
         } else {
             format!("there is {}", self.near.join(", "))
         }
@@ -460,8 +461,8 @@ impl Sizes {
         };
         let total = &self.total;
         line(total.bytes, &format!("in {} files, of {} paths", total.files, total.paths));
-        line(self.different_bytes, "of them when equal files count once");
-        line(self.filesystem_bytes, &format!("as file system, compression {}", self.compression));
+        line(self.different_bytes, "with identical files counted once");
+        line(self.filesystem_bytes, &format!("as a file system, compression {}", self.compression));
         for (name, bytes) in &self.outputs {
             line(*bytes, name);
         }
@@ -661,7 +662,7 @@ pub(crate) mod tests {
                 "there is /bin, /usr/bin/dash".into()
             )
         );
-        assert!(absent("/etc/loop/x").0.contains("in a circle"));
+        assert!(absent("/etc/loop/x").0.contains("a loop of links"));
         assert!(absent("/etc/conf/x").0.starts_with("/etc/conf/x is not in the image"));
         assert!(absent("/zzzzzzz").1.contains("`omit` rule"));
     }
@@ -684,8 +685,8 @@ pub(crate) mod tests {
         assert_eq!(sizes.origins.iter().map(|share| share.bytes).sum::<u64>(), sizes.total.bytes);
         assert_eq!(
             sizes.to_text(2),
-            "       29 B  in 4 files, of 13 paths\n       19 B  of them when equal files count once\n\
-             \x20   4.0 KiB  as file system, compression zstd:3\n    2.0 MiB  disk.raw\n\n\
+            "       29 B  in 4 files, of 13 paths\n       19 B  with identical files counted once\n\
+             \x20   4.0 KiB  as a file system, compression zstd:3\n    2.0 MiB  disk.raw\n\n\
              by package\n       20 B       2 files  deb:a=1:2-3\n        8 B       1 files  recipe:r:7\n\
              \x20                 3 more (--top)\n\nby folder\n       20 B       2 files  /usr\n\
              \x20      20 B       2 files  /usr/bin\n                  2 more (--top)\n"

@@ -52,7 +52,7 @@ pub enum Error {
         source: shape::Error,
     },
     /// A QEMU machine needs firmware, and none is given.
-    #[error("{name} needs firmware, and there is none")]
+    #[error("{name} needs firmware, but none is given")]
     NoFirmware {
         /// The platform.
         name: Name,

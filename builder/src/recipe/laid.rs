@@ -123,13 +123,14 @@ impl Last {
             over(&mut last.target, document.systemd.default_target.clone());
             if let Some(given) = &document.filesystem.level {
                 if !(1..=19).contains(given.get_ref()) {
-                    return Err(parsed.wrong(given.span(), "expected a level of zstd from 1 to 19"));
+                    return Err(parsed.wrong(given.span(), "expected a zstd level from 1 to 19"));
                 }
                 last.level = Some(*given.get_ref());
             }
             if let Some(given) = &document.disk.size {
                 let size = bytes_of(given.get_ref());
-                let size = size.ok_or_else(|| parsed.wrong(given.span(), "expected a size as 512M or 2G"))?;
+                let size =
+                    size.ok_or_else(|| parsed.wrong(given.span(), "expected a size such as 512M or 2G"))?;
                 last.disk_size = Some(size);
             }
         }
@@ -202,7 +203,7 @@ fn shapes(given: &document::MeasuredPlatform) -> Result<Vec<(Name, Shape)>, Stri
     let name: Name = given.platform.parse().map_err(|error: shape::Error| error.to_string())?;
     let usual = Shape::usual(name);
     let memory = given.memory.iter().map(|text| {
-        shape::bytes(text).ok_or_else(|| format!("expected a size of memory as 512M or 4G, found {text:?}"))
+        shape::bytes(text).ok_or_else(|| format!("expected a memory size such as 512M or 4G, found {text:?}"))
     });
     let mut memory = memory.collect::<Result<Vec<u64>, String>>()?;
     let vcpus = given.vcpus.iter().map(|number| {
@@ -227,7 +228,7 @@ fn shapes(given: &document::MeasuredPlatform) -> Result<Vec<(Name, Shape)>, Stri
         || given.vendor.is_some()
         || given.direct;
     if for_qemu && !name.is_qemu() {
-        return Err(format!("{name} decides for itself: expected memory alone, found what is for QEMU"));
+        return Err(format!("{name} takes only a memory size, found settings for QEMU"));
     }
     if memory.is_empty() {
         memory.push(usual.memory);
@@ -296,7 +297,7 @@ fn version_is_plain(text: &str) -> Result<(), &'static str> {
 
 fn is_moment(text: &str) -> Result<(), &'static str> {
     let form: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-    (form == "00000000T000000Z").then_some(()).ok_or("a moment as 20260912T075541Z")
+    (form == "00000000T000000Z").then_some(()).ok_or("a time such as 20260912T075541Z")
 }
 
 fn bytes_of(text: &str) -> Option<u64> {
@@ -351,7 +352,8 @@ fn applications(
             return Err(wrong(format!("npm application {:?}, but no [node] to run it", application.name)));
         }
         if semver::Version::parse(&application.version).is_err() {
-            let message = format!("{:?} is no exact version of {:?}", application.version, application.name);
+            let message =
+                format!("{:?} is not an exact version of {:?}", application.version, application.name);
             return Err(wrong(message));
         }
         TreePath::new(&application.target).map_err(|error| wrong(error.to_string()))?;
@@ -379,7 +381,7 @@ fn named<'a, T: Clone + 'a>(
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c);
         let start = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
         if !start || text.len() > 32 || !text.chars().all(plain) {
-            return Err(parsed.wrong(item.span(), format!("{text:?} is no name of a {what}")));
+            return Err(parsed.wrong(item.span(), format!("{text:?} is not a valid {what} name")));
         }
         if all.insert(text.to_owned(), item.get_ref().clone()).is_some() {
             return Err(parsed.wrong(item.span(), format!("{what} {text:?} is named twice")));
@@ -401,7 +403,7 @@ fn entries<'a>(
             }
             let path = TreePath::new(path).map_err(|error| wrong(error.to_string()))?;
             if let Some(first) = all.get(&path) {
-                return Err(wrong(format!("{path} has two sources: {} says it too", first.place)));
+                return Err(wrong(format!("{path} has two sources: {} names it too", first.place)));
             }
             all.insert(path, Entry { kind, place: parsed.place(span), replace });
             Ok(())
@@ -415,7 +417,7 @@ fn entries<'a>(
                 _ => return Err(wrong("a file needs either `source` or `text`")),
             };
             let access = access(&file.mode, 0o644, &file.owner, &file.group);
-            let access = access.ok_or_else(|| wrong("expected a mode in octal, as \"0644\""))?;
+            let access = access.ok_or_else(|| wrong("expected an octal mode such as \"0644\""))?;
             add(item.span(), &file.target, EntryKind::File { content, access }, file.replace)?;
         }
         for item in document.links.iter().chain(&overlay.links) {
@@ -429,7 +431,7 @@ fn entries<'a>(
             let directory = item.get_ref();
             let access = access(&directory.mode, 0o755, &directory.owner, &directory.group);
             let access =
-                access.ok_or_else(|| parsed.wrong(item.span(), "expected a mode in octal, as \"0755\""))?;
+                access.ok_or_else(|| parsed.wrong(item.span(), "expected an octal mode such as \"0755\""))?;
             add(item.span(), &directory.path, EntryKind::Directory(access), true)?;
         }
     }
@@ -456,7 +458,7 @@ fn inside(parsed: &Parsed, span: Range<usize>, source: &str) -> Result<PathBuf, 
     let relative = Path::new(source);
     let plain = relative.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
     if source.is_empty() || !plain {
-        let message = format!("source {source:?} is not a path inside of the recipe's folder");
+        let message = format!("source {source:?} is not a path inside the recipe's folder");
         return Err(parsed.wrong(span, message));
     }
     Ok(parsed.path.parent().unwrap_or(Path::new("")).join(normal(relative)))

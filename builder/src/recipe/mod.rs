@@ -67,7 +67,7 @@ impl Advised for Error {
         match self {
             Error::Wrong { hint, .. } => Some(Advice { hint: hint.clone(), exit_code: FAILED }),
             Error::Read { .. } => {
-                Some(Advice::failed("name a recipe's folder, as `proofmark build recipes/minimal`"))
+                Some(Advice::failed("name a recipe's folder, for example `proofmark build recipes/minimal`"))
             }
             Error::Missing { .. } => None,
         }

@@ -52,7 +52,7 @@ pub(super) fn parse_chain(
         }
         if depth >= MAX_EXTENDS {
             return Err(wrong(format!(
-                "recipes extend each other more than {MAX_EXTENDS} deep, or in a circle"
+                "recipes extend each other more than {MAX_EXTENDS} deep, or in a loop"
             )));
         }
         let base_path = normal(&file_of(&folder.join(base.get_ref())));

@@ -32,7 +32,7 @@ const MAX_INDEX: u64 = 1 << 30;
 #[derive(Debug, thiserror::Error)]
 pub enum Break {
     /// The signed release is not authentic.
-    #[error("the InRelease of {suite} cannot be believed")]
+    #[error("the InRelease of {suite} cannot be trusted")]
     InRelease {
         /// The suite.
         suite: String,
@@ -40,7 +40,7 @@ pub enum Break {
         source: InReleaseError,
     },
     /// The lock contradicts the signed release.
-    #[error("{what} of {suite} is {found} in the signed release, and {expected} in the lock")]
+    #[error("{what} of {suite} is {found} in the signed release, but {expected} in the lock")]
     Differs {
         /// The value that differs.
         what: &'static str,

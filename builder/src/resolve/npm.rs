@@ -26,7 +26,7 @@ use crate::lock::{Npm, NpmRole};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A version is not exact.
-    #[error("{name}@{version} is no exact version")]
+    #[error("{name}@{version} is not an exact version")]
     NotExact {
         /// Name of the package.
         name: String,
@@ -60,7 +60,7 @@ pub enum Error {
         source: engines::Error,
     },
     /// An integrity value in the lock is invalid.
-    #[error("{location} has an integrity that is refused")]
+    #[error("{location} has an invalid integrity value")]
     Integrity {
         /// Place of the package.
         location: String,

@@ -19,7 +19,7 @@ use super::version::{Version, VersionError};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RelationError {
     /// A package name breaks Policy 5.6.1.
-    #[error("`{found}` in relation `{relation}` is no package name")]
+    #[error("`{found}` in relation `{relation}` is not a package name")]
     Name {
         /// The alternative as written.
         relation: String,

@@ -191,13 +191,13 @@ pub enum TableError {
     #[error("the script table cannot be read")]
     Toml(#[from] toml::de::Error),
     /// An entry's digest is not a SHA-256.
-    #[error("`{0}` in the script table is no SHA-256")]
+    #[error("`{0}` in the script table is not a SHA-256")]
     Digest(String),
     /// An inert entry has fix-ups, or a handled one has none.
-    #[error("the entry {0} in the script table names fix-ups if and only if it is inert")]
+    #[error("the entry {0} in the script table must name fix-ups if it is handled, and none if it is inert")]
     Treatment(String),
     /// Two entries are for the same script.
-    #[error("{0} stands twice in the script table")]
+    #[error("{0} appears twice in the script table")]
     Twice(String),
 }
 

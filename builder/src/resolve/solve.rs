@@ -88,7 +88,7 @@ pub enum SolveError {
 
 /// Two packages that exclude each other; `chosen` came first.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{newcomer} cannot stand beside {chosen}: {owner} has {field}: {relation}")]
+#[error("{newcomer} cannot be installed with {chosen}: {owner} has {field}: {relation}")]
 pub struct Conflict {
     /// The package that was to be added.
     pub newcomer: String,

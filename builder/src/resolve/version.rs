@@ -18,7 +18,7 @@ pub enum VersionError {
     #[error("version `{0}` has no upstream part")]
     Empty(String),
     /// The epoch is not a number below 2^31.
-    #[error("version `{0}` has an epoch that is no number")]
+    #[error("version `{0}` has an epoch that is not a number")]
     Epoch(String),
     /// A character outside `A-Za-z0-9.+-~:`.
     #[error("version `{version}` has the character {found:?} at byte {offset}")]

@@ -47,10 +47,10 @@ pub enum Error {
     #[error("the envelope is not signed by the key")]
     Signature,
     /// The text is not a PKCS #8 P-256 private key in PEM.
-    #[error("the key is no ECDSA P-256 key in PKCS #8 PEM")]
+    #[error("the key is not an ECDSA P-256 key in PKCS #8 PEM")]
     Private,
     /// The input is not a P-256 public key.
-    #[error("the public key is no ECDSA P-256 key")]
+    #[error("the public key is not an ECDSA P-256 key")]
     Public,
 }
 

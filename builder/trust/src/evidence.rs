@@ -80,19 +80,19 @@ pub enum Error {
         member: &'static str,
     },
     /// The quote cannot be read.
-    #[error("this is no quote of a TD")]
+    #[error("not a TD quote")]
     Quote(#[source] quote::Error),
     /// The TDREPORT cannot be read.
-    #[error("this is no TDREPORT")]
+    #[error("not a TDREPORT")]
     Report(#[source] quote::Error),
     /// The log cannot be read.
-    #[error("this is no event log")]
+    #[error("not an event log")]
     Log(#[source] log::Error),
     /// The events' JSON cannot be read.
     #[error("expected a list of events with imr, event_type and digest")]
     Events(#[source] serde_json::Error),
     /// An event names an unknown register.
-    #[error("event {number} is of imr {found}, expected 0 to 3")]
+    #[error("event {number} has imr {found}, expected 0 to 3")]
     Imr {
         /// The event's number, from 0.
         number: usize,
@@ -112,10 +112,10 @@ pub enum Error {
         found: String,
     },
     /// There is no log.
-    #[error("the evidence has no event log, and none is given beside it")]
+    #[error("the evidence has no event log, and no separate one is given")]
     NoLog,
     /// There are two logs.
-    #[error("the evidence has an event log, and another is given beside it")]
+    #[error("the evidence has an event log, and a separate one is given too")]
     TwoLogs,
     /// No bank has values.
     #[error("expected PCR values of sha256 or sha384, found none")]

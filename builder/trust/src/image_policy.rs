@@ -66,7 +66,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The log policy is malformed.
-    #[error("{name:?}, which the policy names, is no policy of logs")]
+    #[error("{name:?}, which the policy names, is not a log policy")]
     Logs {
         /// As the policy names it.
         name: String,
@@ -74,7 +74,7 @@ pub enum Error {
         source: logs::Error,
     },
     /// A key is malformed.
-    #[error("{name:?}, which the policy names, is no public key")]
+    #[error("{name:?}, which the policy names, is not a public key")]
     Key {
         /// As the policy names it.
         name: String,
@@ -295,7 +295,7 @@ impl Policy {
             };
             // An identity that is named twice would count twice.
             if identities.iter().any(|known| known.name == identity.name || known.signer == signer) {
-                return Err(wrong("identities", "name one a second time"));
+                return Err(wrong("identities", "list the same name or signer twice"));
             }
             identities.push(Identity { name: identity.name, signer });
         }
@@ -307,7 +307,7 @@ impl Policy {
         }
         let times: BTreeSet<Time> = document.times.into_iter().collect();
         if document.maximum_age_days.is_some() && times.is_empty() {
-            return Err(wrong("maximum_age_days", "needs times that are trusted"));
+            return Err(wrong("maximum_age_days", "needs at least one entry in `times`"));
         }
         let of_logs: Vec<Value> =
             log_policy.logs().iter().map(|log| log_in_root(&log.key, log.url.as_deref())).collect();
@@ -315,7 +315,7 @@ impl Policy {
         if let Some(name) = &document.trusted_root {
             let given: Value = serde_json::from_str(&file(name)?).map_err(|error| Error::Field {
                 field: "trusted_root",
-                reason: format!("is no JSON: {error}"),
+                reason: format!("is not JSON: {error}"),
             })?;
             add_authorities(&mut root, &given);
         }
@@ -365,7 +365,7 @@ impl Policy {
         let checked = verifier.verify(bundle, Artifact::Sha256(disk), &identity.signer);
         let checked = checked.map_err(|error| error.to_string())?;
         let payload = checked.payload().filter(|payload| payload.kind == IN_TOTO);
-        let payload = payload.ok_or_else(|| "no in-toto statement is in it".to_owned())?.bytes.clone();
+        let payload = payload.ok_or_else(|| "the bundle has no in-toto statement".to_owned())?.bytes.clone();
         let (logs, time) = self.logged(&checked)?;
         Ok(Verified::by_its_judge(Signed { payload, logs, time }))
     }
@@ -402,7 +402,7 @@ impl Policy {
         if logs.len() < self.logs {
             let found = logs.len();
             return Err(format!(
-                "in {found} logs of the policy, expected {}: {}",
+                "logged in {found} of the policy's logs, expected {}: {}",
                 self.logs,
                 if reasons.is_empty() { "no more entries".to_owned() } else { reasons.join("; ") }
             ));
@@ -465,19 +465,19 @@ issuer = "https://id.example.org"
             ("format = 1", "format = 2", "format is not 1"),
             ("image = ", "imagine = ", "malformed"),
             ("\"logs\"", "\"nothing\"", "cannot read \"nothing\""),
-            ("\"logs\"", "\"one.pub\"", "no policy of logs"),
+            ("\"logs\"", "\"one.pub\"", "is not a log policy"),
             ("\"logs\"", "\"none\"", "names no log"),
-            ("\"one.pub\"", "\"logs\"", "no public key"),
+            ("\"one.pub\"", "\"logs\"", "is not a public key"),
             ("key = \"one.pub\"\n", "", "need a key"),
             ("key = \"one.pub\"\n", "key = \"one.pub\"\nissuer = \"x\"\n", "need a key"),
-            ("name = \"two\"", "name = \"one\"", "second time"),
+            ("name = \"two\"", "name = \"one\"", "twice"),
             ("[\"https://example.org/b\"]", "[]", "builders is empty"),
-            ("times = [\"witness\"]", "", "needs times"),
+            ("times = [\"witness\"]", "", "needs at least one entry"),
             ("times = [\"witness\"]", "times = [\"sundial\"]", "malformed"),
             ("image =", "rebuilders = 3\nimage =", "rebuilders is 0, or more"),
             ("image =", "rebuilders = 0\nimage =", "rebuilders is 0, or more"),
             ("image =", "logs = 2\nimage =", "logs is 0, or more"),
-            ("image =", "trusted_root = \"logs\"\nimage =", "is no JSON"),
+            ("image =", "trusted_root = \"logs\"\nimage =", "is not JSON"),
         ] {
             let text = GOOD.replacen(from, to, 1);
             assert_ne!(text, GOOD);

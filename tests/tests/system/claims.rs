@@ -194,7 +194,7 @@ fn reference_values_of_another_image_are_not_exported() {
     );
     assert_eq!(outcome.code, Some(1));
     assert!(
-        outcome.stderr.contains("of another image: name is other, expected minimal"),
+        outcome.stderr.contains("for another image: name is other, expected minimal"),
         "{}",
         outcome.stderr
     );
@@ -394,17 +394,17 @@ fn what_a_registry_attests_is_judged_without_a_network() {
         assert!(outcome.stdout.contains(said), "{said}: {}", outcome.stdout);
     };
     // Only the test knows its registry.
-    refused(&right, &[], "names a key of the registry that is not known");
-    refused(&right, &trust[..1], "attestation 1 cannot be believed");
+    refused(&right, &[], "names an unknown registry key");
+    refused(&right, &trust[..1], "attestation 1 cannot be trusted");
     // The lock names a build as the source, but nothing attests it.
     let built = format!("{right}source = \"https://code.example.org/tiny\"\n");
     refused(&built, &trust, "the lock says \\\"https://code.example.org/tiny");
     let mut forged = registry.document.clone();
     forged["attestations"][0]["bundle"]["dsseEnvelope"]["signatures"][0]["sig"] = json!("MAYCAQECAQE=");
-    refused(&registry.serve(&forged), &trust, "attestation 1 cannot be believed");
+    refused(&registry.serve(&forged), &trust, "attestation 1 cannot be trusted");
 
     fs::write(at("keys.json"), "{}").unwrap();
     let outcome = check(&right, &trust);
     assert_eq!(outcome.code, Some(1), "{}", outcome.stdout);
-    assert!(outcome.stderr.contains("not a list of a registry's keys"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("not a list of registry keys"), "{}", outcome.stderr);
 }

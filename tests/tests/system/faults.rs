@@ -410,7 +410,7 @@ fn a_tampered_unsigned_old_or_swapped_index_is_refused() {
                 if path.ends_with("dists/trixie/InRelease") { Answer::Tampered } else { Answer::Whole }
             },
         );
-    outcome.refused(3, &["InRelease of trixie", &url, "does not fit the text"]);
+    outcome.refused(3, &["InRelease of trixie", &url, "does not match the text"]);
 
     fn swapped(path: &str, folder: &Path) -> Answer {
         if !path.ends_with("dists/trixie/InRelease") {

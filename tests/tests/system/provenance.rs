@@ -144,18 +144,18 @@ fn what_is_published_is_verified_and_publishing_again_changes_nothing() {
 #[test]
 fn a_changed_image_key_log_or_version_is_refused() {
     let lab = Lab::new();
-    lab.refused("nobody whom the policy names");
+    lab.refused("no identity in the policy has signed");
     lab.publish().succeeded();
     fs::write(lab.path("out/disk.raw"), b"another disk").unwrap();
     lab.refused("disk.raw");
     image(&lab.path("out"), "1.2.0", b"another disk");
-    lab.refused("nobody whom the policy names");
+    lab.refused("no identity in the policy has signed");
     image(&lab.path("out"), "1.2.0", b"a disk");
     lab.verify().succeeded();
     let policy = lab.read("policy.toml");
     for (from, to, part) in [
         ("minimum_version = \"1.0\"", "minimum_version = \"1.10\"", "older than 1.10"),
-        ("image = \"minimal\"", "image = \"other\"", "the policy is of \"other\""),
+        ("image = \"minimal\"", "image = \"other\"", "the policy is for \"other\""),
         ("https://example.org/b", "https://example.org/c", "is not allowed"),
         ("reference_values = \"not-demanded\"", "", "reference values"),
         ("log_policy", "maximum_age_days = 1\ntimes = [\"witness\"]\nlog_policy", "no trusted time"),
@@ -168,13 +168,13 @@ fn a_changed_image_key_log_or_version_is_refused() {
     let key = lab.read("builder.key.pub");
     fs::remove_file(lab.path("builder.key")).unwrap();
     lab.run(&["key", "builder.key"]).succeeded();
-    lab.refused("nobody whom the policy names");
+    lab.refused("no identity in the policy has signed");
     fs::write(lab.path("builder.key.pub"), key).unwrap();
     lab.verify().succeeded();
     fs::remove_file(lab.path("log.key")).unwrap();
     lab.run(&["key", "--log", "log.example/images", "log.key"]).succeeded();
     lab.logs("quorum none\n");
-    lab.refused("nobody whom the policy names");
+    lab.refused("no identity in the policy has signed");
 }
 
 #[test]
@@ -386,7 +386,7 @@ fn who_has_no_key_signs_by_a_token_of_its_identity() {
     lab.run(&bundle).succeeded();
     for (name, issuer) in [(NAME, "https://id.example.com"), ("https://ci.example.org/other", ISSUER)] {
         policy(name, issuer);
-        lab.refused("nobody whom the policy names");
+        lab.refused("no identity in the policy has signed");
     }
     // Another certificate authority and another time-stamp authority, with the same names.
     policy(NAME, ISSUER);
@@ -400,7 +400,7 @@ fn who_has_no_key_signs_by_a_token_of_its_identity() {
         fs::write(lab.path("root.json"), root.to_string()).unwrap();
         let text = lab.read("policy.toml").replace("authorities/root.json", "root.json");
         fs::write(lab.path("policy.toml"), text).unwrap();
-        lab.refused("nobody whom the policy names");
+        lab.refused("no identity in the policy has signed");
         policy(NAME, ISSUER);
     }
     lab.verify().succeeded();

@@ -189,7 +189,7 @@ fn one_file_with_both_is_evidence_too() {
     assert_eq!(case.run(line).0, 0);
     let (code, text) = case.run(&format!("{line} --log log"));
     assert_eq!(code, 1, "{text}");
-    assert!(text.contains("another is given beside it"), "{text}");
+    assert!(text.contains("a separate one is given too"), "{text}");
 }
 
 #[test]

@@ -28,7 +28,7 @@ use crate::claim::manifest::Manifest;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// They belong to another image.
-    #[error("the reference values are of another image: {what} is {found}, expected {expected}")]
+    #[error("the reference values are for another image: {what} is {found}, expected {expected}")]
     OtherImage {
         /// What differs.
         what: String,
@@ -46,7 +46,7 @@ pub enum Error {
         named: Option<String>,
     },
     /// There is nothing to export.
-    #[error("no value of the platforms is known beforehand")]
+    #[error("no value of the platforms is known in advance")]
     Empty,
     /// The CoRIM cannot be encoded.
     #[error("cannot encode the CoRIM: {0}")]

@@ -65,7 +65,7 @@ fn differences(signed: &Value, image: &Value) -> Vec<String> {
         _ => Vec::new(),
     };
     if found.is_empty() {
-        return vec!["the signed ones are not those that the image gives".to_owned()];
+        return vec!["the signed values differ from the image's".to_owned()];
     }
     let say = |one: &reference::Mismatch| {
         let machine = one.platform.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
@@ -139,9 +139,9 @@ impl fmt::Display for Problem {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Problem::TrustRoot(reason) => write!(out, "the policy's trust root cannot be used: {reason}"),
-            Problem::Absent(name) => write!(out, "{name} is not there, but the manifest names it"),
+            Problem::Absent(name) => write!(out, "{name} is missing, but the manifest names it"),
             Problem::Name { expected, found } => {
-                write!(out, "the image is {found:?}, the policy is of {expected:?}")
+                write!(out, "the image is {found:?}, the policy is for {expected:?}")
             }
             Problem::Profile(found) => write!(out, "profile {found} is not allowed"),
             Problem::Version { least, found } => {
@@ -153,15 +153,15 @@ impl fmt::Display for Problem {
                 write!(out, "statements {predicate} of {} differ", bundles.join(" and "))
             }
             Problem::NoProvenance => {
-                out.write_str("nobody whom the policy names has signed how the image was built")
+                out.write_str("no identity in the policy has signed the image's provenance")
             }
             Problem::Rebuilders { expected, found } => {
                 let names: Vec<_> = found.iter().map(String::as_str).collect();
-                let names = if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
+                let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
                 write!(out, "{expected} identities must agree on the image, found: {names}")
             }
             Problem::NoReferenceValues => {
-                out.write_str("nobody whom the policy names has signed reference values of the image")
+                out.write_str("no identity in the policy has signed the image's reference values")
             }
             Problem::ReferenceValues(reason) => write!(out, "reference values: {reason}"),
             Problem::Age(reason) => write!(out, "age: {reason}"),
@@ -247,7 +247,7 @@ fn misfits(
         if let Some(output) = manifest.outputs.get(&subject.name)
             && subject.digest.get("sha256") != Some(&output.sha256)
         {
-            misfits.push(format!("its {} is another file than the image's", subject.name));
+            misfits.push(format!("its {} differs from the image's", subject.name));
         }
     }
     let disk = manifest.outputs.get(file::DISK).map(|output| output.sha256.as_str());
@@ -279,7 +279,7 @@ fn misfits(
                         == Some(image.manifest_sha256.as_str())
             });
             if !named {
-                misfits.push("its manifest.json is another than the image's".to_owned());
+                misfits.push("its manifest.json differs from the image's".to_owned());
             }
         }
         SUMMARY => {

@@ -48,7 +48,7 @@ pub const REPRODUCED: &str =
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The bytes are not JSON of this shape.
-    #[error("the payload is no in-toto statement")]
+    #[error("the payload is not an in-toto statement")]
     Shape(#[source] serde_json::Error),
     /// The statement has another type or version.
     #[error("the statement's {field} is {found:?}, expected {expected:?}")]
@@ -61,7 +61,7 @@ pub enum Error {
         expected: &'static str,
     },
     /// The statement has no subject, or a subject has no SHA-256.
-    #[error("the statement has no subject with a SHA-256, or one without")]
+    #[error("the statement has no subject, or one without a SHA-256")]
     Subject,
     /// A required member is missing.
     #[error("the statement has no {field}")]

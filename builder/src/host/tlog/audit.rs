@@ -251,7 +251,7 @@ mod tests {
         fs::remove_dir_all(root.path().join("index")).unwrap();
         Writer::open(root.path(), key()).unwrap().append(&[entry(1)], &Unwitnessed).unwrap();
         let (report, _) = audited(root.path()).unwrap();
-        assert!(report.findings[0].contains("entry 1: the entry is no hashedrekord"), "{report:?}");
+        assert!(report.findings[0].contains("entry 1: the entry is not a hashedrekord"), "{report:?}");
         assert_eq!(report.remarks, ["entry 2 is entry 0 once more"]);
     }
 

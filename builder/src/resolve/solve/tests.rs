@@ -197,7 +197,7 @@ fn conflicts_are_found_in_both_directions_and_through_provides() {
         assert_eq!(names(lines, &request(&["aa", "bb"])), ["aa", "bb"], "{lines}");
     }
     let text = error("aa 1\n bb 1; Breaks: aa (<< 2)", &request(&["aa", "bb"])).to_string();
-    assert_eq!(text, "bb cannot stand beside aa: bb has Breaks: aa (<< 2)");
+    assert_eq!(text, "bb cannot be installed with aa: bb has Breaks: aa (<< 2)");
 }
 
 #[test]

@@ -48,7 +48,7 @@ const USAGE: &str = "npm:attestations";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The bytes are not such a document.
-    #[error("not a document of attestations")]
+    #[error("not an attestation document")]
     Json(#[source] serde_json::Error),
     /// The document holds no attestation.
     #[error("the document holds no attestation")]
@@ -72,7 +72,7 @@ pub enum Error {
         found: String,
     },
     /// The document and the statement name different kinds.
-    #[error("attestation {number} is of the kind {found}, the document says {stated}")]
+    #[error("attestation {number} has kind {found}, but the document says {stated}")]
     OtherKind {
         /// The attestation, from 1.
         number: usize,
@@ -92,7 +92,7 @@ pub enum Error {
         expected: &'static str,
     },
     /// An unknown key signed it.
-    #[error("attestation {number} names a key of the registry that is not known: {key}")]
+    #[error("attestation {number} names an unknown registry key: {key}")]
     UnknownKey {
         /// The attestation, from 1.
         number: usize,
@@ -108,7 +108,7 @@ pub enum Error {
         key: String,
     },
     /// The certificate names no repository, so it was not issued to a build.
-    #[error("attestation {number} is certified for {signer}, which is no build of a repository")]
+    #[error("attestation {number} is certified for {signer}, which is not a repository build")]
     NoBuild {
         /// The attestation, from 1.
         number: usize,
@@ -116,7 +116,7 @@ pub enum Error {
         signer: String,
     },
     /// The signature or its log entry is invalid.
-    #[error("attestation {number} cannot be believed")]
+    #[error("attestation {number} cannot be trusted")]
     Signature {
         /// The attestation, from 1.
         number: usize,
@@ -124,13 +124,13 @@ pub enum Error {
         source: bundle::Error,
     },
     /// The registry does not state that it published the package.
-    #[error("the document does not say, signed by the registry, that it published the package")]
+    #[error("the document has no publish attestation signed by the registry")]
     Unpublished,
     /// The keys of a registry cannot be read.
-    #[error("not a list of a registry's keys")]
+    #[error("not a list of registry keys")]
     Keys(#[source] serde_json::Error),
     /// A key or a root of trust cannot be used.
-    #[error("cannot trust what is to judge attestations")]
+    #[error("cannot use the keys or roots of trust for attestations")]
     Trust(#[source] bundle::Error),
 }
 
@@ -329,7 +329,7 @@ impl Registry {
         };
         match (&material.public_key, certificate) {
             (Some(_), None) if kind.starts_with(PROVENANCE) => Err(other("a certified build")),
-            (None, Some(_)) if kind.starts_with(PUBLISH) => Err(other("a key of the registry")),
+            (None, Some(_)) if kind.starts_with(PUBLISH) => Err(other("a registry key")),
             (Some(Hint { hint }), None) => match self.keys.iter().find(|(id, _)| id == hint) {
                 Some((id, key)) => Ok(Voucher::Registry { id, key }),
                 None => Err(Error::UnknownKey { number, key: hint.clone() }),

@@ -215,7 +215,8 @@ impl DatedKey {
         let wrong = |reason: String| Error::Key { reason };
         let key: sigstore_trust_root::trusted_root::PublicKey =
             serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
-        let valid = key.valid_for.ok_or_else(|| wrong("it does not say from when it counts".to_owned()))?;
+        let valid =
+            key.valid_for.ok_or_else(|| wrong("it does not say when its validity starts".to_owned()))?;
         Ok(DatedKey {
             key: PublicKey::from_der(key.raw_bytes.as_bytes())?,
             from: valid.start.as_second(),

@@ -107,7 +107,7 @@ impl Verify for Sigstore {
         // The crates leave it to their caller to check that any log entry was proven at all.
         let material = &bundle.verification_material;
         if !result.tlog_verified() || material.tlog_entries.is_empty() {
-            return Err(Error::Refused { reason: "no log entry is in the bundle".to_owned() });
+            return Err(Error::Refused { reason: "the bundle has no log entry".to_owned() });
         }
         let mut entries = Vec::with_capacity(material.tlog_entries.len());
         for entry in &material.tlog_entries {

@@ -38,7 +38,7 @@ pub enum ControlError {
         text: String,
     },
     /// A continuation line with no field before it.
-    #[error("line {line} continues no field")]
+    #[error("line {line} is a continuation line without a field")]
     NothingToContinue {
         /// Its line.
         line: usize,

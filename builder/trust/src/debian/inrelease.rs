@@ -51,10 +51,10 @@ pub enum InReleaseError {
     #[error("the signature block cannot be read: {0}")]
     SignatureBlock(String),
     /// No pinned key signed.
-    #[error("none of the signers is pinned: {}", .0.join(", "))]
+    #[error("no signer is pinned: {}", .0.join(", "))]
     NoPinnedSigner(Vec<String>),
     /// A signature claims a pinned key, but the key did not sign this text.
-    #[error("the signature by {0} does not fit the text")]
+    #[error("the signature by {0} does not match the text")]
     BadSignature(Fingerprint),
     /// The signature is genuine, but its key may not sign.
     #[error("the signing key {signer} {fault}")]
@@ -84,10 +84,10 @@ pub enum InReleaseError {
     #[error("the suite is for {}, expected `{expected}`", .found.join(", "))]
     WrongArchitecture { found: Vec<String>, expected: String },
     /// The suite's `Valid-Until` has passed.
-    #[error("valid until {}, and it is {}", .valid_until.0, .now.0)]
+    #[error("expired at {}, and the time is {}", .valid_until.0, .now.0)]
     Expired { valid_until: UnixTime, now: UnixTime },
     /// The file is from the future.
-    #[error("dated {}, and it is {}", .date.0, .now.0)]
+    #[error("dated {}, after the current time {}", .date.0, .now.0)]
     Future { date: UnixTime, now: UnixTime },
     /// The file is older than one seen earlier.
     #[error("dated {}, older than the {} seen before", .date.0, .previous.0)]
@@ -278,7 +278,7 @@ fn read_signatures(block: &str) -> Result<Vec<Signature>, InReleaseError> {
             Ok(Packet::Signature(_)) => {
                 return Err(InReleaseError::SignatureBlock("too many signatures".into()));
             }
-            Ok(_) => return Err(InReleaseError::SignatureBlock("a packet that is no signature".into())),
+            Ok(_) => return Err(InReleaseError::SignatureBlock("a packet that is not a signature".into())),
             Err(error) => return Err(InReleaseError::SignatureBlock(error.to_string())),
         }
     }
@@ -330,7 +330,7 @@ fn claimed_signer(signature: &Signature) -> String {
         signature.issuer_fingerprint().first().map(|claimed| hex::encode_upper(claimed.as_bytes()));
     fingerprint
         .or_else(|| signature.issuer_key_id().first().map(|id| id.to_string().to_uppercase()))
-        .unwrap_or_else(|| "nobody".into())
+        .unwrap_or_else(|| "an unnamed signer".into())
 }
 
 fn read_release(

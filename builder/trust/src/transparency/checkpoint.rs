@@ -72,10 +72,10 @@ impl Checkpoint {
     /// [`Error::Text`].
     pub fn parse(text: &str) -> Result<Self, Error> {
         let wrong = |reason| Error::Text { reason };
-        let text = text.strip_suffix('\n').ok_or_else(|| wrong("no last newline"))?;
+        let text = text.strip_suffix('\n').ok_or_else(|| wrong("no final newline"))?;
         let mut lines = text.split('\n');
         let origin = lines.next().filter(|origin| !origin.is_empty()).ok_or_else(|| wrong("no origin"))?;
-        let size = lines.next().and_then(decimal).ok_or_else(|| wrong("the size is no plain decimal"))?;
+        let size = lines.next().and_then(decimal).ok_or_else(|| wrong("the size is not a plain decimal"))?;
         let root = lines.next().and_then(Hash::from_base64);
         let root = root.ok_or_else(|| wrong("the root is not 32 bytes of base64"))?;
         let extensions: Vec<String> = lines.map(str::to_owned).collect();

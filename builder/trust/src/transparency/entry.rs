@@ -28,7 +28,7 @@ pub const KEY_DETAILS: &str = "PKIX_ECDSA_P256_SHA_256";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The bytes are not JSON of this shape.
-    #[error("the entry is no hashedrekord 0.0.2")]
+    #[error("the entry is not a hashedrekord 0.0.2")]
     Shape(#[source] serde_json::Error),
     /// A member has an unexpected value.
     #[error("the entry's {field} is {found:?}, expected {expected:?}")]

@@ -32,7 +32,7 @@ pub enum Error {
         size: u64,
     },
     /// The older tree is larger than the newer one, or empty, so nothing can be proven about it.
-    #[error("a tree of {old} leaves is no earlier state of one of {new} that a proof could show")]
+    #[error("no consistency proof leads from a tree of {old} leaves to one of {new}")]
     Sizes {
         /// The number of leaves in the older tree.
         old: u64,

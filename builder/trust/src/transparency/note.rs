@@ -96,7 +96,7 @@ impl Signature {
         let (name, text) =
             rest.split_once(' ').ok_or_else(|| wrong("a signature line without a signature"))?;
         if !is_name(name) {
-            return Err(wrong("a signature line without a proper name"));
+            return Err(wrong("a signature line without a valid name"));
         }
         let bytes = STANDARD.decode(text).map_err(|_| wrong("a signature that is not base64"))?;
         match bytes.split_first_chunk() {
@@ -159,7 +159,7 @@ impl Note {
         let fits = text.ends_with('\n') && !text.bytes().any(|byte| byte < 0x20 && byte != b'\n');
         if !fits {
             return Err(Error::Note {
-                reason: "a text with control characters or without a last newline".to_owned(),
+                reason: "a text with control characters or without a final newline".to_owned(),
             });
         }
         Ok(Note { text, signatures: Vec::new() })
@@ -260,22 +260,22 @@ impl VerifierKey {
             return Err(wrong("expected name+id+key"));
         };
         if !is_name(name) {
-            return Err(wrong("no proper name"));
+            return Err(wrong("invalid name"));
         }
         let key = STANDARD.decode(key).map_err(|_| wrong("the key is not base64"))?;
         let Some((&kind, bytes)) = key.split_first() else { return Err(wrong("the key is empty")) };
         let mut said = [0; 4];
         hex::decode_to_slice(id, &mut said).map_err(|_| wrong("the ID is not 8 hexadecimal digits"))?;
         let edwards = || {
-            let bytes = bytes.try_into().map_err(|_| wrong("an Ed25519 key that has not 32 bytes"))?;
-            ed25519_dalek::VerifyingKey::from_bytes(bytes).map_err(|_| wrong("no point of Ed25519"))
+            let bytes = bytes.try_into().map_err(|_| wrong("an Ed25519 key that is not 32 bytes"))?;
+            ed25519_dalek::VerifyingKey::from_bytes(bytes).map_err(|_| wrong("not a point on Ed25519"))
         };
         let material = match kind {
             1 => Material::Ed25519(edwards()?),
             2 => {
                 use p256::pkcs8::DecodePublicKey;
                 let key = p256::ecdsa::VerifyingKey::from_public_key_der(bytes);
-                Material::Ecdsa(key.map_err(|_| wrong("no P-256 key in DER"))?)
+                Material::Ecdsa(key.map_err(|_| wrong("not a P-256 key in DER"))?)
             }
             4 => Material::Cosignature(edwards()?),
             _ => return Err(wrong("a type other than 1, 2 and 4")),
@@ -293,7 +293,7 @@ impl VerifierKey {
     /// [`Error::Key`] when the name is invalid.
     pub fn new(name: &str, material: Material) -> Result<Self, Error> {
         if !is_name(name) {
-            return Err(Error::Key { name: name.to_owned(), reason: "no proper name" });
+            return Err(Error::Key { name: name.to_owned(), reason: "invalid name" });
         }
         let mut key = VerifierKey { name: name.to_owned(), id: [0; 4], material };
         key.id = key_id(name, key.kind(), &key.bytes());
@@ -419,7 +419,7 @@ impl SigningKey {
             Some((4, seed)) => (Role::Witness, seed),
             _ => return Err(wrong("a type other than 1 and 4")),
         };
-        let seed = seed.try_into().map_err(|_| wrong("a seed that has not 32 bytes"))?;
+        let seed = seed.try_into().map_err(|_| wrong("a seed that is not 32 bytes"))?;
         let made = Self::new(name, role, seed)?;
         if hex::encode(made.public.id) != id {
             return Err(wrong("the ID does not belong to name and key"));
@@ -549,8 +549,8 @@ pub(crate) mod tests {
             (format!("text\n\n{}", line.trim_end()), "newline"),
             (format!("text\n\n{line}more\n"), "em dash"),
             ("text\n\n\u{2014} name\n".to_owned(), "without a signature"),
-            ("text\n\n\u{2014} na+me AAAAAAA=\n".to_owned(), "proper name"),
-            ("text\n\n\u{2014}  AAAAAAA=\n".to_owned(), "proper name"),
+            ("text\n\n\u{2014} na+me AAAAAAA=\n".to_owned(), "valid name"),
+            ("text\n\n\u{2014}  AAAAAAA=\n".to_owned(), "valid name"),
             ("text\n\n\u{2014} name AAAA\n".to_owned(), "less than 5"),
             ("text\n\n\u{2014} name ****\n".to_owned(), "base64"),
             (format!("te\rxt\n\n{line}"), "control character at offset 2"),
@@ -571,8 +571,8 @@ pub(crate) mod tests {
         for (text, part) in [
             (String::new(), "expected name+id+key"),
             ("a+b".to_owned(), "expected name+id+key"),
-            (format!("+c74f20a3+{edwards}"), "no proper name"),
-            (format!("a b+c74f20a3+{edwards}"), "no proper name"),
+            (format!("+c74f20a3+{edwards}"), "invalid name"),
+            (format!("a b+c74f20a3+{edwards}"), "invalid name"),
             (format!("PeterNeumann+c74f20a4+{edwards}"), "does not belong"),
             (format!("PeterNeumann+c74f20+{edwards}"), "8 hexadecimal"),
             ("PeterNeumann+c74f20a3+".to_owned(), "empty"),

@@ -33,7 +33,7 @@ pub const MOST_BUNDLE: usize = 256 * (2 + 65535);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The name breaks the format.
-    #[error("{name:?} names no tile")]
+    #[error("{name:?} is not a tile name")]
     Name {
         /// The name.
         name: String,
@@ -49,7 +49,7 @@ pub enum Error {
         found: usize,
     },
     /// The bundle ends inside an entry, or continues after its last one.
-    #[error("{name} breaks off or goes on at offset {offset}, in entry {entry}")]
+    #[error("{name} is truncated or has trailing data at offset {offset}, in entry {entry}")]
     Entries {
         /// Which bundle.
         name: Name,
@@ -351,7 +351,10 @@ pub(super) mod tests {
             assert!(matches!(name.entries(&bytes[..length]), Err(Error::Entries { .. })), "{length}");
         }
         let error = name.entries(&[&bytes[..], b"x"].concat()).unwrap_err();
-        assert_eq!(error.to_string(), "tile/entries/000.p/2 breaks off or goes on at offset 7, in entry 2");
+        assert_eq!(
+            error.to_string(),
+            "tile/entries/000.p/2 is truncated or has trailing data at offset 7, in entry 2"
+        );
         assert!(in_bundle(&[0; 65536]).is_err());
         assert!(matches!(Name::parse("tile/0/000.p/2").unwrap().hashes(&[0; 63]), Err(Error::Length { .. })));
     }

@@ -61,7 +61,7 @@ pub enum Error {
     #[error(transparent)]
     Cosignature(note::Error),
     /// Too few witnesses cosigned.
-    #[error("quorum {quorum:?} is not met: {} cosigned", if cosigned.is_empty() { "nobody".to_owned() } else { cosigned.join(", ") })]
+    #[error("quorum {quorum:?} is not met: {} cosigned", if cosigned.is_empty() { "no witness".to_owned() } else { cosigned.join(", ") })]
     Quorum {
         /// The quorum's name.
         quorum: String,
@@ -165,7 +165,7 @@ impl Policy {
                             return Err(wrong(&format!("{member:?} is not defined above")));
                         }
                         if !members.insert((*member).to_owned()) {
-                            return Err(wrong(&format!("{member:?} is a member a second time")));
+                            return Err(wrong(&format!("{member:?} is already a member")));
                         }
                     }
                     let least = match *least {
@@ -175,7 +175,7 @@ impl Policy {
                             .and_then(|least| usize::try_from(least).ok())
                             .filter(|least| (1..=listed.len()).contains(least))
                             .ok_or_else(|| {
-                                wrong("the threshold is none of all, any and 1 to the members' number")
+                                wrong("the threshold is not all, any or a number from 1 to the number of members")
                             })?,
                     };
                     let listed = listed.iter().map(|member| (*member).to_owned()).collect();
@@ -356,7 +356,7 @@ mod tests {
         let one = Policy::parse(&format!("{text}quorum w\n")).unwrap();
         one.accept(&note(&[1])).unwrap();
         let error = one.accept(&note(&[2])).unwrap_err();
-        assert_eq!(error.to_string(), "quorum \"w\" is not met: nobody cosigned");
+        assert_eq!(error.to_string(), "quorum \"w\" is not met: no witness cosigned");
         let none = Policy::parse(&format!("{text}quorum none")).unwrap();
         none.accept(&note(&[])).unwrap();
     }
@@ -407,8 +407,8 @@ mod tests {
             (format!("witness a {a}\ngroup g 0 a\nquorum g\n"), "threshold"),
             (format!("witness a {a}\ngroup g 2 a\nquorum g\n"), "threshold"),
             (format!("witness a {a}\ngroup g 01 a\nquorum g\n"), "threshold"),
-            (format!("witness a {a}\ngroup g all a a\nquorum g\n"), "a second time"),
-            (format!("witness a {a}\ngroup g all a\ngroup h all a\nquorum g\n"), "a second time"),
+            (format!("witness a {a}\ngroup g all a a\nquorum g\n"), "already a member"),
+            (format!("witness a {a}\ngroup g all a\ngroup h all a\nquorum g\n"), "already a member"),
             (format!("witness a {a}\ngroup g all none\nquorum g\n"), "not defined above"),
             ("group g all g\nquorum g\n".to_owned(), "not defined above"),
             ("log x\nquorum none\n".to_owned(), "line 1 has no usable key"),

@@ -244,13 +244,13 @@ fn a_statement_of_other_files_or_another_builder_is_refused() {
     };
     let beside = [Byproduct { name: "manifest.json".to_owned(), sha256: MANIFEST.to_owned() }];
     refused(&Statement::provenance(&world.manifest, "https://example.org/other", &beside), "is not allowed");
-    refused(&Statement::provenance(&world.manifest, BUILDER, &[]), "manifest.json is another");
+    refused(&Statement::provenance(&world.manifest, BUILDER, &[]), "manifest.json differs");
     let mut other = world.manifest.clone();
     other.version = "1.3.0".to_owned();
     refused(&Statement::provenance(&other, BUILDER, &beside), "externalParameters/version");
     let mut other = world.manifest.clone();
     other.outputs.get_mut("image.efi").unwrap().sha256 = "0".repeat(64);
-    refused(&Statement::provenance(&other, BUILDER, &beside), "its image.efi is another file");
+    refused(&Statement::provenance(&other, BUILDER, &beside), "its image.efi differs");
     let mut other = world.provenance();
     other.predicate["buildDefinition"]["buildType"] = json!(format!("{BUILD_TYPE}x"));
     refused(&other, "buildType");
