@@ -83,8 +83,8 @@ pub fn run(arguments: &Arguments, format: Format) -> anyhow::Result<ExitCode> {
     let named = || format!("cannot read {}", arguments.evidence.display());
     let parts = evidence::read(&bytes(&arguments.evidence)?).with_context(named)?;
     let evidence = parts.with_log(beside.transpose()?, &reference).map_err(|error| match error {
-        evidence::Error::NoLog => hinted(error.to_string(), "give the log of the same boot by --log FILE"),
-        evidence::Error::TwoLogs => hinted(error.to_string(), "leave --log away"),
+        evidence::Error::NoLog => hinted(error.to_string(), "name the log of the same boot with --log FILE"),
+        evidence::Error::TwoLogs => hinted(error.to_string(), "leave out --log"),
         other => anyhow::Error::from(other).context(named()),
     })?;
     let verdict = appraise::appraise(&evidence, &reference, &policy).context("there is no verdict")?;

@@ -92,7 +92,10 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
             files::write(path, &bytes).with_context(|| format!("cannot write {}", path.display()))?;
         }
         None if arguments.form == Form::Corim && io::stdout().is_terminal() => {
-            return Err(hinted("a CoRIM is no text for a terminal", "name a file, by --out FILE"));
+            return Err(hinted(
+                "a CoRIM is binary, and standard output is a terminal",
+                "name a file with --out FILE",
+            ));
         }
         None => match io::stdout().write_all(&bytes) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
@@ -105,13 +108,14 @@ pub fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<ExitCode>
 /// Checks sixteen hexadecimal digits, as a quote shows them.
 fn xfam(text: &str) -> anyhow::Result<&str> {
     let right = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let wrong = || hinted(format!("{text:?} is no XFAM"), "give the 8 bytes of a quote's field as 16 digits");
+    let wrong =
+        || hinted(format!("{text:?} is not an XFAM"), "give the 8 bytes of a quote's field as 16 digits");
     right.then_some(text).ok_or_else(wrong)
 }
 
 fn tell(left_out: &[String], session: &Session) {
     for one in left_out {
-        session.progress.note(&format!("remark: {one} is left out: the platform has a say in it"));
+        session.progress.note(&format!("remark: {one} is left out: it depends on the platform"));
     }
 }
 
@@ -150,10 +154,10 @@ fn reference(arguments: &Arguments, built: &Built) -> anyhow::Result<Reference> 
     };
     let bytes = bytes.ok_or_else(|| {
         let message = format!("{} is not there", path.display());
-        hinted(message, "list machines in the recipe's table `measure`, or name a file by --reference FILE")
+        hinted(message, "list machines in the recipe's table `measure`, or name a file with --reference FILE")
     })?;
     let reference: Reference =
-        serde_json::from_slice(&bytes).with_context(|| format!("cannot understand {}", path.display()))?;
+        serde_json::from_slice(&bytes).with_context(|| format!("cannot parse {}", path.display()))?;
     export::is_of(&reference, &built.manifest).with_context(|| format!("cannot use {}", path.display()))?;
     Ok(reference)
 }

@@ -69,13 +69,13 @@ pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::
         Format::Text => {
             let mut text = String::new();
             for problem in &findings.problems {
-                text.push_str(&format!("does not fit: {problem}\n"));
+                text.push_str(&format!("does not match: {problem}\n"));
             }
             text.push_str(&format!("suites     {}\n", findings.suites.join(", ")));
             text.push_str(&format!("debian     {} packages in signed indices\n", findings.debs));
             text.push_str(&format!("npm        {} tarballs of the registry's digest\n", findings.npm));
             text.push_str(&format!(
-                "attested   {} npm packages, of {} nothing is\n",
+                "attested   {} npm packages, {} without attestations\n",
                 findings.attested, findings.unattested
             ));
             for (source, packages) in &findings.sources {

@@ -46,7 +46,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     if arguments.file.exists() {
         return Err(hinted(
-            format!("{} is there already", arguments.file.display()),
+            format!("{} already exists", arguments.file.display()),
             "keys are never overwritten: name another file",
         ));
     }

@@ -182,7 +182,7 @@ fn whole(arguments: &Audit, format: Format) -> anyhow::Result<ExitCode> {
         Ok(mut report) => {
             if !is_address(&arguments.log) {
                 let damaged = Directory::open(Path::new(&arguments.log)).damaged_blobs()?;
-                let told = damaged.iter().map(|name| format!("blobs/{name} is not what its name says"));
+                let told = damaged.iter().map(|name| format!("blobs/{name} does not match its name"));
                 report.findings.extend(told);
             }
             report
@@ -259,7 +259,7 @@ fn look(arguments: &Monitor, format: Format) -> anyhow::Result<ExitCode> {
     }
     if own.verifiers.is_empty() && !arguments.known.is_empty() {
         return Err(hinted(
-            "envelopes are known, but no key of ours",
+            "envelopes are given, but no key",
             "give --key FILE, so that entries by it are looked for",
         ));
     }
@@ -275,7 +275,7 @@ fn look(arguments: &Monitor, format: Format) -> anyhow::Result<ExitCode> {
         Format::Text => {
             let since = match look.before {
                 Some(before) => format!("{before} entries at the last look"),
-                None => "the first look: nothing is proven of what was before".to_owned(),
+                None => "the first look: nothing earlier is proven".to_owned(),
             };
             let mut text =
                 format!("{}: {} entries, {since}; {} new ones are ours\n", look.origin, look.now, look.ours);

@@ -78,7 +78,7 @@ enum Bank {
 }
 
 fn memory(text: &str) -> Result<u64, String> {
-    shape::bytes(text).ok_or_else(|| format!("expected a size as 512M or 4G, found {text:?}"))
+    shape::bytes(text).ok_or_else(|| format!("expected a size such as 512M or 4G, found {text:?}"))
 }
 
 fn asked_for(name: Name, arguments: &Arguments) -> Shape {
@@ -108,7 +108,7 @@ pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::
         }
         _ => {
             let message = "no machine is named, and the image has no reference-values.json that lists some";
-            return Err(hinted(message, "name one, as `--platform qemu-tdx --memory 4G`"));
+            return Err(hinted(message, "name one, such as `--platform qemu-tdx --memory 4G`"));
         }
     };
     // The document has both orders; here, one is printed.

@@ -194,7 +194,7 @@ impl Image {
         if !disk.is_file() {
             return Err(hinted(
                 format!("{} holds no disk.raw", path.display()),
-                "name the folder that `proofmark build` wrote, as out/NAME-VERSION, or a raw disk",
+                "name the folder that `proofmark build` wrote, such as out/NAME-VERSION, or a raw disk",
             ));
         }
         let manifest = disk.with_file_name(file::MANIFEST);
@@ -203,7 +203,7 @@ impl Image {
         let profile = match fs::read(&manifest) {
             Ok(text) if own => {
                 let head: Head = serde_json::from_slice(&text)
-                    .with_context(|| format!("{} is no manifest of an image", manifest.display()))?;
+                    .with_context(|| format!("{} is not an image manifest", manifest.display()))?;
                 Some(head.profile)
             }
             Ok(_) => None,
@@ -383,7 +383,7 @@ fn told(outcome: &Outcome) -> String {
         Outcome::Ended(End::Stuck(said)) => format!("QEMU cannot go on{said}"),
         Outcome::Ended(End::Lost(status, said)) => format!("QEMU ended with {status}{said}"),
         Outcome::Interrupted => "interrupted".to_owned(),
-        Outcome::TimedOut(limit) => format!("the time was up after {} s", limit.as_secs()),
+        Outcome::TimedOut(limit) => format!("timed out after {} s", limit.as_secs()),
     }
 }
 
@@ -488,7 +488,7 @@ mod tests {
         }
         fs::write(&manifest, "{").unwrap();
         let error = Image::open(folder.path()).unwrap_err();
-        assert!(error.to_string().ends_with("is no manifest of an image"), "{error}");
+        assert!(error.to_string().ends_with("is not an image manifest"), "{error}");
         let other = folder.path().join("other.raw");
         fs::write(&other, "").unwrap();
         assert_eq!(Image::open(&other).unwrap().profile, None);

@@ -76,7 +76,7 @@ pub fn run(
     match (&arguments.what, &arguments.image, &arguments.policy) {
         (Some(What::Bundle(arguments)), ..) => bundle(arguments, format),
         (None, Some(folder), Some(policy)) => image(folder, policy, &arguments.firmware, session, format),
-        _ => Err(hinted("what to verify is not said", "give OUT --policy FILE, or bundle --bundle FILE")),
+        _ => Err(hinted("nothing to verify is named", "give OUT --policy FILE, or bundle --bundle FILE")),
     }
 }
 
@@ -133,14 +133,14 @@ fn bundle(arguments: &BundleArguments, format: Format) -> anyhow::Result<ExitCod
     let signer = match (&arguments.key, &arguments.identity, &arguments.issuer) {
         (Some(path), None, None) => {
             let text = String::from_utf8(small_file::read(path)?)
-                .with_context(|| format!("{} is no text", path.display()))?;
+                .with_context(|| format!("{} is not text", path.display()))?;
             let key = PublicKey::from_pem(&text).with_context(|| format!("cannot use {}", path.display()))?;
             Signer::Key(key)
         }
         (None, Some(name), Some(issuer)) => Signer::Identity { name: name.clone(), issuer: issuer.clone() },
         _ => {
             return Err(hinted(
-                "who must have signed is not said",
+                "the expected signer is not named",
                 "give --key FILE, or --identity NAME and --issuer URL",
             ));
         }
@@ -150,7 +150,7 @@ fn bundle(arguments: &BundleArguments, format: Format) -> anyhow::Result<ExitCod
         Some(text) => {
             let mut digest = [0; 32];
             hex::decode_to_slice(text, &mut digest)
-                .with_context(|| format!("{text} is no SHA-256 in hexadecimal"))?;
+                .with_context(|| format!("{text} is not a hexadecimal SHA-256"))?;
             verifier.verify(&document, Artifact::Sha256(digest), &signer)
         }
         None => {

@@ -30,7 +30,7 @@ pub enum Error {
     #[error(transparent)]
     Measure(#[from] measure::Error),
     /// The document lists an unknown machine.
-    #[error("{} lists a machine that is not known", document.display())]
+    #[error("{} lists an unknown machine", document.display())]
     Machine {
         /// The document.
         document: PathBuf,

@@ -30,7 +30,7 @@ use crate::session::Session;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no image.
-    #[error("{} is no image: there is no {}", path.display(), disk.display())]
+    #[error("{} is not an image: there is no {}", path.display(), disk.display())]
     NoImage {
         /// The path that was given.
         path: PathBuf,
@@ -41,10 +41,10 @@ pub enum Error {
     #[error(transparent)]
     Disk(#[from] raw_disk::Error),
     /// The disk does not boot a UKI.
-    #[error("the program that the disk boots is no UKI")]
+    #[error("the program that the disk boots is not a UKI")]
     Uki(#[from] stub::Error),
     /// There is neither firmware nor a lock.
-    #[error("machines of QEMU need firmware, and there is no lock that names one")]
+    #[error("QEMU machines need firmware, and no lock names one")]
     NoLock,
     /// The lock names no firmware.
     #[error("{} names no firmware", lock.display())]
@@ -53,7 +53,7 @@ pub enum Error {
         lock: PathBuf,
     },
     /// The lock names no archive of the firmware.
-    #[error("the lock's firmware is in no archive")]
+    #[error("the lock's firmware is not in any archive")]
     NoArchive,
     /// A file cannot be read.
     #[error("cannot read {}", path.display())]
@@ -82,7 +82,7 @@ pub enum Error {
     #[error(transparent)]
     Values(#[from] values::Error),
     /// A document is malformed.
-    #[error("cannot understand {}", path.display())]
+    #[error("cannot parse {}", path.display())]
     Document {
         /// The document.
         path: PathBuf,
@@ -95,10 +95,10 @@ impl Advised for Error {
     fn advice(&self) -> Option<Advice> {
         match self {
             Error::NoImage { .. } => Some(Advice::failed(
-                "name a folder that `proofmark build` wrote, as out/minimal-1, or a raw disk",
+                "name a folder that `proofmark build` wrote, such as out/minimal-1, or a raw disk",
             )),
             Error::NoLock | Error::NoFirmware { .. } => {
-                Some(Advice::failed("give the firmware by --firmware FILE"))
+                Some(Advice::failed("name the firmware with --firmware FILE"))
             }
             Error::Lock(inner) => inner.advice(),
             Error::Fetch(inner) => inner.advice(),

@@ -73,9 +73,7 @@ impl Advised for Error {
     fn advice(&self) -> Option<Advice> {
         match self {
             Error::Built(inner) => inner.advice(),
-            Error::Absent { .. } => {
-                Some(Advice::failed("statements are signed of whole images only: build it again"))
-            }
+            Error::Absent { .. } => Some(Advice::failed("only whole images can be signed: build it again")),
             _ => None,
         }
     }

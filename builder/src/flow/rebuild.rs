@@ -20,7 +20,7 @@ pub enum Error {
     #[error(transparent)]
     Recipe(#[from] recipe_folder::Error),
     /// The image was built from another lock.
-    #[error("{} was built from another lock: SHA-256 {expected}, found {found}", image.display())]
+    #[error("{} was built from a different lock: SHA-256 {expected}, found {found}", image.display())]
     OtherLock {
         /// The image's folder.
         image: PathBuf,
@@ -33,7 +33,7 @@ pub enum Error {
     #[error("the image's UKI is signed for Secure Boot, with a key that only its builder has")]
     Signed,
     /// No temporary folder can be made.
-    #[error("no place to build")]
+    #[error("cannot make a folder to build in")]
     Scratch(#[source] io::Error),
     /// The build failed.
     #[error(transparent)]

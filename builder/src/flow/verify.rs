@@ -35,7 +35,7 @@ pub enum Error {
     #[error(transparent)]
     File(#[from] small_file::Error),
     /// The policy is not UTF-8.
-    #[error("{} is no text", path.display())]
+    #[error("{} is not text", path.display())]
     Text {
         /// The policy.
         path: PathBuf,
@@ -158,7 +158,7 @@ impl Recompute for FromImage<'_> {
         let session = Session { network: Network::Offline, ..(self.session)()? };
         let values = self.values(&signed, &session).map_err(|error| match error {
             measure::Error::Fetch(_) => format!(
-                "the firmware is needed: name it by --firmware FILE, or bring it by `proofmark fetch`: {}",
+                "firmware is needed: name it with --firmware FILE, or fetch it with `proofmark fetch`: {}",
                 chain(&error)
             ),
             error => chain(&error),

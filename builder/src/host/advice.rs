@@ -7,11 +7,11 @@ impl Advised for fetch::Error {
     fn advice(&self) -> Option<Advice> {
         match self {
             fetch::Error::Nowhere { .. } => Some(Advice::outside(
-                "mirrors forget old packages: run `proofmark update` for a newer lock, or give the folder of a \
-                 `proofmark vendor` by --vendor DIR",
+                "mirrors drop old packages: run `proofmark update` for a newer lock, or name a \
+                 vendored folder with --vendor DIR",
             )),
             fetch::Error::Offline { .. } => Some(Advice::outside(
-                "run `proofmark fetch` on the recipe while there is a network, or give a vendored folder by --vendor DIR",
+                "run `proofmark fetch` on the recipe while online, or name a vendored folder with --vendor DIR",
             )),
             fetch::Error::Store(inner) => inner.advice(),
         }
@@ -22,13 +22,13 @@ impl Advised for fulcio::Error {
     fn advice(&self) -> Option<Advice> {
         match self {
             fulcio::Error::Authority(tlog::Error::Status { .. }) => Some(Advice::outside(
-                "get a new identity token: they hold for minutes, and are made out for one audience",
+                "get a new identity token: tokens are valid for minutes, and for one audience",
             )),
             fulcio::Error::Token { .. } => {
-                Some(Advice::failed("write the token alone into the file, as its issuer gives it"))
+                Some(Advice::failed("write only the token into the file, as its issuer gives it"))
             }
             fulcio::Error::OtherKey | fulcio::Error::Certificate(_) => {
-                Some(Advice::failed("nothing was signed: look whether the address is that of a Fulcio"))
+                Some(Advice::failed("nothing was signed: check that the address is that of a Fulcio server"))
             }
             _ => None,
         }

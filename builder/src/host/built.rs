@@ -46,7 +46,7 @@ const LBA: u64 = 512;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The folder is not an output folder.
-    #[error("{} is no image: it has no {name}", folder.display())]
+    #[error("{} is not an image: it has no {name}", folder.display())]
     NoImage {
         /// The folder.
         folder: PathBuf,
@@ -80,7 +80,7 @@ pub enum Error {
         found: String,
     },
     /// A document cannot be parsed.
-    #[error("cannot understand {}", path.display())]
+    #[error("cannot parse {}", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
@@ -88,7 +88,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// The list of contents contradicts itself.
-    #[error("{}: {what} of {item:?} cannot be", path.display())]
+    #[error("{}: invalid {what} of {item:?}", path.display())]
     Item {
         /// The file.
         path: PathBuf,
@@ -98,7 +98,7 @@ pub enum Error {
         item: String,
     },
     /// A file does not match the manifest.
-    #[error("{} is not the one that the manifest names: expected SHA-256 {expected}, found {found}", path.display())]
+    #[error("{} does not match the manifest: expected SHA-256 {expected}, found {found}", path.display())]
     Other {
         /// The file.
         path: PathBuf,
@@ -108,7 +108,7 @@ pub enum Error {
         found: String,
     },
     /// The manifest names an output that is not a plain file name.
-    #[error("{} names an output {name:?}, which is no name of a file", path.display())]
+    #[error("{}: output {name:?} is not a file name", path.display())]
     Output {
         /// The manifest.
         path: PathBuf,
@@ -119,7 +119,7 @@ pub enum Error {
     #[error(transparent)]
     Lock(#[from] lock::Error),
     /// The manifest places the file system where it cannot be.
-    #[error("{}: the root partition and the file system in it do not fit each other", path.display())]
+    #[error("{}: the root partition and its file system do not match", path.display())]
     Partition {
         /// The manifest.
         path: PathBuf,
@@ -133,7 +133,7 @@ pub enum Error {
         source: ReadError,
     },
     /// A file in the file system does not match the list of contents.
-    #[error("{item} in {} is not the one that contents.json names", path.display())]
+    #[error("{item} in {} does not match contents.json", path.display())]
     Content {
         /// The disk.
         path: PathBuf,
@@ -145,7 +145,7 @@ pub enum Error {
 impl Advised for Error {
     fn advice(&self) -> Option<Advice> {
         let hint = match self {
-            Error::NoImage { .. } => "name a folder that `proofmark build` wrote, as out/minimal-1",
+            Error::NoImage { .. } => "name a folder that `proofmark build` wrote, such as out/minimal-1",
             Error::Form { .. } | Error::Syntax { .. } => {
                 "another version of proofmark wrote it: build the image again with this one"
             }
@@ -396,15 +396,15 @@ fn check(path: &Path, contents: &Contents) -> Result<(), Error> {
         let link = matches!(item.kind.as_str(), "symlink" | "hardlink");
         let device = matches!(item.kind.as_str(), "char" | "block");
         let what = if !item.path.starts_with('/') || last.is_some_and(|last| last >= item.path.as_str()) {
-            "the place in the order"
+            "position"
         } else if !file && !link && !device && !matches!(item.kind.as_str(), "directory" | "fifo") {
-            "the kind"
+            "kind"
         } else if item.origin >= contents.origins.len() {
-            "the origin"
+            "origin"
         } else if file != item.size.is_some() || file != item.sha256.is_some() {
-            "the size or digest"
+            "size or digest"
         } else if (link || device) != item.target.is_some() {
-            "the target"
+            "target"
         } else {
             last = Some(&item.path);
             continue;
@@ -495,7 +495,7 @@ mod tests {
     fn what_is_no_image_is_refused() {
         let empty = tempfile::tempdir().unwrap();
         let error = Built::open(empty.path()).unwrap_err();
-        assert!(error.to_string().ends_with("is no image: it has no manifest.json"), "{error}");
+        assert!(error.to_string().ends_with("is not an image: it has no manifest.json"), "{error}");
         assert!(error.advice().is_some());
         let folder = folder();
         fs::remove_file(folder.path().join("contents.json")).unwrap();

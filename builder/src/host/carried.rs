@@ -40,13 +40,13 @@ pub enum Error {
         source: io::Error,
     },
     /// A document is missing, or does not match the lock.
-    #[error("{} is missing, or not what the lock names", path.display())]
+    #[error("{} is missing or does not match the lock", path.display())]
     Other {
         /// The document.
         path: PathBuf,
     },
     /// A new lock would replace the folder, which holds a file that is not a document of any lock.
-    #[error("{} is not a document of a lock, and would be lost with the folder that `proofmark lock` replaces", path.display())]
+    #[error("{} is not a document of the lock, and would be lost when `proofmark lock` replaces its folder", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -63,10 +63,10 @@ impl Advised for Error {
     fn advice(&self) -> Option<Advice> {
         Some(Advice::failed(match self {
             Error::Foreign { .. } => {
-                "move it elsewhere: the folder holds what others signed of the lock's inputs, and nothing else"
+                "move it elsewhere: the folder holds only what others signed about the lock's inputs"
             }
             Error::Other { .. } | Error::Unnamed { .. } => {
-                "the folder beside the lock is a part of it: take back what was changed there, or run `proofmark lock` \
+                "the folder beside the lock is part of it: undo the changes there, or run `proofmark lock` \
                  on the recipe for a new lock"
             }
             _ => return None,

@@ -69,7 +69,7 @@ pub enum Error {
 impl Advised for Error {
     fn advice(&self) -> Option<Advice> {
         match self {
-            Error::Refused { .. } => Some(Advice::failed("mend the file that the recipe puts there")),
+            Error::Refused { .. } => Some(Advice::failed("fix the file that the recipe puts there")),
             Error::Scratch(inner) => inner.advice(),
             _ => None,
         }

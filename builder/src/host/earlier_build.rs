@@ -42,9 +42,9 @@ pub enum Error {
 impl Advised for Error {
     fn advice(&self) -> Option<Advice> {
         match self {
-            Error::File { path, .. } => Some(Advice::failed(format!(
-                "{path} shall come from it: add the file or take the entry away"
-            ))),
+            Error::File { path, .. } => {
+                Some(Advice::failed(format!("{path} comes from it: add the file or remove the entry")))
+            }
             Error::Program(inner) => inner.advice(),
             Error::Json(_) => None,
         }

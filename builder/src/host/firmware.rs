@@ -31,7 +31,7 @@ const FILES: [&str; 2] = ["usr/share/ovmf/OVMF.fd", "usr/share/ovmf/OVMF.inteltd
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The lock has no firmware.
-    #[error("the lock names no firmware, which machines of QEMU need")]
+    #[error("the lock names no firmware, which QEMU machines need")]
     NotLocked,
     /// The store failed.
     #[error(transparent)]
@@ -59,7 +59,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The file holds only part of an image.
-    #[error("{} is not the whole", path.display())]
+    #[error("{} is not a complete firmware", path.display())]
     Part {
         /// The file.
         path: PathBuf,
@@ -75,7 +75,7 @@ pub enum Error {
         source: volume::Error,
     },
     /// The program's built-in list of known firmware is damaged.
-    #[error("the file of known firmware cannot be read")]
+    #[error("cannot read the list of known firmware")]
     Known(#[source] toml::de::Error),
 }
 

@@ -40,7 +40,7 @@ pub enum Error {
         reason: &'static str,
     },
     /// The authority does not answer, or refuses.
-    #[error("no certificate from the authority")]
+    #[error("cannot get a certificate from the authority")]
     Authority(#[from] log::Error),
     /// The answer is not a certificate.
     #[error("the authority's answer holds no usable certificate")]
@@ -64,11 +64,11 @@ fn subject(token: &str) -> Result<String, Error> {
     else {
         return Err(wrong("expected three parts with dots between them"));
     };
-    let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| wrong("its claims are no base64url"))?;
-    let claims: Value = serde_json::from_slice(&claims).map_err(|_| wrong("its claims are no JSON"))?;
+    let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| wrong("its claims are not base64url"))?;
+    let claims: Value = serde_json::from_slice(&claims).map_err(|_| wrong("its claims are not JSON"))?;
     let claim = |name| claims.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let found = claim("email").or_else(|| claim("sub"));
-    Ok(found.ok_or(wrong("it has neither the claim email nor sub"))?.to_owned())
+    Ok(found.ok_or(wrong("it has neither an email nor a sub claim"))?.to_owned())
 }
 
 /// Makes a key, and has the authority at an address certify it for the token's subject.

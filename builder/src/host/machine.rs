@@ -63,7 +63,7 @@ const MAX_EVENT: u64 = 1 << 16;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A program is not installed.
-    #[error("{program} is in no folder of PATH")]
+    #[error("{program} is not in PATH")]
     NoProgram {
         /// Its name.
         program: &'static str,
@@ -75,7 +75,7 @@ pub enum Error {
         tried: Vec<PathBuf>,
     },
     /// The given firmware is code only, without variables beside it.
-    #[error("{} holds code alone, and its variables are not beside it: expected {}", code.display(), expected.display())]
+    #[error("{} has only code, and its variables are not beside it: expected {}", code.display(), expected.display())]
     NoVariables {
         /// The code.
         code: PathBuf,
@@ -102,7 +102,7 @@ pub enum Error {
     #[error(transparent)]
     Tool(#[from] tool::Error),
     /// The text is not a size.
-    #[error("expected a size as 512M or 2G, found {found:?}")]
+    #[error("expected a size such as 512M or 2G, found {found:?}")]
     Memory {
         /// The text given.
         found: String,

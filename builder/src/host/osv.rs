@@ -64,7 +64,7 @@ pub enum Error {
         source: osv::Error,
     },
     /// A record has an invalid time.
-    #[error("{} says that it was changed at {found:?}, expected a time of RFC 3339", path.display())]
+    #[error("{}: invalid modification time {found:?}, expected RFC 3339", path.display())]
     Modified {
         /// The file.
         path: PathBuf,
@@ -72,13 +72,13 @@ pub enum Error {
         found: String,
     },
     /// The folder has no records.
-    #[error("{} has no record: no file whose name ends in .json", folder.display())]
+    #[error("{} has no records: no file name ends in .json", folder.display())]
     Empty {
         /// The folder.
         folder: PathBuf,
     },
     /// The database is not the requested one.
-    #[error("{} is not the database that was asked for: expected digest {expected}, found {found}", folder.display())]
+    #[error("{} is not the requested database: expected digest {expected}, found {found}", folder.display())]
     Other {
         /// The folder.
         folder: PathBuf,
@@ -93,15 +93,13 @@ impl Error {
     /// Returns the next step to suggest, if known.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Error::Empty { .. } => {
-                Some("unpack an export of osv.dev there, as Debian/all.zip and npm/all.zip: a file a record")
-            }
+            Error::Empty { .. } => Some(
+                "unpack an osv.dev export there, such as Debian/all.zip or npm/all.zip, one file per record",
+            ),
             Error::Record { .. } | Error::Modified { .. } => {
-                Some("fetch the database again, or take the file away if it is no record")
+                Some("fetch the database again, or remove the file if it is not a record")
             }
-            Error::Other { .. } => {
-                Some("a database changes daily: take the one that was pinned, or pin this one")
-            }
+            Error::Other { .. } => Some("the database changes daily: use the pinned one, or pin this one"),
             _ => None,
         }
     }

@@ -42,7 +42,7 @@ pub enum Error {
         what: &'static str,
     },
     /// The folder is not empty, and no build wrote it.
-    #[error("{} is not empty, and `proofmark build` did not write it: it has {name:?} but no manifest of an image", target.display())]
+    #[error("{} is not empty, and `proofmark build` did not write it: it has {name:?} but no image manifest", target.display())]
     Foreign {
         /// The folder.
         target: PathBuf,
@@ -56,7 +56,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The folder holds signatures of an image with other bytes.
-    #[error("{} is a signature of the image that is there now, and this build gives other bytes", path.display())]
+    #[error("{} signs the image already there, and this build gives different bytes", path.display())]
     Signed {
         /// One of the signed documents.
         path: PathBuf,
@@ -73,18 +73,18 @@ pub enum Error {
 
 impl Advised for Error {
     fn advice(&self) -> Option<Advice> {
-        let other = "name a folder that is empty or absent, by --out DIR";
+        let other = "name a folder that is empty or absent, with --out DIR";
         let hint = match self {
             Error::NotAFolder { what: "a symbolic link", .. } => {
-                "name the folder that it leads to, by --out DIR".to_owned()
+                "name the folder that it leads to, with --out DIR".to_owned()
             }
             Error::NotAFolder { .. } | Error::Foreign { .. } => other.to_owned(),
             Error::InTheWay { path } => format!("move {} elsewhere, or {other}", path.display()),
             Error::Signed { .. } => format!(
-                "raise the version in recipe.toml, or {other}; to give the signatures up, delete them first"
+                "raise the version in recipe.toml, or {other}; to give up the signatures, delete them first"
             ),
             Error::Unwritable { source, .. } if source.kind() == io::ErrorKind::StorageFull => return None,
-            Error::Unwritable { .. } => "name a folder that you may write to, by --out DIR".to_owned(),
+            Error::Unwritable { .. } => "name a folder that you may write to, with --out DIR".to_owned(),
         };
         Some(Advice::failed(hint))
     }

@@ -77,7 +77,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The journal is malformed.
-    #[error("{} is no journal of this program", path.display())]
+    #[error("{} is not a proofmark journal", path.display())]
     Journal {
         /// The file.
         path: PathBuf,
@@ -94,7 +94,7 @@ pub enum Error {
     #[error("the signer's certificate cannot be used")]
     Certificate(#[source] bundle::Error),
     /// The key of this run was not certified.
-    #[error("cannot sign without a key of one's own")]
+    #[error("cannot get a key and certificate for keyless signing")]
     Keyless(#[from] fulcio::Error),
     /// A log did not accept the entry.
     #[error("cannot log at {log}")]
@@ -105,7 +105,7 @@ pub enum Error {
         source: Box<tlog::Error>,
     },
     /// An entry in the journal is no longer valid.
-    #[error("the entry that the journal has of {log} does not hold: delete {JOURNAL} to log anew")]
+    #[error("the journal's entry of {log} is invalid: delete {JOURNAL} to log again")]
     Stale {
         /// The log.
         log: String,
@@ -113,7 +113,7 @@ pub enum Error {
         source: proof::Error,
     },
     /// A verifier would refuse the bundle: none of its files is written.
-    #[error("what was to be published of {kind} would be refused")]
+    #[error("the bundle of {kind} would be refused")]
     Refused {
         /// The statement.
         kind: String,
@@ -126,7 +126,7 @@ impl Advised for Error {
     fn advice(&self) -> Option<Advice> {
         let Error::Refused { .. } = self else { return None };
         Some(Advice::failed(
-            "no bundle is written: certificate, stamp and logs have to be those of --trusted-root and --log-policy",
+            "no bundle is written: certificate, timestamp and logs must match --trusted-root and --log-policy",
         ))
     }
 }

@@ -48,7 +48,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Others than the owner have access to the key.
-    #[error("{} has mode {mode:04o}: others than its owner can read or change it", path.display())]
+    #[error("{} has mode {mode:04o}: users other than its owner can read or change it", path.display())]
     Readable {
         /// The file.
         path: PathBuf,
@@ -77,14 +77,14 @@ pub enum Error {
     #[error("the signing command failed")]
     Command(#[from] tool::Error),
     /// The command's signature does not verify with the public key.
-    #[error("the signing command printed no signature by the public key")]
+    #[error("the signing command printed no valid signature for the public key")]
     Answer,
 }
 
 impl Advised for Error {
     fn advice(&self) -> Option<Advice> {
         let Error::Readable { path, .. } = self else { return None };
-        let hint = format!("run `chmod 600 {}`, and think of who may have read it", path.display());
+        let hint = format!("run `chmod 600 {}`, and consider who may have read it", path.display());
         Some(Advice::failed(hint))
     }
 }

@@ -49,7 +49,7 @@ pub enum Error {
 impl Advised for Error {
     fn advice(&self) -> Option<Advice> {
         let Error::Damaged { .. } = self else { return None };
-        Some(Advice::failed("run the command again: it is fetched anew"))
+        Some(Advice::failed("run the command again to fetch it again"))
     }
 }
 

@@ -56,7 +56,7 @@ impl Signing {
             return Ok(Signer::from_file(path)?);
         }
         let (Some(program), Some(path)) = (&self.sign_command, &self.public_key) else {
-            return Err(hinted("who signs is not said", "give --key FILE"));
+            return Err(hinted("the signer is not named", "give --key FILE"));
         };
         let public =
             VerifyingKey::from_pem(&text(path)?).with_context(|| format!("cannot use {}", path.display()))?;
@@ -85,7 +85,7 @@ fn text(path: &Path) -> anyhow::Result<String> {
 /// The one certificate in a PEM file.
 fn certificate(path: &Path) -> anyhow::Result<Certificate> {
     let read = Certificate::from_pem(&text(path)?);
-    read.with_context(|| format!("{} is no PEM with one certificate", path.display()))
+    read.with_context(|| format!("{} is not a PEM file with one certificate", path.display()))
 }
 
 /// The environment of a signing command: this program's own.

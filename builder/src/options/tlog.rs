@@ -58,7 +58,7 @@ impl Logs {
         if matches!(who, Who::Keyless(_)) && signing.timestamp_authority.is_none() && self.rekor_v1.is_none()
         {
             return Err(hinted(
-                "a certificate of Fulcio holds for some minutes, and nothing tells when it was used",
+                "a Fulcio certificate is valid for minutes, and nothing proves when it was used",
                 "give a time: --timestamp-authority URL, or --rekor-v1 URL",
             ));
         }
@@ -79,7 +79,7 @@ impl Logs {
                 let text = format!("log {}\nquorum none\n", writer.key());
                 (Policy::parse(&text)?, text)
             }
-            (None, None) => return Err(hinted("which logs to trust is not said", "give --log-policy FILE")),
+            (None, None) => return Err(hinted("the trusted logs are not named", "give --log-policy FILE")),
         };
         let patience = patience(self.log_patience);
         let mut logs: Vec<Box<dyn TransparencyLog + '_>> = Vec::new();
@@ -115,7 +115,7 @@ pub fn signing_key(path: &Path) -> anyhow::Result<note::SigningKey> {
 /// Reads a policy of logs, and its text.
 pub fn policy(path: &Path) -> anyhow::Result<(Policy, String)> {
     let text = String::from_utf8(small_file::read(path)?)
-        .with_context(|| format!("{} is no text", path.display()))?;
+        .with_context(|| format!("{} is not text", path.display()))?;
     let policy = Policy::parse(&text).with_context(|| format!("cannot use {}", path.display()))?;
     Ok((policy, text))
 }

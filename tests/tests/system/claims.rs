@@ -125,7 +125,7 @@ fn an_image_is_clear_until_a_record_of_the_database_names_what_is_in_it() {
     let digest = scanner["db"]["version"].as_str().unwrap().to_owned();
     assert_eq!(built.scan(&["--osv-digest", &digest]).code, Some(4));
     built.write("osv/D.json", &record("D", "Debian:13", "other", json!([{"introduced": "0"}])));
-    built.scan(&["--osv-digest", &digest]).refused(1, &["is not the database that was asked for"]);
+    built.scan(&["--osv-digest", &digest]).refused(1, &["is not the requested database"]);
 
     // A VEX document that we write and somebody edits clears the finding.
     let out = built.folder.path().join("vex.json");
@@ -169,15 +169,15 @@ fn a_bill_of_materials_that_was_changed_is_neither_scanned_nor_exported() {
     assert_eq!(cyclonedx, fs::read_to_string(&path).unwrap());
     assert!(export("spdx").succeeded().stdout.contains("SPDX-2.3"));
     fs::write(&path, cyclonedx.replacen("libc6", "libc7", 1)).unwrap();
-    export("cyclonedx").refused(1, &["is not the one that the manifest names"]);
+    export("cyclonedx").refused(1, &["does not match the manifest"]);
     built.write("osv/one.json", &record("A", "npm", "x", json!([{"introduced": "0"}])));
-    built.scan(&[]).refused(1, &["is not the one that the manifest names"]);
+    built.scan(&[]).refused(1, &["does not match the manifest"]);
 
     let values = built.out().join("reference-values.json");
     let text = fs::read_to_string(&values).unwrap();
     assert!(export("rvps").succeeded().stdout.contains("\"type\": \"sample\""));
     fs::write(&values, text.replacen("qemu-tdx", "qemu-tdy", 1)).unwrap();
-    export("rvps").refused(1, &["is not the one that the manifest names"]);
+    export("rvps").refused(1, &["does not match the manifest"]);
     fs::remove_file(&values).unwrap();
     export("rvps").refused(1, &["reference-values.json is not there"]);
 }

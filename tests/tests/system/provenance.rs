@@ -283,7 +283,7 @@ fn signed_reference_values_are_computed_again_from_the_image_and_rebuilders_comp
     assert_eq!(alone.code, Some(4), "{alone:?}");
     assert!(alone.stdout.contains("refused: 2 identities must agree"), "{alone:?}");
     // Without the firmware, there is nothing to compute the values from.
-    lab.refused("by --firmware FILE");
+    lab.refused("with --firmware FILE");
     let mut again =
         vec!["rebuild", "out", recipe, "--key", "auditor.key", "--log", "log", "--log-key", "log.key"];
     again.extend(["--builder", "https://example.org/b"]);
@@ -339,7 +339,7 @@ fn who_has_no_key_signs_by_a_token_of_its_identity() {
     let publish = || lab.run(&timed);
     let nothing = || assert!(!lab.path("out/provenance.dsse.json").exists());
 
-    lab.run(&keyless).refused(1, &["nothing tells when it was used", "--timestamp-authority"]);
+    lab.run(&keyless).refused(1, &["nothing proves when it was used", "--timestamp-authority"]);
     *authorities.fulcio.lock().unwrap() = Fulcio::Denies;
     publish().refused(3, &["401", "the identity token is not believed", "new identity token"]);
     nothing();

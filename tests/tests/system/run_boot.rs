@@ -303,7 +303,7 @@ fn what_is_missing_or_wrong_is_said_with_what_to_do() {
     let disk = disk.to_str().expect("text");
     let output = finish(command(&[disk]).env("PATH", folder.path()));
     let hint = "hint: install QEMU: `apt-get install qemu-system-x86`";
-    failed(&output, 1, &["error: qemu-system-x86_64 is in no folder of PATH", hint]);
+    failed(&output, 1, &["error: qemu-system-x86_64 is not in PATH", hint]);
     failed(&finish(&mut command(&["/no/such/image"])), 1, &["error: cannot open /no/such/image"]);
     failed(&finish(&mut command(&[disk, "--forward", "80"])), 2, &["expected HOST:GUEST"]);
     if tool::find("qemu-system-x86_64").is_some() {

@@ -109,7 +109,7 @@ impl<'a> Before<'a> {
             None => self.0.values().filter(|earlier| earlier.name == npm.name).copied().collect(),
         };
         if npm.attestations.is_empty() && earlier.iter().any(|earlier| !earlier.attestations.is_empty()) {
-            return Some("has no attestations any more".to_owned());
+            return Some("no longer has attestations".to_owned());
         }
         let sources: BTreeSet<&str> = earlier
             .iter()

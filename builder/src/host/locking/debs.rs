@@ -42,7 +42,7 @@ impl Locking<'_> {
             let request = Request { roots: &roots, essential: Essential::OnlyIfNeeded, exclude: &exclude };
             let solution = solve::solve(&universe, &request).map_err(wrong(recipe.profile))?;
             for unused in &solution.unused_excludes {
-                remarks.push(format!("nothing would bring the excluded package {unused}"));
+                remarks.push(format!("nothing would pull in the excluded package {unused}"));
             }
             for chosen in &solution.chosen {
                 let package = chosen.package;

@@ -128,7 +128,7 @@ pub enum Error {
         attempts: Vec<(String, String)>,
     },
     /// Packages had attestations in the earlier lock, or came from another repository, and have lost that.
-    #[error("packages have lost what was attested of them:{}", lines(.packages))]
+    #[error("packages have lost their provenance:{}", lines(.packages))]
     LostProvenance {
         /// Name, version, and the loss.
         packages: Vec<String>,
@@ -142,7 +142,7 @@ pub enum Error {
         source: integrity::Error,
     },
     /// A package's attestations are about something else, or their signatures are invalid.
-    #[error("what the registry attests of {label} does not fit it")]
+    #[error("the registry's attestations of {label} do not match it")]
     Attestation {
         /// Name and version.
         label: String,
@@ -150,7 +150,7 @@ pub enum Error {
         source: attestation::Error,
     },
     /// It is unknown whether a package that had attestations still has them.
-    #[error("cannot ask for the attestations of {label}, which had some before{}", tried(.attempts))]
+    #[error("cannot fetch the attestations of {label}, which had some before{}", tried(.attempts))]
     UnknownProvenance {
         /// Name and version.
         label: String,
@@ -165,15 +165,15 @@ impl Advised for Error {
             Error::Fetch(inner) => inner.advice(),
             Error::Store(inner) => inner.advice(),
             Error::InRelease { .. } => Some(Advice::outside(
-                "the lock stays as it was: name a mirror that serves the suite as Debian signed it, by --debian-mirror or \
-                 --debian-security-mirror, and look whether this machine's clock is right",
+                "the lock stays as it was: name a mirror that serves the suite as Debian signed it, with --debian-mirror or \
+                 --debian-security-mirror, and check this machine's clock",
             )),
             Error::LostProvenance { .. } => Some(Advice::failed(
-                "the lock stays as it was: find out why before you take it, for a stolen account publishes without \
-                 attestations, or from a repository of its own; then say --accept-lost-provenance NAME",
+                "the lock stays as it was: find out why before you accept it, since a stolen account publishes without \
+                 attestations, or from its own repository; then pass --accept-lost-provenance NAME",
             )),
             Error::UnknownProvenance { .. } => {
-                Some(Advice::outside("try again later; or say --accept-lost-provenance NAME"))
+                Some(Advice::outside("try again later, or pass --accept-lost-provenance NAME"))
             }
             _ => None,
         }
@@ -181,7 +181,7 @@ impl Advised for Error {
 }
 
 /// The hint for an attestation that is refused but may be valid.
-pub const NEWER_KEYS: &str = "if npm's registry or Sigstore has keys that this program does not know yet, give them by \
+pub const NEWER_KEYS: &str = "if npm's registry or Sigstore has keys that proofmark does not know yet, pass them with \
                               --npm-keys FILE and --npm-trusted-root FILE, as Sigstore's TUF repository has them";
 
 impl Advised for attestation::Error {
@@ -192,12 +192,12 @@ impl Advised for attestation::Error {
                 Advice::failed(format!("the lock stays as it was; {NEWER_KEYS}"))
             }
             Attested::Keys(_) | Attested::Trust(_) => Advice::failed(
-                "name files as Sigstore's TUF repository has them: registry.npmjs.org/keys.json by --npm-keys, \
-                 trusted_root.json by --npm-trusted-root",
+                "name files as Sigstore's TUF repository has them: registry.npmjs.org/keys.json with --npm-keys, \
+                 trusted_root.json with --npm-trusted-root",
             ),
             _ => Advice::failed(
-                "the lock stays as it was: take another version of the package in the recipe, and ask those who publish \
-                 it",
+                "the lock stays as it was: take another version of the package in the recipe, and ask its \
+                 publishers",
             ),
         })
     }

@@ -84,7 +84,7 @@ fn sizes_are_read_and_others_refused() {
     }
     for text in ["", "G", "2", "2048", "0G", "-1G", "2T", "1.5G", "4294967295G", "2GiB"] {
         let error = text.parse::<Memory>().unwrap_err().to_string();
-        assert_eq!(error, format!("expected a size as 512M or 2G, found {text:?}"));
+        assert_eq!(error, format!("expected a size such as 512M or 2G, found {text:?}"));
     }
 }
 
@@ -167,7 +167,7 @@ fn firmware_that_qemu_brings_along_is_found() {
 fn a_program_that_is_in_no_folder_of_path_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let error = with_path(folder.path()).find(QEMU).unwrap_err();
-    assert_eq!(error.to_string(), "qemu-system-x86_64 is in no folder of PATH");
+    assert_eq!(error.to_string(), "qemu-system-x86_64 is not in PATH");
     assert!(matches!(with_path(Path::new("")).find(SWTPM), Err(Error::NoProgram { program: SWTPM })));
     let qemu = touch(folder.path().join(QEMU));
     assert_eq!(with_path(folder.path()).find(QEMU).unwrap(), qemu);

@@ -64,19 +64,19 @@ pub enum Error {
         folder: PathBuf,
     },
     /// The folder already has a log.
-    #[error("{} holds a log already", folder.display())]
+    #[error("{} already holds a log", folder.display())]
     Taken {
         /// The folder.
         folder: PathBuf,
     },
     /// Another writer has the lock.
-    #[error("another writer is at work on {}", folder.display())]
+    #[error("another process is writing to {}", folder.display())]
     Busy {
         /// The folder.
         folder: PathBuf,
     },
     /// A state in the folder is refused: malformed, or not signed by the log.
-    #[error("{file} of the log is refused")]
+    #[error("the log's {file} is refused")]
     Checkpoint {
         /// `checkpoint` or `signed`.
         file: &'static str,
@@ -84,7 +84,7 @@ pub enum Error {
         source: checkpoint::Error,
     },
     /// A note cannot be parsed or made.
-    #[error("{file} of the log is no note")]
+    #[error("the log's {file} is not a valid note")]
     Note {
         /// `checkpoint` or `signed`.
         file: &'static str,
@@ -92,7 +92,7 @@ pub enum Error {
         source: note::Error,
     },
     /// The tiles do not match the tree that was signed.
-    #[error("the tiles of the log do not lead to its checkpoint of {size} entries")]
+    #[error("the log's tiles do not match its checkpoint of {size} entries")]
     Tiles {
         /// Its size.
         size: u64,
@@ -100,7 +100,7 @@ pub enum Error {
         source: merkle::Error,
     },
     /// The new state would not extend the old one: nothing was signed.
-    #[error("a state of {new} entries is no extension of the last one of {old}: nothing was signed")]
+    #[error("a state of {new} entries does not extend the last state of {old}: nothing was signed")]
     NoExtension {
         /// Entries in the last state.
         old: u64,
@@ -113,7 +113,7 @@ pub enum Error {
     #[error("the log's checkpoint changed under its writer: nothing was signed")]
     Changed,
     /// The folder holds two states that are not consistent.
-    #[error("the log's folder holds two states which do not follow from each other")]
+    #[error("the log's folder holds two inconsistent states")]
     Forked {
         /// Why.
         source: merkle::Error,
@@ -141,7 +141,7 @@ impl Advised for Error {
     fn advice(&self) -> Option<Advice> {
         match self {
             Error::Missing { .. } => {
-                Some(Advice::failed("make a log by `proofmark log init DIR --key FILE`"))
+                Some(Advice::failed("create a log with `proofmark log init DIR --key FILE`"))
             }
             Error::Unwitnessed { .. } => Some(Advice::outside(
                 "run the command again when the witnesses answer: what is signed is kept, and nothing is published \

@@ -69,7 +69,7 @@ pub enum Error {
         reason: String,
     },
     /// The answer does not match the request.
-    #[error("{log} logged something else than what was sent: {reason}")]
+    #[error("{log} logged something other than what was sent: {reason}")]
     Other {
         /// The log.
         log: String,
@@ -77,7 +77,7 @@ pub enum Error {
         reason: String,
     },
     /// The log's proof is invalid.
-    #[error("{log} does not prove what it says")]
+    #[error("invalid proof from {log}")]
     Proof {
         /// The log.
         log: String,
@@ -101,7 +101,7 @@ pub enum Error {
         source: note::Error,
     },
     /// The tiles do not give a proof.
-    #[error("the tiles of {log} give no proof")]
+    #[error("cannot build a proof from the tiles of {log}")]
     Tiles {
         /// The log.
         log: String,
@@ -115,7 +115,7 @@ impl Advised for Error {
         match self {
             Error::Directory(inner) => inner.advice(),
             Error::Unreachable { .. } => {
-                Some(Advice::outside("run the command again: it goes on where it was"))
+                Some(Advice::outside("run the command again: it resumes where it stopped"))
             }
             Error::Status { .. } => Some(Advice { hint: None, exit_code: OUTSIDE }),
             _ => None,

@@ -238,7 +238,7 @@ fn remembered(
     let mut known = policy.logs().iter().filter_map(|log| Checkpoint::verified(&note, &log.key).ok());
     let refused = || Error::Malformed {
         url: file.display().to_string(),
-        reason: "what is remembered is not signed by a log of the policy".to_owned(),
+        reason: "the remembered state is not signed by a log of the policy".to_owned(),
     };
     Ok(Some(known.next().filter(|known| known.origin() == state.origin()).ok_or_else(refused)?))
 }

@@ -71,7 +71,7 @@ impl<'a> RekorV1<'a> {
     fn hash(&self, value: &Value) -> Result<Hash, Error> {
         let mut hash = [0; 32];
         let text = value.as_str().unwrap_or_default();
-        hex::decode_to_slice(text, &mut hash).map_err(|_| self.malformed("a hash is no hash"))?;
+        hex::decode_to_slice(text, &mut hash).map_err(|_| self.malformed("invalid hash"))?;
         Ok(Hash(hash))
     }
 
@@ -96,7 +96,7 @@ impl<'a> RekorV1<'a> {
         };
         let text = |pointer: &str| Ok::<_, Error>(need(pointer)?.as_str().unwrap_or_default());
         let number = |pointer: &str| {
-            need(pointer)?.as_u64().ok_or_else(|| self.malformed(format!("{pointer} is no number")))
+            need(pointer)?.as_u64().ok_or_else(|| self.malformed(format!("{pointer} is not a number")))
         };
         let encoded = text("/body")?;
         let body = STANDARD.decode(encoded).map_err(|_| self.malformed("the body is not base64"))?;
@@ -140,7 +140,7 @@ impl<'a> RekorV1<'a> {
             if found == expected {
                 return Ok(());
             }
-            Err(Error::Other { log: self.name.clone(), reason: format!("{pointer} of its entry is another") })
+            Err(Error::Other { log: self.name.clone(), reason: format!("{pointer} of its entry differs") })
         };
         must("/kind", "dsse")?;
         must("/apiVersion", "0.0.1")?;
@@ -161,7 +161,8 @@ impl TransparencyLog for RekorV1<'_> {
 
     fn submit(&mut self, submission: Submission<'_>) -> Result<Recorded, Error> {
         let Submission { envelope, verifier } = submission;
-        let text = String::from_utf8(envelope.to_bytes()).map_err(|_| self.malformed("no text"))?;
+        let text =
+            String::from_utf8(envelope.to_bytes()).map_err(|_| self.malformed("the envelope is not text"))?;
         let request = json!({"kind": "dsse", "apiVersion": "0.0.1", "spec": {"proposedContent": {
             "envelope": text,
             "verifiers": [STANDARD.encode(verifier_pem(verifier))],
@@ -172,7 +173,7 @@ impl TransparencyLog for RekorV1<'_> {
             (409, Some(location)) => {
                 // Only the path, on the same server, whatever the header says.
                 let at = location.find("/api/v1/log/entries/").and_then(|at| location.get(at..));
-                let path = at.ok_or_else(|| self.malformed("a conflict that names no entry"))?;
+                let path = at.ok_or_else(|| self.malformed("the conflict names no entry"))?;
                 self.recorded(&self.server.fetch(path)?, envelope, verifier, Novelty::Known)
             }
             _ => Err(self.server.refused(ENTRIES, &answer)),

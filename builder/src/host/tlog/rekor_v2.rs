@@ -72,15 +72,15 @@ impl<'a> RekorV2<'a> {
             let found = entry.pointer(pointer).and_then(Value::as_str);
             found.ok_or_else(|| self.malformed(format!("{pointer} is missing")))
         };
-        let index = decimal(text("/logIndex")?).ok_or_else(|| self.malformed("/logIndex is no number"))?;
+        let index = decimal(text("/logIndex")?).ok_or_else(|| self.malformed("/logIndex is not a number"))?;
         let found = STANDARD.decode(text("/canonicalizedBody")?);
         if found.is_ok_and(|found| found != body) {
-            let reason = "the entry's body is another".to_owned();
+            let reason = "the entry's body differs".to_owned();
             return Err(Error::Other { log: self.name.clone(), reason });
         }
         let hashes = entry.pointer("/inclusionProof/hashes").and_then(Value::as_array);
         let hashes = hashes.into_iter().flatten().map(|hash| hash.as_str().and_then(Hash::from_base64));
-        let hashes = hashes.collect::<Option<Vec<_>>>().ok_or_else(|| self.malformed("a hash is no hash"))?;
+        let hashes = hashes.collect::<Option<Vec<_>>>().ok_or_else(|| self.malformed("invalid hash"))?;
         let (checkpoint, _) = self.note(text("/inclusionProof/checkpoint/envelope")?.as_bytes())?;
         self.recorded(Proof { extra: None, index, hashes, checkpoint }, body, Novelty::New)
     }
@@ -147,7 +147,7 @@ impl TransparencyLog for RekorV2<'_> {
                     .map_err(|error| self.malformed(error.to_string()))?;
                 let message = value.get("message").and_then(Value::as_str).unwrap_or_default();
                 let index = message.rsplit(' ').next().and_then(decimal);
-                let index = index.ok_or_else(|| self.malformed("a conflict that names no index"))?;
+                let index = index.ok_or_else(|| self.malformed("the conflict names no index"))?;
                 self.found(index, &entry.to_bytes())
             }
             _ => Err(self.write.refused(ENTRIES, &answer)),

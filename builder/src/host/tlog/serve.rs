@@ -50,7 +50,7 @@ fn read(stream: &TcpStream) -> io::Result<Request> {
     loop {
         let mut line = String::new();
         if head.read_line(&mut line)? == 0 || !line.ends_with('\n') {
-            return Err(wrong("a header that breaks off, or is too long"));
+            return Err(wrong("the header is truncated or too long"));
         }
         let line = line.trim_end();
         match (&request, line) {
@@ -72,12 +72,12 @@ fn read(stream: &TcpStream) -> io::Result<Request> {
         }
     }
     if length > MOST_BODY {
-        return Err(wrong("a body that is too long"));
+        return Err(wrong("the body is too long"));
     }
     let mut body = Vec::new();
     reader.take(length).read_to_end(&mut body)?;
     if body.len() as u64 != length {
-        return Err(wrong("a body that breaks off"));
+        return Err(wrong("the body is truncated"));
     }
     let (method, path) = request.ok_or_else(|| wrong("no request line"))?;
     Ok(Request { method, path, body })

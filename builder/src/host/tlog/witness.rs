@@ -44,7 +44,8 @@ impl Asking<'_> {
         signed: &mut Note,
         prove: &dyn Fn(u64) -> Result<Vec<Hash>, merkle::Error>,
     ) -> Result<(), String> {
-        let url = witness.url.as_deref().ok_or_else(|| "the policy has no address for it".to_owned())?;
+        let url =
+            witness.url.as_deref().ok_or_else(|| "the policy has no URL for this witness".to_owned())?;
         let server = Server::new(url, PATIENCE);
         let mut old = 0;
         // The second request uses the size that the witness gave; it gets no third request.
@@ -62,7 +63,8 @@ impl Asking<'_> {
             let request = Request { old, proof, checkpoint };
             let answer = server.post("add-checkpoint", "text/plain", request.to_text().as_bytes());
             let answer = answer.map_err(|error| crate::host::chain(&error))?;
-            let text = String::from_utf8(answer.body.clone()).map_err(|_| "it answers no text".to_owned())?;
+            let text =
+                String::from_utf8(answer.body.clone()).map_err(|_| "its answer is not text".to_owned())?;
             match answer.status {
                 200 => {
                     let signatures =
@@ -74,14 +76,14 @@ impl Asking<'_> {
                     Some(size) if size != old => old = size,
                     _ => {
                         return Err(
-                            "it has seen another state of the same size: the log has forked".to_owned()
+                            "it has seen a different state of the same size: the log has forked".to_owned()
                         );
                     }
                 },
                 _ => return Err(server.refused("add-checkpoint", &answer).to_string()),
             }
         }
-        Err("it tells another size each time".to_owned())
+        Err("it reports a different size each time".to_owned())
     }
 }
 
@@ -126,7 +128,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The record of a log's last cosigned state is malformed: nothing may be signed for that log.
-    #[error("{} is malformed: what was cosigned last is not known", path.display())]
+    #[error("{} is malformed: the last cosigned state is unknown", path.display())]
     State {
         /// The file.
         path: PathBuf,
@@ -138,7 +140,7 @@ pub enum Error {
         name: String,
     },
     /// Another witness has the lock.
-    #[error("another witness is at work on {}", path.display())]
+    #[error("another witness is using {}", path.display())]
     Busy {
         /// The folder.
         path: PathBuf,

@@ -31,7 +31,7 @@ fn what_a_package_has_lost_is_told_against_its_version_or_else_all_that_there_we
     ];
     let lock = Lock { npm: earlier.to_vec(), ..crate::lock::tests::sample() };
     let before = Before::of(Some(&lock));
-    let none = "has no attestations any more";
+    let none = "no longer has attestations";
     for (now, expected) in [
         (npm("a", "1", false, ""), None),
         (npm("a", "2", false, ""), Some(none)),
@@ -130,7 +130,7 @@ fn what_a_registry_attests_is_judged_and_locked_and_its_loss_is_an_alarm() {
     let newer = || vec![gundam("1.0.2"), package("plain", "1.0.1")];
     let lost = asked(&url, newer(), Some(&before(SOURCE)), &[]).unwrap_err();
     let Error::LostProvenance { packages } = &lost else { panic!("{lost}") };
-    assert_eq!(*packages, ["gundam-visor@1.0.2 has no attestations any more"]);
+    assert_eq!(*packages, ["gundam-visor@1.0.2 no longer has attestations"]);
     assert!(asked(&url, newer(), Some(&before(SOURCE)), &["gundam-visor"]).is_ok());
     // It came from another repository before.
     let before = before("https://github.com/another/gundam-visor");
