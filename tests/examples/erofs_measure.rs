@@ -1,7 +1,7 @@
 //! `erofs_measure FOLDER IMAGE [raw|LEVEL]`: packs a folder into an image and says how long that took and how large it
 //! is.
 
-#![allow(clippy::print_stdout)] // a measurement, read by whoever asked for it
+#![allow(clippy::print_stdout)] // a measurement, printed for the person who asks for it
 
 use std::fs::File;
 use std::io::Write;

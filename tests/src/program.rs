@@ -31,6 +31,15 @@ pub fn ovmf_measure() -> PathBuf {
     PROGRAM.get_or_init(|| find("ovmf-measure")).clone()
 }
 
+/// The path of `dm-verity-tool`.
+///
+/// # Panics
+/// If it is missing, or cargo cannot build it.
+pub fn dm_verity_tool() -> PathBuf {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| find("dm-verity-tool")).clone()
+}
+
 /// The package of this name has the program of the same name.
 fn find(name: &str) -> PathBuf {
     let folder = match std::env::var_os(FOLDER) {

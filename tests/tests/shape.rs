@@ -510,6 +510,37 @@ fn the_readme_speaks_to_strangers() {
     holds("a word of the workshop", &broken);
 }
 
+/// Phrases of another language in English words, which a native reader stumbles over.
+const STUMBLING: [&str; 9] = [
+    "whoever",
+    "nobody asks",
+    "nobody needs",
+    "nobody misses",
+    "is no journal",
+    "is no quote",
+    "is no image",
+    "is no part of",
+    "text is none",
+];
+
+#[test]
+fn texts_are_in_plain_english() {
+    let said = |text: &str| {
+        let lower = text.to_lowercase();
+        STUMBLING.iter().find(|phrase| lower.contains(**phrase)).copied()
+    };
+    assert_eq!(said("Whoever is free takes its share."), Some("whoever"));
+    assert_eq!(said("An idle thread takes a batch."), None);
+    let documents = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"];
+    let mut broken = Vec::new();
+    for path in sources().into_iter().filter(|path| !is_this(path)).chain(documents.map(PathBuf::from)) {
+        for (index, line) in read(&path).lines().enumerate() {
+            broken.extend(said(line).map(|phrase| format!("{}:{}: {phrase}", path.display(), index + 1)));
+        }
+    }
+    holds("a phrase that a native reader stumbles over", &broken);
+}
+
 #[test]
 fn a_word_inside_of_another_is_not_that_word() {
     assert!(mentions("use std::fs;", "std::fs") && mentions("a: Instant,", "Instant"));

@@ -91,7 +91,7 @@ pub struct Debian {
     /// Packages wanted. Their dependencies come along; recommended packages do not.
     #[schemars(with = "Vec<String>")]
     pub packages: Vec<Spanned<String>>,
-    /// Packages that must not come along: whoever depends on them does without.
+    /// Packages that must not be installed: the packages that depend on them do without.
     #[schemars(with = "Vec<String>")]
     pub exclude: Vec<Spanned<String>>,
     /// Files of Debian packages to leave out.
@@ -111,7 +111,7 @@ pub struct Omit {
     /// Globs of paths that are kept although `paths` match them.
     #[serde(default)]
     pub keep: Vec<String>,
-    /// Why nobody misses them.
+    /// Why they are not needed.
     pub reason: String,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! # Not here
 //!
-//! The fuzzer, which `ci/fuzz` runs; seeds are in `fuzz/seeds`. The init itself: this file is no part of its program.
+//! The fuzzer, which `ci/fuzz` runs; seeds are in `fuzz/seeds`. The init itself: this file is not part of its program.
 
 use crate::init::cmdline::Boot;
 use crate::init::{modules, partition};

@@ -4,10 +4,11 @@
 
 use std::fs::{self, File};
 use std::io::{Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use dm_verity_tool::{BlockSize, HashOffset, HashTree, Hasher, Parameters, Salt, Verdict, verify};
+use system_tests::program;
 use system_tests::tool::find;
 use tempfile::TempDir;
 
@@ -161,26 +162,12 @@ fn every_offset_gives_the_bytes_of_veritysetup() {
     }
 }
 
-/// Builds the program and returns its path: cargo sets no variable for another package's binary.
-fn program() -> PathBuf {
-    let output = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--package", "dm-verity-tool", "--bin", "dm-verity-tool"])
-        .arg("--message-format=json-render-diagnostics")
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let messages = String::from_utf8(output.stdout).unwrap();
-    let (_, path) = messages.rsplit_once("\"executable\":\"").unwrap();
-    path.split('"').next().unwrap().into()
-}
-
 #[test]
 fn the_program_and_veritysetup_write_and_accept_the_same_files() {
     if find("veritysetup").is_none() {
         return;
     }
-    let program = program();
+    let program = program::dm_verity_tool();
     let run = |arguments: &[&str]| Command::new(&program).args(arguments).output().unwrap();
     let folder = TempDir::new().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
