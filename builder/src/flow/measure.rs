@@ -29,7 +29,7 @@ use crate::session::Session;
 /// Why an image's values cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is not an image.
+    /// The folder has no disk.
     #[error("{} is not an image: there is no {}", path.display(), disk.display())]
     NoImage {
         /// The path that was given.
