@@ -19,9 +19,6 @@ use crate::omit::{Omit, Rule};
 use crate::path::TreePath;
 use crate::tree::Origin;
 
-#[cfg(test)]
-mod tests;
-
 /// A fuzz target.
 pub type Target = fn(&[u8]);
 
@@ -157,3 +154,6 @@ pub fn package_lock(bytes: &[u8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

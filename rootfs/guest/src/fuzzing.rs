@@ -7,9 +7,6 @@
 use crate::init::cmdline::Boot;
 use crate::init::{modules, partition};
 
-#[cfg(test)]
-mod tests;
-
 /// A fuzz target.
 pub type Target = fn(&[u8]);
 
@@ -36,3 +33,6 @@ pub fn lists(bytes: &[u8]) {
         let _ = partition::entry(header, 4096, index);
     }
 }
+
+#[cfg(test)]
+mod tests;

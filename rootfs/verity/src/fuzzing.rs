@@ -6,9 +6,6 @@
 
 use crate::{BlockSize, HashOffset, RootHash, Salt, Superblock, Uuid, verify};
 
-#[cfg(test)]
-mod tests;
-
 /// A fuzz target.
 pub type Target = fn(&[u8]);
 
@@ -45,3 +42,6 @@ pub fn stored_tree(bytes: &[u8]) {
     let area = [&superblock.to_bytes(), tree].concat();
     let _ = verify(data, &area[..], offset, RootHash(*root), 8);
 }
+
+#[cfg(test)]
+mod tests;
