@@ -307,7 +307,7 @@ impl Content {
         let mut left = len as usize;
         while left > 0 {
             hasher.update(&start);
-            packer.push(&start).ok_or_else(too_long)?;
+            packer.push(&start).map_err(|TooLong| too_long())?;
             left -= start.len();
             start.clear();
             read_part(reader, WINDOW.min(left), &mut start)?;
@@ -393,6 +393,10 @@ fn frame(input: &[u8], level: i32) -> Option<Vec<u8>> {
     (frame.len().div_ceil(BLOCK) < input.len().div_ceil(BLOCK)).then_some(frame)
 }
 
+/// The frames of a file exceed 32-bit offsets.
+#[derive(Debug)]
+struct TooLong;
+
 /// A file that is packed while it is read.
 struct Packer {
     level: i32,
@@ -416,15 +420,15 @@ impl Packer {
     }
 
     /// Takes the next bytes: a whole number of clusters, except in the last call.
-    fn push(&mut self, bytes: &[u8]) -> Option<()> {
+    fn push(&mut self, bytes: &[u8]) -> Result<(), TooLong> {
         let frames: Vec<Option<Vec<u8>>> =
             bytes.par_chunks(CLUSTER).map(|input| frame(input, self.level)).collect();
         for (input, frame) in bytes.chunks(CLUSTER).zip(&frames) {
             self.frames.extend_from_slice(frame.as_deref().unwrap_or(input));
-            self.ends.push(u32::try_from(self.frames.len()).ok()?);
+            self.ends.push(u32::try_from(self.frames.len()).map_err(|_| TooLong)?);
         }
         self.len += bytes.len();
-        Some(())
+        Ok(())
     }
 
     fn finish(mut self) -> Option<Clusters> {
@@ -436,7 +440,7 @@ impl Packer {
 fn compress(bytes: &[u8], level: i32) -> Option<Clusters> {
     let mut packer = Packer::new(bytes, level)?;
     for window in bytes.chunks(WINDOW) {
-        packer.push(window)?;
+        packer.push(window).ok()?;
     }
     packer.finish()
 }

@@ -230,22 +230,22 @@ impl Line {
                 Some(node) if !node.is_directory() => {
                     return Err(place.wrong("path exists and is not a directory", &self.path.to_string()));
                 }
-                Some(_) => self.set(tree, &self.path, false),
+                Some(_) => self.set(tree, &self.path, State::Existing),
                 None => {
                     tree.insert(self.path.clone(), Node::directory(0o755, origin()))?;
-                    self.set(tree, &self.path, true);
+                    self.set(tree, &self.path, State::Made);
                 }
             },
             'f' => {
                 if there.is_some() && !self.force {
-                    self.set(tree, &self.path, false);
+                    self.set(tree, &self.path, State::Existing);
                 } else {
                     let text = self.argument.trim_matches('"');
                     if text.contains('\\') {
                         return Err(place.wrong("escapes in a file's text are not supported", text));
                     }
                     tree.replace(self.path.clone(), Node::file(0o644, Content::raw(text), origin()))?;
-                    self.set(tree, &self.path, true);
+                    self.set(tree, &self.path, State::Made);
                 }
             }
             'L' => {
@@ -257,11 +257,11 @@ impl Line {
                 }
             }
             'C' => self.copy(tree)?,
-            'z' | 'm' => self.set(tree, &self.path, false),
+            'z' | 'm' => self.set(tree, &self.path, State::Existing),
             'Z' => {
                 let below: Vec<TreePath> = tree.below(&self.path).map(|(path, _)| path.clone()).collect();
                 for path in below.iter().chain([&self.path]) {
-                    self.set(tree, path, false);
+                    self.set(tree, path, State::Existing);
                 }
             }
             _ => {
@@ -309,14 +309,14 @@ impl Line {
         for (path, node) in copies {
             tree.replace(path, node)?;
         }
-        self.set(tree, &self.path, true);
+        self.set(tree, &self.path, State::Made);
         Ok(())
     }
 
-    fn set(&self, tree: &mut Tree, path: &TreePath, made: bool) {
+    fn set(&self, tree: &mut Tree, path: &TreePath, state: State) {
         let Some(node) = tree.edit(path) else { return };
         // As in systemd, a link is neither followed nor changed.
-        if (self.rights.new_only && !made) || matches!(node.kind, Kind::Symlink(_)) {
+        if (self.rights.new_only && state == State::Existing) || matches!(node.kind, Kind::Symlink(_)) {
             return;
         }
         if let Some(mode) = self.rights.mode {
@@ -325,6 +325,13 @@ impl Line {
         node.uid = self.rights.uid.unwrap_or(node.uid);
         node.gid = self.rights.gid.unwrap_or(node.gid);
     }
+}
+
+/// Whether the line itself made a path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Made,
+    Existing,
 }
 
 /// A mode after `~`: drops read, write and execute bits that the node has for no one, and set-id bits on a file
