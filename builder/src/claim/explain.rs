@@ -628,7 +628,7 @@ pub(crate) mod tests {
     fn without_a_lock_the_chain_is_said_to_be_unknown() {
         let told = why(&contents(), None, "/usr/bin/dash").unwrap();
         assert_eq!(told.chain, None);
-        assert!(told.to_text().contains("  why     not known"));
+        assert!(told.to_text().contains("  why     unknown"));
         let npm = why(&contents(), Some(&lock()), "/opt/x.js").unwrap();
         assert_eq!(npm.chain.unwrap(), ["x 1.0.0", "the tree of application x", "recipe"]);
     }

@@ -532,8 +532,8 @@ mod tests {
     #[test]
     fn a_list_that_contradicts_itself_is_refused() {
         for (from, to, what) in [
-            ("\"/a\"", "\"/z\"", "order"),
-            ("\"/a\"", "\"a\"", "order"),
+            ("\"/a\"", "\"/z\"", "position"),
+            ("\"/a\"", "\"a\"", "position"),
             ("\"file\"", "\"thing\"", "kind"),
             ("\"origin\":0", "\"origin\":9", "origin"),
             ("\"size\":6,", "", "size"),
