@@ -5,9 +5,6 @@ pub mod amount;
 pub mod assemble;
 pub mod claim;
 pub mod flow;
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-pub mod fuzzing;
 pub mod host;
 pub mod lock;
 pub mod pipeline;

@@ -25,9 +25,6 @@ pub mod esp;
 pub mod event;
 mod field;
 pub mod firmware;
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-pub mod fuzzing;
 pub mod gpt;
 pub mod known;
 pub mod linux;

@@ -16,9 +16,6 @@ pub mod deb;
 pub mod elf;
 pub mod erofs;
 pub mod fixup;
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-pub mod fuzzing;
 pub mod layer;
 pub mod merge;
 pub mod npm;

@@ -19,9 +19,6 @@
 pub mod cpio;
 pub mod disk;
 pub mod esp;
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-pub mod fuzzing;
 pub mod pe;
 pub mod sign;
 pub mod uki;

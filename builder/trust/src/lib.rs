@@ -23,9 +23,6 @@ pub mod bundle;
 pub mod debian;
 pub mod envelope;
 pub mod evidence;
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-pub mod fuzzing;
 pub mod image_policy;
 pub mod purl;
 pub mod transparency;

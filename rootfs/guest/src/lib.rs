@@ -16,7 +16,4 @@
 /// The bytes of `/init`, the same wherever they are compiled with the pinned toolchain.
 pub const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/proofmark-init"));
 
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-pub mod fuzzing;
 pub mod init;

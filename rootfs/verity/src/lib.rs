@@ -58,9 +58,6 @@
 //! [`HashTree::levels`] returns the levels alone), Chrome OS's hash type 0, other digests than SHA-256. The
 //! library opens no files and uses neither the clock, the environment nor the network.
 
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-pub mod fuzzing;
 pub mod layout;
 pub mod parameters;
 pub mod superblock;

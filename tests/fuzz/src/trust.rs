@@ -1,29 +1,22 @@
-//! Yields one function per fuzz target, which takes arbitrary bytes. An error is fine, a panic is a bug.
-//!
-//! # Not here
-//! The fuzzer, which `ci/fuzz` runs. An ordinary test replays the seeds.
-
-// A panic here is a bug found, reported where it happens.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+//! Fuzz targets of proofmark-trust: releases, logs, bundles and attestations.
 
 use std::sync::LazyLock;
 
-use crate::attestation::Registry;
-use crate::bundle::{Artifact, PublicKey, Signer, Sigstore, Verify};
-use crate::debian::inrelease::{Expected, is_acceptable_once_signed, verify};
-use crate::debian::keys::{Keyring, UnixTime};
-use crate::envelope::Envelope;
-use crate::transparency::checkpoint::Checkpoint;
-use crate::transparency::entry::Entry;
-use crate::transparency::merkle::{self, Hash};
-use crate::transparency::note::{Note, SigningKey, VerifierKey};
-use crate::transparency::proof::Proof;
-use crate::transparency::tile::{Kind, Name};
-use crate::transparency::tlog_policy::Policy;
-use crate::transparency::witness::Request;
+use proofmark_trust::attestation::Registry;
+use proofmark_trust::bundle::{Artifact, PublicKey, Signer, Sigstore, Verify};
+use proofmark_trust::debian::inrelease::{Expected, is_acceptable_once_signed, verify};
+use proofmark_trust::debian::keys::{Keyring, UnixTime};
+use proofmark_trust::envelope::Envelope;
+use proofmark_trust::transparency::checkpoint::Checkpoint;
+use proofmark_trust::transparency::entry::Entry;
+use proofmark_trust::transparency::merkle::{self, Hash};
+use proofmark_trust::transparency::note::{Note, SigningKey, VerifierKey};
+use proofmark_trust::transparency::proof::Proof;
+use proofmark_trust::transparency::tile::{Kind, Name};
+use proofmark_trust::transparency::tlog_policy::Policy;
+use proofmark_trust::transparency::witness::Request;
 
-/// A target: its name, which is also the name of its seed folder, and its function.
-pub type Target = (&'static str, fn(&[u8]));
+use crate::Target;
 
 /// Every target of this crate.
 pub const TARGETS: [Target; 4] = [
@@ -120,36 +113,5 @@ fn numbers_and_hashes(bytes: &[u8]) {
     if let Some(name) = Name::in_tree(Kind::Entries, a % 4, b) {
         let _ = name.entries(rest);
         let _ = name.hashes(rest);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-    use std::fs;
-    use std::path::Path;
-
-    use super::*;
-
-    #[test]
-    fn every_target_has_seeds_and_takes_them() {
-        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
-        let folders: BTreeSet<String> = fs::read_dir(&seeds)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        assert_eq!(folders, TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect());
-        for (name, target) in TARGETS {
-            target(b"");
-            let mut count = 0;
-            for entry in fs::read_dir(seeds.join(name)).unwrap() {
-                let bytes = fs::read(entry.unwrap().path()).unwrap();
-                for part in [1, 2, 3].map(|part| bytes.len() * part / 3) {
-                    target(&bytes[..part]);
-                }
-                count += 1;
-            }
-            assert!(count > 0, "{name} has no seeds");
-        }
     }
 }

@@ -1,29 +1,25 @@
-//! The bodies of the fuzz targets: any bytes give a value or an error; a panic is a bug.
-//!
-//! # Not here
-//! The fuzzer, which `ci/fuzz` runs; seeds are in `fuzz/seeds`.
+//! Fuzz targets of rootfs: packages, file systems, programs and certificates.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use crate::content::{Content, Packing};
-use crate::deb;
-use crate::elf::{Elf, Sections};
-use crate::erofs::Reader;
-use crate::fixup::{ca_bundle, module};
-use crate::npm::integrity::Integrity;
-use crate::npm::lock::{Entry, LINUX_X64_GLIBC, PackageLock, Wanted};
-use crate::npm::tarball::{self, Destination};
-use crate::npm::{engines, layout};
-use crate::omit::{Omit, Rule};
-use crate::path::TreePath;
-use crate::tree::Origin;
+use ::rootfs::content::{Content, Packing};
+use ::rootfs::deb;
+use ::rootfs::elf::{Elf, Sections};
+use ::rootfs::erofs::Reader;
+use ::rootfs::fixup::{ca_bundle, module};
+use ::rootfs::npm::integrity::Integrity;
+use ::rootfs::npm::lock::{Entry, LINUX_X64_GLIBC, PackageLock, Wanted};
+use ::rootfs::npm::tarball::{self, Destination};
+use ::rootfs::npm::{engines, layout};
+use ::rootfs::omit::{Omit, Rule};
+use ::rootfs::path::TreePath;
+use ::rootfs::tree::Origin;
 
-/// A fuzz target.
-pub type Target = fn(&[u8]);
+use crate::Target;
 
-/// Every target, by the name of its seeds.
-pub const TARGETS: [(&str, Target); 7] = [
+/// Every target of this crate.
+pub const TARGETS: [Target; 7] = [
     ("certificate", certificate),
     ("deb", deb),
     ("elf", elf),
@@ -154,6 +150,3 @@ pub fn package_lock(bytes: &[u8]) {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,30 +1,23 @@
-//! The fuzz targets: each takes any bytes. An error is fine, a panic is a bug.
-//!
-//! # Shape
-//!
-//! ```text
-//! fuzz/seeds/NAME/    valid inputs of the target NAME, which the tests replay
-//! ```
+//! Fuzz targets of ovmf-measure: firmware, disks, event logs, PE images and quotes.
 
-use crate::boot::Plan;
-use crate::digest::Algorithm;
-use crate::esp;
-use crate::firmware::{Firmware, Kind};
-use crate::gpt::Gpt;
-use crate::log::{Area, Log};
-use crate::mrtd::{Order, mrtd};
-use crate::pe::Pe;
-use crate::quote::{Quote, Report};
-use crate::replay;
-use crate::td_hob;
-use crate::variable::Store;
-use crate::volume::Profile;
+use ovmf_measure::boot::Plan;
+use ovmf_measure::digest::Algorithm;
+use ovmf_measure::esp;
+use ovmf_measure::firmware::{Firmware, Kind};
+use ovmf_measure::gpt::Gpt;
+use ovmf_measure::log::{Area, Log};
+use ovmf_measure::mrtd::{Order, mrtd};
+use ovmf_measure::pe::Pe;
+use ovmf_measure::quote::{Quote, Report};
+use ovmf_measure::replay;
+use ovmf_measure::td_hob;
+use ovmf_measure::variable::Store;
+use ovmf_measure::volume::Profile;
 
-/// A fuzz target.
-pub type Target = fn(&[u8]);
+use crate::Target;
 
-/// Every target, by the name of its file and seeds.
-pub const TARGETS: [(&str, Target); 5] =
+/// Every target of this crate.
+pub const TARGETS: [Target; 5] =
     [("firmware", firmware), ("gpt", gpt), ("log", log), ("pe", pe), ("quote", quote)];
 
 /// Reads firmware: its sections, volumes and variables, and measures them.
@@ -106,6 +99,3 @@ pub fn quote(bytes: &[u8]) {
     }
     let _ = Report::read(bytes);
 }
-
-#[cfg(test)]
-mod tests;
