@@ -289,8 +289,11 @@ impl<'a> Universe<'a> {
         let names = self.candidates.keys().chain(self.providers.keys());
         let mut near: Vec<(usize, &str)> = names
             .filter_map(|other| {
-                let edits =
-                    if other.len().abs_diff(name.len()) <= 2 { edits(name, other) } else { usize::MAX };
+                let edits = if other.len().abs_diff(name.len()) <= 2 {
+                    strsim::levenshtein(name, other)
+                } else {
+                    usize::MAX
+                };
                 let begins = name.len() >= 3 && other.starts_with(name);
                 (edits <= 2 || begins).then_some((edits, *other))
             })
@@ -347,23 +350,6 @@ fn read_field<'a>(
         field,
         source,
     })
-}
-
-/// Returns the Levenshtein distance of two short names.
-fn edits(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, byte_a) in a.bytes().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        let mut next = vec![left];
-        for (byte_b, &above) in b.bytes().zip(row.iter().skip(1)) {
-            left = (diagonal + usize::from(byte_a != byte_b)).min(above + 1).min(left + 1);
-            diagonal = above;
-            next.push(left);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 /// Resolves a request; the same universe and request give the same solution in the same order.

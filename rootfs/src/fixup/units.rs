@@ -21,6 +21,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use strsim::levenshtein;
+
 use super::{systemd_conf, write};
 use crate::path::TreePath;
 use crate::tree::{self, Kind, Node, Origin, Tree};
@@ -469,7 +471,7 @@ impl Links<'_> {
             .into_iter()
             .filter(|name| parts(name).is_some())
             .map(|name| {
-                (distance(&unit.name, &name).min(1 + distance(&stem(&unit.name), &stem(&name))), name)
+                (levenshtein(&unit.name, &name).min(1 + levenshtein(&stem(&unit.name), &stem(&name))), name)
             })
             .filter(|(distance, name)| *distance <= 3 && distance * 3 <= stem(name).len().max(3))
             .collect();
@@ -624,25 +626,6 @@ fn expand(word: &str, name: &str) -> Option<String> {
         }
     }
     Some(out)
-}
-
-/// The Levenshtein distance in bytes.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        if let Some(first) = row.first_mut() {
-            *first = left;
-        }
-        for (cell, y) in row.iter_mut().skip(1).zip(b.bytes()) {
-            let next = (diagonal + usize::from(x != y)).min(left + 1).min(*cell + 1);
-            diagonal = *cell;
-            *cell = next;
-            left = next;
-        }
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]

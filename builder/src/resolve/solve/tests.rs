@@ -220,12 +220,3 @@ fn a_very_long_chain_is_followed() {
     lines += "p20000 1";
     assert_eq!(names(&lines, &request(&["p0"])).len(), 20_001);
 }
-
-#[test]
-fn edits_are_counted() {
-    for (a, b, count) in
-        [("", "", 0), ("abc", "abc", 0), ("abc", "abd", 1), ("abc", "ac", 1), ("kitten", "sitting", 3)]
-    {
-        assert_eq!((edits(a, b), edits(b, a)), (count, count));
-    }
-}

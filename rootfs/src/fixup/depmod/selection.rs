@@ -51,7 +51,7 @@ impl Modules {
             .files
             .keys()
             .chain(&self.builtin)
-            .map(|other| (distance(&name, other), other))
+            .map(|other| (strsim::levenshtein(&name, other), other))
             .filter(|(far, _)| *far <= 1 + name.len() / 4)
             .collect();
         near.sort();
@@ -189,20 +189,4 @@ enum Offer {
     Modules(Vec<String>),
     BuiltIn,
     Nothing,
-}
-
-/// The edit distance between two names.
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, a) in left.chars().enumerate() {
-        let mut next = vec![i + 1];
-        for ((b, pair), last) in right.iter().zip(row.windows(2)).zip(1..) {
-            let &[diagonal, above] = pair else { continue };
-            let before = next.get(last - 1).copied().unwrap_or(usize::MAX - 1);
-            next.push((diagonal + usize::from(a != *b)).min(above + 1).min(before + 1));
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(0)
 }
