@@ -189,9 +189,9 @@ pub fn unpack(tarball: &[u8], package: &Package, destination: &Destination) -> R
             None => links.push((place(&link.path)?, Node::symlink(&link.target, origin.clone()))),
         }
     }
-    for (path, fate) in &contents.files {
+    for (path, fate) in contents.files {
         if let Fate::Kept(node) = fate {
-            layer.entries.push((place(&format!("{}/{path}", entry.location))?, node.clone()));
+            layer.entries.push((place(&format!("{}/{path}", entry.location))?, node));
         }
     }
     layer.entries.extend(links);
