@@ -20,7 +20,7 @@ use ovmf_measure::reference::{Platform, Reference};
 use serde::Serialize;
 
 use super::difference::Difference;
-use super::reference::{register, registers, title};
+use super::reference::{registers, title};
 
 /// The most causes of one kind to name; the rest is counted.
 const MOST_CAUSES: usize = 4;
@@ -67,7 +67,7 @@ pub fn compare(before: &Reference, after: &Reference, difference: &Difference) -
         let Some(new) = after.platforms.iter().find(same) else { continue };
         let (olds, news) = (registers(old), registers(new));
         let of_events = |platform: &Platform| -> BTreeSet<Register> {
-            platform.events.iter().filter_map(|event| register(platform.kind, event)).collect()
+            platform.events.iter().filter_map(|event| event.register(platform.kind)).collect()
         };
         let names: BTreeSet<Register> =
             olds.keys().chain(news.keys()).copied().chain(of_events(old)).chain(of_events(new)).collect();
@@ -103,7 +103,7 @@ fn told(event: &Event) -> String {
 
 fn events(old: &Platform, new: &Platform, name: Register, difference: &Difference) -> Vec<MovedEvent> {
     let of = |platform: &Platform| -> Vec<Event> {
-        platform.events.iter().filter(|event| register(platform.kind, event) == Some(name)).cloned().collect()
+        platform.events.iter().filter(|event| event.register(platform.kind) == Some(name)).cloned().collect()
     };
     let (olds, news) = (of(old), of(new));
     let sections: Vec<String> = {

@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ovmf_measure::boot::{self, Code, Image, Plan};
 use ovmf_measure::digest::{Algorithm, Digest};
-use ovmf_measure::event::{Event, Expected, PlatformRule, Register, rtmr_of_pcr};
+use ovmf_measure::event::{Event, Expected, Register};
 use ovmf_measure::firmware;
 use ovmf_measure::known::PLATFORMS;
 use ovmf_measure::mrtd::{Order, mrtd};
@@ -344,14 +344,6 @@ pub fn to_text(reference: &Reference) -> String {
     text
 }
 
-/// Returns the register that an event extends; `None` if a TD does not record it.
-pub fn register(kind: RegisterKind, event: &Event) -> Option<Register> {
-    match kind {
-        RegisterKind::Tpm => Some(Register::Pcr(event.pcr)),
-        RegisterKind::Tdx => rtmr_of_pcr(event.pcr).map(Register::Rtmr),
-    }
-}
-
 /// Returns a platform's registers, with MRTD: its only value, or that of the first order.
 pub fn registers(platform: &Platform) -> BTreeMap<Register, Digest> {
     let mut all = platform.registers.clone();
@@ -386,7 +378,7 @@ pub fn events_json(platform: &Platform) -> Value {
             Expected::PlatformGiven(_) => None,
         };
         json!({
-            "register": register(platform.kind, event),
+            "register": event.register(platform.kind),
             "type": event.kind,
             "digest": digest,
             "subject": event.subject,
@@ -412,23 +404,6 @@ pub fn title(platform: &Platform) -> String {
         let _ = write!(line, " bank={bank}");
     }
     line
-}
-
-fn rule(expected: &Expected) -> String {
-    match expected {
-        Expected::Exact(digest) => digest.to_string(),
-        Expected::PlatformGiven(PlatformRule::OneOf { digests }) => {
-            let digests: Vec<String> = digests.iter().map(ToString::to_string).collect();
-            format!("platform-given, one of {}", digests.join(" "))
-        }
-        Expected::PlatformGiven(PlatformRule::BootOption { description }) => {
-            format!("platform-given, a boot option that begins with {description:?}")
-        }
-        Expected::PlatformGiven(PlatformRule::FromData { at_most }) => {
-            format!("platform-given, as the data in the log say, at most {at_most}")
-        }
-        Expected::PlatformGiven(PlatformRule::Unjudged) => "platform-given, not judged".to_owned(),
-    }
 }
 
 /// Describes a source in the terms of someone who changes it.
@@ -469,7 +444,7 @@ pub fn text(platform: &Platform, detail: Detail) -> String {
     let mut all: BTreeMap<Register, Vec<&Event>> =
         values.keys().map(|register| (*register, Vec::new())).collect();
     for event in &platform.events {
-        if let Some(register) = register(platform.kind, event) {
+        if let Some(register) = event.register(platform.kind) {
             all.entry(register).or_default().push(event);
         }
     }
@@ -482,7 +457,7 @@ pub fn text(platform: &Platform, detail: Detail) -> String {
         }
         let _ = writeln!(out, "    depends on {}", inputs_of(register, &events));
         for event in events {
-            let _ = writeln!(out, "    {} {}: {}", event.kind, event.subject, rule(&event.expected));
+            let _ = writeln!(out, "    {} {}: {}", event.kind, event.subject, event.expected);
             let ranges: Vec<String> =
                 event.source.ranges.iter().map(|(at, length)| format!("{at:#x}+{length:#x}")).collect();
             let ranges = if ranges.is_empty() { String::new() } else { format!(" [{}]", ranges.join(" ")) };
@@ -513,20 +488,27 @@ pub struct Mismatch {
     pub points_to: String,
 }
 
+impl Mismatch {
+    /// A difference that no platform has for itself, and no event.
+    pub fn of_all(register: &str, subject: &str, expected: String, found: String, points_to: &str) -> Self {
+        Mismatch {
+            platform: None,
+            register: register.to_owned(),
+            event: None,
+            subject: subject.to_owned(),
+            expected,
+            found,
+            points_to: points_to.to_owned(),
+        }
+    }
+}
+
 /// Compares a document with an image's values: every register, its first event that differs, every subject.
 pub fn compare(document: &Reference, computed: &Reference) -> Vec<Mismatch> {
     let mut all = Vec::new();
     let mut whole = |register: &str, subject: &str, expected: String, found: String, points_to: &str| {
         if expected != found {
-            all.push(Mismatch {
-                platform: None,
-                register: register.to_owned(),
-                event: None,
-                subject: subject.to_owned(),
-                expected,
-                found,
-                points_to: points_to.to_owned(),
-            });
+            all.push(Mismatch::of_all(register, subject, expected, found, points_to));
         }
     };
     let name = |image: &reference::Image| format!("{} {} ({})", image.name, image.version, image.profile);
@@ -576,10 +558,10 @@ fn platform_mismatches(expected: &Platform, found: &Platform) -> Vec<Mismatch> {
     }
     let events = |platform: &Platform, of: Register| -> Vec<Event> {
         let all = platform.events.iter();
-        all.filter(|event| register(platform.kind, event) == Some(of)).cloned().collect()
+        all.filter(|event| event.register(platform.kind) == Some(of)).cloned().collect()
     };
     let of = |platform: &Platform| -> BTreeSet<Register> {
-        let events = platform.events.iter().filter_map(|event| register(platform.kind, event));
+        let events = platform.events.iter().filter_map(|event| event.register(platform.kind));
         events.chain(platform.registers.keys().copied()).collect()
     };
     for register in &of(expected) | &of(found) {
@@ -588,7 +570,7 @@ fn platform_mismatches(expected: &Platform, found: &Platform) -> Vec<Mismatch> {
         let first = (0..longest).find(|index| wanted.get(*index) != got.get(*index));
         let told = |events: &[Event], index| {
             let event = events.get(index);
-            event.map_or_else(|| "no event".to_owned(), |event: &Event| rule(&event.expected))
+            event.map_or_else(|| "no event".to_owned(), |event: &Event| event.expected.to_string())
         };
         match first {
             Some(index) => {

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ovmf_measure::acpi::Vendor;
 use ovmf_measure::digest::Algorithm;
 use ovmf_measure::mrtd::Order;
 use ovmf_measure::reference::{self, RegisterKind};
-use ovmf_measure::shape::{self, Name, Shape, Start};
+use ovmf_measure::shape::{self, Name, Options, Start};
 use proofmark::claim::file;
 use proofmark::claim::reference::{self as values, Detail};
 use proofmark::flow::measure::{Place, document, hashed, machines};
@@ -49,8 +50,8 @@ pub struct Arguments {
     #[arg(long, value_name = "NUMBER", requires = "platform")]
     address_bits: Option<u8>,
     /// Vendor of the guest's processor [default: intel; amd, as QEMU emulates it, for qemu-tpm].
-    #[arg(long, requires = "platform")]
-    vendor: Option<Processor>,
+    #[arg(long, requires = "platform", value_parser = vendor())]
+    vendor: Option<Vendor>,
     /// The machine starts image.efi with QEMU's -kernel, not from the disk.
     #[arg(long, requires = "platform")]
     direct: bool,
@@ -66,35 +67,31 @@ pub struct Arguments {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Processor {
-    Intel,
-    Amd,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Bank {
     Sha256,
     Sha384,
+}
+
+fn vendor() -> impl TypedValueParser<Value = Vendor> {
+    PossibleValuesParser::new(["intel", "amd"]).try_map(|text| text.parse::<Vendor>())
 }
 
 fn memory(text: &str) -> Result<u64, String> {
     shape::bytes(text).ok_or_else(|| format!("expected a size such as 512M or 4G, found {text:?}"))
 }
 
-fn asked_for(name: Name, arguments: &Arguments) -> Shape {
-    let usual = Shape::usual(name);
-    Shape {
-        memory: arguments.memory.unwrap_or(usual.memory),
-        vcpus: arguments.vcpus.unwrap_or(usual.vcpus),
-        qemu: arguments.qemu.clone().unwrap_or(usual.qemu),
-        devices: arguments.devices.unwrap_or(usual.devices),
-        address_bits: arguments.address_bits.unwrap_or(usual.address_bits),
-        vendor: match arguments.vendor {
-            Some(Processor::Intel) => Vendor::Intel,
-            Some(Processor::Amd) => Vendor::Amd,
-            None => usual.vendor,
-        },
-        start: if arguments.direct { Start::Kernel } else { Start::Disk },
+impl Arguments {
+    /// Returns the machine's options, as they were given.
+    fn options(&self) -> Options {
+        Options {
+            memory: self.memory,
+            vcpus: self.vcpus,
+            qemu: self.qemu.clone(),
+            devices: self.devices,
+            address_bits: self.address_bits,
+            vendor: self.vendor,
+            start: self.direct.then_some(Start::Kernel),
+        }
     }
 }
 
@@ -102,7 +99,7 @@ fn asked_for(name: Name, arguments: &Arguments) -> Shape {
 pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::Result<ExitCode> {
     let place = Place::find(&arguments.image)?;
     let machines = match (arguments.platform, &place.folder) {
-        (Some(name), _) => vec![(name, asked_for(name, arguments))],
+        (Some(name), _) => vec![(name, arguments.options().shape(name)?)],
         (None, Some(folder)) if folder.join(file::VALUES).is_file() => {
             machines(&document(&folder.join(file::VALUES))?)?
         }

@@ -116,7 +116,7 @@ pub fn audit(
     let computed = hashed.document(values::Files { uki, disk, disk_bytes: opened.disk.bytes() })?;
     let mut mismatches = of_root(&pass, &boot);
     if !beside {
-        mismatches.push(mismatch(
+        mismatches.push(Mismatch::of_all(
             "uki",
             file::UKI,
             "the program in the disk's system partition".to_owned(),
@@ -152,28 +152,16 @@ fn is_beside(program: &[u8], folder: Option<&Path>) -> Result<bool, Error> {
     compare().map_err(|source| Error::Read { path: path.clone(), source })
 }
 
-fn mismatch(register: &str, subject: &str, expected: String, found: String, points_to: &str) -> Mismatch {
-    Mismatch {
-        platform: None,
-        register: register.to_owned(),
-        event: None,
-        subject: subject.to_owned(),
-        expected,
-        found,
-        points_to: points_to.to_owned(),
-    }
-}
-
 fn of_root(pass: &Pass, boot: &Boot) -> Vec<Mismatch> {
     let mut all = Vec::new();
     let (expected, found) = (hex::encode(boot.root_hash.0), hex::encode(pass.root_hash));
     if expected != found {
         let points_to = "the root file system: its bytes are not those of the measured command line";
-        all.push(mismatch("root hash", "root file system", expected, found, points_to));
+        all.push(Mismatch::of_all("root hash", "root file system", expected, found, points_to));
     } else if let StoredTree::Differs(at) = pass.tree {
         let expected = "the tree of the root file system".to_owned();
         let found = format!("other bytes from {at:#x} of its partition on");
-        all.push(mismatch("root hash", "hash tree", expected, found, "the partition root-verity"));
+        all.push(Mismatch::of_all("root hash", "hash tree", expected, found, "the partition root-verity"));
     }
     all
 }

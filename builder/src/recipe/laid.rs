@@ -5,8 +5,8 @@ use std::num::{NonZeroU8, NonZeroU16};
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
-use ovmf_measure::acpi::{Smm, Vendor};
-use ovmf_measure::shape::{self, Name, Shape, Start};
+use ovmf_measure::acpi::Vendor;
+use ovmf_measure::shape::{self, Name, Options, Shape, Start};
 use rootfs::omit::{self, Rule};
 use rootfs::path::TreePath;
 use toml::Spanned;
@@ -201,59 +201,42 @@ fn measured(chain: &[Parsed]) -> Result<Measure, Error> {
 /// Lists every combination of a platform's lists.
 fn shapes(given: &document::MeasuredPlatform) -> Result<Vec<(Name, Shape)>, String> {
     let name: Name = given.platform.parse().map_err(|error: shape::Error| error.to_string())?;
-    let usual = Shape::usual(name);
     let memory = given.memory.iter().map(|text| {
         shape::bytes(text).ok_or_else(|| format!("expected a memory size such as 512M or 4G, found {text:?}"))
     });
-    let mut memory = memory.collect::<Result<Vec<u64>, String>>()?;
+    let memory = memory.collect::<Result<Vec<u64>, String>>()?;
     let vcpus = given.vcpus.iter().map(|number| {
         NonZeroU16::new(*number).ok_or_else(|| "expected at least one processor, found 0".to_owned())
     });
-    let mut vcpus = vcpus.collect::<Result<Vec<NonZeroU16>, String>>()?;
-    let mut versions = given.qemu.clone();
+    let vcpus = vcpus.collect::<Result<Vec<NonZeroU16>, String>>()?;
     let devices = given.devices.map(|number| {
         NonZeroU8::new(number).ok_or_else(|| "expected at least one device, found 0".to_owned())
     });
-    let devices = devices.transpose()?.unwrap_or(usual.devices);
-    let vendor = match given.vendor {
-        Some(document::Vendor::Intel) => Vendor::Intel,
-        Some(document::Vendor::Amd) => Vendor::Amd,
-        None => usual.vendor,
+    let options = Options {
+        devices: devices.transpose()?,
+        address_bits: given.address_bits,
+        vendor: given.vendor.map(|vendor| match vendor {
+            document::Vendor::Intel => Vendor::Intel,
+            document::Vendor::Amd => Vendor::Amd,
+        }),
+        start: given.direct.then_some(Start::Kernel),
+        ..Options::default()
     };
-    let address_bits = given.address_bits.unwrap_or(usual.address_bits);
-    let for_qemu = !given.vcpus.is_empty()
-        || !given.qemu.is_empty()
-        || given.devices.is_some()
-        || given.address_bits.is_some()
-        || given.vendor.is_some()
-        || given.direct;
-    if for_qemu && !name.is_qemu() {
-        return Err(format!("{name} takes only a memory size, found settings for QEMU"));
-    }
-    if memory.is_empty() {
-        memory.push(usual.memory);
-    }
-    if vcpus.is_empty() {
-        vcpus.push(usual.vcpus);
-    }
-    if versions.is_empty() {
-        versions.push(usual.qemu);
-    }
-    let start = if given.direct { Start::Kernel } else { Start::Disk };
     let mut all = Vec::new();
-    for qemu in &versions {
-        for vcpus in &vcpus {
-            for memory in &memory {
-                let (memory, vcpus, qemu) = (*memory, *vcpus, qemu.clone());
-                let shape = Shape { memory, vcpus, qemu, devices, address_bits, vendor, start };
-                if name.is_qemu() {
-                    shape.tables(name, Smm::On).map_err(|error| error.to_string())?;
-                }
-                all.push((name, shape));
+    for qemu in or_absent(&given.qemu) {
+        for vcpus in or_absent(&vcpus) {
+            for memory in or_absent(&memory) {
+                let options = Options { memory, vcpus, qemu: qemu.clone(), ..options.clone() };
+                all.push((name, options.shape(name).map_err(|error| error.to_string())?));
             }
         }
     }
     Ok(all)
+}
+
+/// The values of a list, or the absence of one.
+fn or_absent<T: Clone>(list: &[T]) -> Vec<Option<T>> {
+    if list.is_empty() { vec![None] } else { list.iter().cloned().map(Some).collect() }
 }
 
 fn over<T>(slot: &mut Option<T>, value: Option<T>) {

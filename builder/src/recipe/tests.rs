@@ -54,6 +54,20 @@ fn an_unknown_key_is_refused_with_its_place_and_the_near_miss() {
 }
 
 #[test]
+fn a_platform_that_takes_only_memory_refuses_what_is_for_qemu() {
+    for (setting, option) in [
+        ("vcpus = [2]", "vcpus"),
+        ("qemu = [\"10.0\"]", "qemu"),
+        ("direct = true", "direct"),
+        ("devices = 4", "devices"),
+    ] {
+        let message = refused(&format!("[[measure.platforms]]\nplatform = \"gcp-c3\"\n{setting}\n"));
+        let expected = format!("gcp-c3 takes only a memory size: {option} is for QEMU");
+        assert!(message.ends_with(&expected), "{message}");
+    }
+}
+
+#[test]
 fn a_wrong_type_is_refused_with_its_place() {
     let message = refused("[systemd]\nenable = \"x.service\"\n");
     assert!(message.starts_with("11:10 invalid type: string"), "{message}");

@@ -218,4 +218,12 @@ fn both_programs_and_the_document_give_the_same_registers() {
         events.iter().map(|event| event["subject"].as_str().unwrap().to_owned()).collect()
     };
     assert!(subjects(&disk).contains(&"GPT".to_owned()) && !subjects(&direct).contains(&"GPT".to_owned()));
+
+    // An option that a machine does not have is refused, and not passed over.
+    for option in [&["--direct"][..], &["--vcpus", "2"], &["--vendor", "amd"]] {
+        let words = [&["measure", image, "--platform", "gcp-c3", "--memory", "16G"], option].concat();
+        let outcome = Outcome::of(built.proofmark().args(words));
+        assert_eq!(outcome.code, Some(1), "{option:?}: {outcome:?}");
+        assert!(outcome.stderr.contains("gcp-c3 takes only a memory size"), "{}", outcome.stderr);
+    }
 }

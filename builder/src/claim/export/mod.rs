@@ -117,14 +117,10 @@ fn label(platform: &Platform) -> String {
 
 /// Lists the registers of a TD or a TPM that an event extends but whose value is not known beforehand.
 fn unknown(platform: &Platform) -> Vec<Register> {
-    let of = |pcr: u8| match platform.kind {
-        RegisterKind::Tdx => ovmf_measure::event::rtmr_of_pcr(pcr).map(Register::Rtmr),
-        RegisterKind::Tpm => Some(Register::Pcr(pcr)),
-    };
     let mut all: Vec<Register> = platform
         .events
         .iter()
-        .filter_map(|event| of(event.pcr))
+        .filter_map(|event| event.register(platform.kind))
         .filter(|register| !platform.registers.contains_key(register))
         .collect();
     all.sort();
