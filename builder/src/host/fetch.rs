@@ -437,7 +437,7 @@ mod tests {
         ) -> Result<ResolvedSocketAddrs, ureq::Error> {
             match uri.host().unwrap().parse::<IpAddr>() {
                 Ok(_) => DefaultResolver::default().resolve(uri, config, timeout),
-                Err(_) => Err(ureq::Error::Timeout(ureq::Timeout::Resolve)),
+                Err(_) => Err(ureq::Error::BadUri("no such host".to_owned())),
             }
         }
     }

@@ -55,6 +55,8 @@ impl Error {
         match self {
             Error::Status(status) => matches!(status, 429 | 500 | 502..=504),
             Error::Lost(ureq::Error::HostNotFound | ureq::Error::ConnectionFailed) => true,
+            // A busy name server, as one that says so.
+            Error::Lost(ureq::Error::Timeout(ureq::Timeout::Resolve)) => true,
             // The system reports a failed look-up as one of these, without a kind of its own.
             Error::Lost(ureq::Error::Io(error)) => error.kind() != io::ErrorKind::TimedOut,
             Error::Lost(_) => false,
@@ -144,9 +146,17 @@ impl Response {
         if status < 400 {
             return Ok(self);
         }
-        // A connection whose body is not read to the end is closed. If this fails, nothing worse happens.
-        let _ = io::copy(&mut self.body().take(MOST_REFUSAL), &mut io::sink());
+        self.drain();
         Err(Error::Status(status))
+    }
+
+    /// Reads what is left of a short body, for a connection whose body is not read to the end is closed. A body that is
+    /// long, slow or cut costs its connection, and nothing else.
+    fn drain(&mut self) {
+        let begun = Instant::now();
+        let mut rest = self.body().take(MOST_REFUSAL);
+        let mut piece = [0; 4 << 10];
+        while begun.elapsed() < STEP && rest.read(&mut piece).is_ok_and(|count| count > 0) {}
     }
 }
 
@@ -519,6 +529,15 @@ pub(crate) mod tests {
             }
         });
         assert_eq!(resolver.asked(), ["a.example", "b.example"]);
+    }
+
+    #[test]
+    fn a_busy_name_server_is_asked_again_and_a_silent_server_is_not() {
+        let timed_out = |what| Error::Lost(ureq::Error::Timeout(what));
+        assert!(timed_out(ureq::Timeout::Resolve).momentary());
+        for what in [ureq::Timeout::Connect, ureq::Timeout::RecvResponse, ureq::Timeout::RecvBody] {
+            assert!(!timed_out(what).momentary(), "{what:?}");
+        }
     }
 
     #[test]
