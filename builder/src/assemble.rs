@@ -146,7 +146,8 @@ impl Advised for Error {
     }
 }
 
-fn listed(lines: &[String]) -> String {
+/// Lists lines below a message.
+pub(crate) fn listed(lines: &[String]) -> String {
     lines.iter().map(|line| format!("\n  {line}")).collect()
 }
 

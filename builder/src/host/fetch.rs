@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use rayon::prelude::*;
 use rootfs::content::Sha256Digest;
 
 use super::http::{self, Http, Patience, Redirect, Request, Route};
@@ -20,7 +21,7 @@ pub enum Error {
     /// No source has it.
     #[error("no mirror gives {label}{}", tried(.attempts))]
     Nowhere {
-        /// Each source that was tried, and the outcome.
+        /// Name and version.
         label: String,
         /// Each place that was tried, and the outcome.
         attempts: Vec<(String, String)>,
@@ -38,12 +39,27 @@ pub enum Error {
     Store(#[from] store::Error),
 }
 
-fn tried(attempts: &[(String, String)]) -> String {
+/// Lists places and outcomes, each on a line of its own.
+pub(super) fn tried(attempts: &[(String, String)]) -> String {
     attempts.iter().map(|(place, outcome)| format!("\n  {place}: {outcome}")).collect()
 }
 
 fn others(more: usize) -> String {
     if more == 0 { String::new() } else { format!(" (nor are {more} more files)") }
+}
+
+/// Applies `fetch` to each item, as many at once as requests may be; results keep the order. Fetching waits for the network, so
+/// it takes more threads than there are processors.
+pub(super) fn at_once<T, R, C>(items: &[T], fetch: impl Fn(&T) -> R + Sync + Send) -> C
+where
+    T: Sync,
+    R: Send,
+    C: FromParallelIterator<R> + FromIterator<R> + Send,
+{
+    match rayon::ThreadPoolBuilder::new().num_threads(http::AT_ONCE).build() {
+        Ok(pool) => pool.install(|| items.par_iter().map(fetch).collect()),
+        Err(_) => items.iter().map(fetch).collect(),
+    }
 }
 
 /// Digest and size of a file that is in the store now.

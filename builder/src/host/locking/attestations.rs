@@ -5,8 +5,7 @@ use std::sync::Mutex;
 
 use rootfs::npm::integrity::Integrity;
 
-use super::super::fetch::Optional;
-use super::super::http;
+use super::super::fetch::{self, Optional};
 use super::{Error, Locking};
 use crate::lock::{ArchiveKind, Lock, Npm};
 use crate::trust::attestation;
@@ -36,14 +35,7 @@ impl Locking<'_> {
         let ask = |(key, path): &((String, String), String)| {
             (key.clone(), self.fetcher.optional(ArchiveKind::Npm, path, attestation::MOST_BYTES, &silent))
         };
-        use rayon::prelude::*;
-        // Fetching waits for the network, so use more threads than cores.
-        let answers: Vec<((String, String), Optional)> =
-            match rayon::ThreadPoolBuilder::new().num_threads(http::AT_ONCE).build() {
-                Ok(pool) => pool.install(|| paths.par_iter().map(ask).collect()),
-                Err(_) => paths.iter().map(ask).collect(),
-            };
-        let answers: BTreeMap<(String, String), Optional> = answers.into_iter().collect();
+        let answers: BTreeMap<(String, String), Optional> = fetch::at_once(&paths, ask);
         let mut found = 0;
         let mut unknown = 0;
         for one in npm.iter_mut() {

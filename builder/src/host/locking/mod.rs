@@ -23,11 +23,12 @@ use rootfs::npm::integrity;
 
 pub use releases::Release;
 
-use super::fetch::{self, Fetcher};
+use super::fetch::{self, Fetcher, tried};
 use super::npm_resolver;
 use super::progress::Progress;
 use super::store;
 use crate::advice::{Advice, Advised};
+use crate::assemble::listed;
 use crate::recipe;
 use crate::resolve::packages::PackagesError;
 use crate::resolve::scripts::{self, UnknownScripts};
@@ -128,7 +129,7 @@ pub enum Error {
         attempts: Vec<(String, String)>,
     },
     /// Packages had attestations in the earlier lock, or came from another repository, and have lost that.
-    #[error("packages have lost their provenance:{}", lines(.packages))]
+    #[error("packages have lost their provenance:{}", listed(.packages))]
     LostProvenance {
         /// Name, version, and the loss.
         packages: Vec<String>,
@@ -201,14 +202,6 @@ impl Advised for attestation::Error {
             ),
         })
     }
-}
-
-fn tried(attempts: &[(String, String)]) -> String {
-    attempts.iter().map(|(place, outcome)| format!("\n  {place}: {outcome}")).collect()
-}
-
-fn lines(list: &[String]) -> String {
-    list.iter().map(|line| format!("\n  {line}")).collect()
 }
 
 /// The inputs of a lock.

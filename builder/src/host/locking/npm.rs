@@ -7,9 +7,9 @@ use rootfs::content::{self, Sha256Digest};
 use rootfs::npm::integrity::Integrity;
 use rootfs::npm::lock::tarball_path;
 
+use super::super::fetch;
 use super::super::npm_resolver::Resolver;
 use super::super::store::Expected;
-use super::super::{fetch, http};
 use super::{Error, Locking};
 use crate::lock::{ArchiveKind, Npm, NpmRole};
 use crate::recipe::Recipe;
@@ -86,13 +86,7 @@ impl Locking<'_> {
             let (sha256, size) = self.fetcher.one(ArchiveKind::Npm, &path, "", &expected, &label)?;
             Ok(npm::locked(entry, application, size, sha256))
         };
-        // Fetching waits for the network, so use more threads than cores.
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(http::AT_ONCE).build();
-        use rayon::prelude::*;
-        match pool {
-            Ok(pool) => pool.install(|| entries.par_iter().map(fetch_one).collect()),
-            Err(_) => entries.iter().map(fetch_one).collect(),
-        }
+        fetch::at_once(entries, fetch_one)
     }
 
     /// Returns one exact version of a package, as its registry describes it.
