@@ -3,14 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
-use proofmark::claim::file;
 use proofmark::claim::provenance::statement::{BUILDER, Statement};
 use proofmark::flow::rebuild::Rebuilt;
 use proofmark::flow::{publish, rebuild};
 use proofmark::host::output;
 use proofmark::session::Session;
-use rootfs::content::Sha256Digest;
 use serde_json::json;
 
 use crate::failure::NO;
@@ -64,9 +61,8 @@ pub fn run(arguments: &Arguments, session: &Session, format: Format) -> anyhow::
         })?;
         return Ok(ExitCode::SUCCESS);
     };
-    let own = arguments.image.join(file::MANIFEST);
-    let own = std::fs::read(&own).with_context(|| format!("cannot read {}", own.display()))?;
-    let digest = Sha256Digest::of(&own).to_string();
+    // Of the bytes that were compared, whatever lies there by now.
+    let digest = built.manifest_sha256.to_string();
     let statement = Statement::reproduced(&built.manifest, &arguments.builder, &digest);
     let kind = format!("reproduced-{}", who.id()?.get(..8).unwrap_or_default());
     let published = arguments.logs.publisher(&arguments.image, &arguments.signing, &who, |publisher| {

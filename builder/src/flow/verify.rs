@@ -14,12 +14,10 @@ use std::string::FromUtf8Error;
 
 use ovmf_measure::digest::Algorithm;
 use ovmf_measure::reference::Reference;
-use rootfs::content::Sha256Digest;
 use serde_json::Value;
 
 use super::measure::{self, FirmwareFiles, Opened, Place, hashed};
 use crate::advice::{Advice, Advised};
-use crate::claim::file;
 use crate::claim::provenance::image_verdict::{self as verdict, Image, Recompute, Verdict};
 use crate::claim::reference::{Files, Hashed, ORDERS};
 use crate::host::built::{self, Built};
@@ -103,7 +101,6 @@ pub fn verify(
         Err(error) => return Ok(Answer::Changed(chain(&error))),
     };
     let cannot = |source| Error::Folder { folder: folder.to_owned(), source };
-    let manifest = std::fs::read(folder.join(file::MANIFEST)).map_err(cannot)?;
     let mut bundles = BTreeMap::new();
     for entry in std::fs::read_dir(folder).map_err(cannot)? {
         let path = entry.map_err(cannot)?.path();
@@ -112,8 +109,8 @@ pub fn verify(
             bundles.insert(name, small_file::read(&path)?);
         }
     }
-    let image =
-        Image { manifest: &built.manifest, manifest_sha256: Sha256Digest::of(&manifest).to_string(), absent };
+    let manifest_sha256 = built.manifest_sha256.to_string();
+    let image = Image { manifest: &built.manifest, manifest_sha256, absent };
     let values = FromImage { folder, firmware, session };
     Ok(Answer::Judged(verdict::judge(&policy, &image, &bundles, &values, now)))
 }

@@ -167,6 +167,8 @@ pub struct Built {
     pub folder: PathBuf,
     /// Its manifest.
     pub manifest: Manifest,
+    /// Digest of the manifest's bytes, as they were read.
+    pub manifest_sha256: Sha256Digest,
     /// The contents of its root file system.
     pub contents: Contents,
 }
@@ -184,6 +186,7 @@ impl Built {
             Ok::<_, Error>((path, bytes))
         };
         let (path, bytes) = document(file::MANIFEST, MAX_DOCUMENT)?;
+        let manifest_sha256 = Sha256Digest::of(&bytes);
         let manifest: Manifest = parse(&path, &bytes, manifest::FORM)?;
         let (path, bytes) = document(file::CONTENTS, MAX_CONTENTS)?;
         if let Some(output) = manifest.outputs.get(file::CONTENTS) {
@@ -191,7 +194,7 @@ impl Built {
         }
         let contents: Contents = parse(&path, &bytes, contents::FORM)?;
         check(&path, &contents)?;
-        Ok(Built { folder: folder.to_owned(), manifest, contents })
+        Ok(Built { folder: folder.to_owned(), manifest, manifest_sha256, contents })
     }
 
     /// Returns the lock that the image was built from: the given one, or else the one in the folder, if any.
