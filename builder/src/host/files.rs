@@ -72,31 +72,22 @@ impl NewFolder {
         Ok(())
     }
 
-    /// Finishes like [`NewFolder::finish`], but deletes only files with these names from the old folder. A
-    /// folder with anything else stays, beside the new one, under another name.
+    /// Finishes like [`NewFolder::finish`], but deletes only files with these names from the old folder. If it holds anything
+    /// else, it stays beside the new one, and its new name is returned.
     ///
     /// # Errors
     /// The file system's error; the old folder is then still there.
-    pub(super) fn finish_over(self, known: &[OsString]) -> io::Result<()> {
-        let target = self.target.clone();
-        let Some(temporary) = self.exchange()? else { return Ok(()) };
+    pub(super) fn finish_over(self, known: &[OsString]) -> io::Result<Option<PathBuf>> {
+        let kept = folder_of(&self.target).join(format!("proofmark-kept-{}", std::process::id()));
+        let Some(temporary) = self.exchange()? else { return Ok(None) };
         let old = temporary.keep();
-        for name in known {
-            fs::remove_file(old.join(name)).or_else(absent)?;
+        let removed = known.iter().try_for_each(|name| fs::remove_file(old.join(name)).or_else(absent));
+        if removed.and_then(|()| fs::remove_dir(&old)).is_ok() {
+            return Ok(None);
         }
-        match fs::remove_dir(&old) {
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                let kept = folder_of(&target).join(format!("proofmark-kept-{}", std::process::id()));
-                fs::rename(&old, &kept)?;
-                Err(io::Error::other(format!("a file appeared in it meanwhile: it is in {}", kept.display())))
-            }
-            done => done,
-        }
+        // Under its temporary name, the next run would sweep it away.
+        fs::rename(&old, &kept)?;
+        Ok(Some(kept))
     }
 
     /// Exchanges the folders, and returns the old one, if any, which is deleted on drop.
@@ -160,6 +151,25 @@ mod tests {
             assert_eq!(names, [round]);
         }
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_appears_in_a_folder_while_it_is_replaced_is_kept_beside_it() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("out");
+        fs::create_dir(&target).unwrap();
+        for name in ["known", "mine"] {
+            fs::write(target.join(name), name).unwrap();
+        }
+        let new = NewFolder::begin(&target).unwrap();
+        fs::write(new.path().join("new"), "new").unwrap();
+        let kept = new.finish_over(&["known".into(), "absent".into()]).unwrap().unwrap();
+        assert_eq!(fs::read(kept.join("mine")).unwrap(), b"mine");
+        assert!(target.join("new").exists() && !kept.join("known").exists());
+        // Another run does not take it for a leftover.
+        drop(NewFolder::begin(&target).unwrap());
+        assert!(kept.join("mine").exists());
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 2);
     }
 
     #[test]

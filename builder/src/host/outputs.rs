@@ -42,7 +42,7 @@ pub enum Error {
         what: &'static str,
     },
     /// The folder is not empty, and no build wrote it.
-    #[error("{} is not empty, and `proofmark build` did not write it: it has {name:?} but no image manifest", target.display())]
+    #[error("{} is not empty, and `proofmark build` did not write it: it has {name:?} but no manifest of this version", target.display())]
     Foreign {
         /// The folder.
         target: PathBuf,
@@ -60,6 +60,14 @@ pub enum Error {
     Signed {
         /// One of the signed documents.
         path: PathBuf,
+    },
+    /// The image is in its place, and something that appeared there during the build is beside it.
+    #[error("the image is in {}, but something appeared there meanwhile: it is in {} now", target.display(), kept.display())]
+    Kept {
+        /// The folder.
+        target: PathBuf,
+        /// Where the earlier folder is now.
+        kept: PathBuf,
     },
     /// A file system operation failed.
     #[error("cannot write {}", target.display())]
@@ -83,6 +91,9 @@ impl Advised for Error {
             Error::Signed { .. } => format!(
                 "raise the version in recipe.toml, or {other}; to give up the signatures, delete them first"
             ),
+            Error::Kept { kept, .. } => {
+                format!("nothing is lost: move what you need out of {}", kept.display())
+            }
             Error::Unwritable { source, .. } if source.kind() == io::ErrorKind::StorageFull => return None,
             Error::Unwritable { .. } => "name a folder that you may write to, with --out DIR".to_owned(),
         };
@@ -215,7 +226,7 @@ impl Outputs {
     /// Renames the folder to its target in one step. Files in it must already be synced.
     ///
     /// # Errors
-    /// [`Error`]; the earlier folder is then still there, whole.
+    /// [`Error`]; except for [`Error::Kept`], the earlier folder is then still there, whole.
     pub fn finish(self) -> Result<(), Error> {
         let Outputs { new, target } = self;
         let unwritable = |source| Error::Unwritable { target: target.clone(), source };
@@ -236,7 +247,10 @@ impl Outputs {
             }
         }
         let known: Vec<OsString> = found.written.into_iter().chain(found.others).collect();
-        new.finish_over(&known).map_err(unwritable)
+        match new.finish_over(&known).map_err(unwritable)? {
+            None => Ok(()),
+            Some(kept) => Err(Error::Kept { target: target.clone(), kept }),
+        }
     }
 }
 

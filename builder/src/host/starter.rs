@@ -65,7 +65,7 @@ pub fn write(folder: &Path) -> Result<String, Error> {
     }
     let name = name_of(folder);
     let new = NewFolder::begin(folder).map_err(failed)?;
-    let recipe = RECIPE.replace("FOLDER", &folder.display().to_string()).replace("NAME", &name);
+    let recipe = RECIPE.replace("NAME", &name).replace("FOLDER", &folder.display().to_string());
     for (path, text) in [
         ("recipe.toml", recipe.as_str()),
         ("base/recipe.toml", BASE),
@@ -73,8 +73,11 @@ pub fn write(folder: &Path) -> Result<String, Error> {
     ] {
         files::write(&new.path().join(path), text.as_bytes()).map_err(failed)?;
     }
-    new.finish_over(&[]).map_err(failed)?;
-    Ok(name)
+    match new.finish_over(&[]).map_err(failed)? {
+        None => Ok(name),
+        // Something came into the empty folder meanwhile.
+        Some(kept) => Err(Error::Taken { folder: kept }),
+    }
 }
 
 /// Returns the folder's name, if it is a valid image name.
