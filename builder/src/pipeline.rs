@@ -134,7 +134,8 @@ pub fn image(
     let program = Program::of(recipe, assembled, signer, &identity, &verity)?;
     let layout = layout(recipe, &identity, [filesystem.size(), verity.bytes, program.esp_bytes()?])?;
     // Write the disk, from the first byte to the last.
-    let mut disk = Disk::begin(&layout, out, told)?;
+    let head = layout.head();
+    let mut disk = Disk::begin(&layout, &head, out, told)?;
     let hash_tree = disk.root(&filesystem, &verity)?;
     disk.hash_tree(&hash_tree)?;
     let uki = program.uki(hash_tree.root_hash().0)?;
@@ -164,7 +165,7 @@ pub fn image(
     };
     Ok(Image {
         uki: uki.bytes,
-        head: layout.head().to_vec(),
+        head: head.to_vec(),
         contents: Contents::of(&assembled.tree),
         places: filesystem.places().to_vec(),
         manifest,
@@ -263,13 +264,13 @@ impl<'a> Program<'a> {
         verity: &Verity,
     ) -> Result<Self, Error> {
         let part_uuid = |kind| PartUuid(identity.guid(Role::Partition(kind)).to_bytes_le());
-        let too_large = || Error::Geometry(verity.bytes / u64::from(BLOCK));
         let boot = Boot {
             root: part_uuid(Kind::Root),
             verity: part_uuid(Kind::RootVerity),
             filesystem: Filesystem::Erofs,
             root_hash: RootHash([0; 32]),
-            salt: proofmark_guest::init::cmdline::Salt::new(&verity.salt).ok_or_else(too_large)?,
+            salt: proofmark_guest::init::cmdline::Salt::new(&verity.salt)
+                .expect("the salt has 32 bytes, and 256 are allowed"),
             geometry: verity.geometry,
             profile: Some(match recipe.profile {
                 Profile::Release => BootProfile::Release,
@@ -355,9 +356,14 @@ struct Disk<'a> {
 
 impl<'a> Disk<'a> {
     /// Writes the partition table.
-    fn begin(layout: &'a Layout, out: &'a mut dyn DiskSink, told: &'a dyn Fn(u64)) -> Result<Self, Error> {
+    fn begin(
+        layout: &'a Layout,
+        head: &[u8],
+        out: &'a mut dyn DiskSink,
+        told: &'a dyn Fn(u64),
+    ) -> Result<Self, Error> {
         let mut cursor = Cursor { out, at: 0, told };
-        cursor.write(&layout.head())?;
+        cursor.write(head)?;
         Ok(Disk { layout, cursor })
     }
 
