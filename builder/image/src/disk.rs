@@ -18,10 +18,10 @@
 //! # Source
 //!
 //! UEFI 2.10 §5.2.3 (protective MBR), §5.3 (GPT); *Discoverable Partitions Specification* (types, attributes).
-//! `sgdisk -v`, `sfdisk --verify`, the `gpt` crate and OVMF 2025.02 accept it.
+//! `sgdisk -v`, `sfdisk --verify` and OVMF 2025.02 accept it.
 //!
 //! The `gpt` crate does not write the table: it wants the whole disk as a seekable device, draws random GUIDs
-//! before it takes ours and has no verity type. It serves as the reader in the tests.
+//! before it takes ours and has no verity type.
 //!
 //! # Not here
 //!

@@ -14,7 +14,7 @@
 //!
 //! # Not here
 //! Where the token comes from: CI systems give one to their jobs. Whether the certificate is valid:
-//! `claim::bundle` verifies it with its bundle, against a trust root.
+//! `trust::bundle` verifies it with its bundle, against a trust root.
 
 use std::time::Duration;
 

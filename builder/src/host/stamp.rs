@@ -11,7 +11,7 @@
 //! RFC 3161 §2.4.1, §3.4.
 //!
 //! # Not here
-//! Whether the stamp is valid: `claim::bundle` verifies it with its bundle.
+//! Whether the stamp is valid: `trust::bundle` verifies it with its bundle.
 
 use std::time::Duration;
 

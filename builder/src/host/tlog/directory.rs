@@ -3,7 +3,7 @@
 //! # Shape
 //! ```text
 //! DIR/checkpoint                 the last published state, a note signed by the log and its witnesses
-//! DIR/tile/...                   hashes and entries (claim::transparency::tile)
+//! DIR/tile/...                   hashes and entries (trust::transparency::tile)
 //! DIR/index/ab/<leaf hash>       index of an entry, in decimal: a hint for the writer, never trusted
 //! DIR/blobs/<sha256>             envelopes whose entries are in the log, named by their digest
 //! DIR/signed                     a state that is signed and not yet published, while witnesses are asked
