@@ -118,6 +118,8 @@ impl Apt {
         };
         make().map_err(|error| error.to_string())?;
         self.run("apt-get", &self.folder, &["update", "--error-on=any"])?;
+        // What was unpacked may be older than what the new index names.
+        let _ = fs::remove_dir_all(self.folder.join("packages"));
         fs::write(updated, "").map_err(|error| error.to_string())
     }
 

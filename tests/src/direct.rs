@@ -62,14 +62,18 @@ pub fn boot(boot: Boot<'_>, console: &Path) -> String {
     qemu.args(["-serial", "stdio"]).stdin(Stdio::null()).stdout(file);
     let begun = Instant::now();
     let mut qemu = qemu.spawn().unwrap_or_else(|error| panic!("qemu-system-x86_64: {error}"));
-    while !qemu.try_wait().is_ok_and(|ended| ended.is_some()) {
+    let status = loop {
+        if let Ok(Some(status)) = qemu.try_wait() {
+            break status;
+        }
         if begun.elapsed() > LIMIT {
             let _ = qemu.kill();
             let _ = qemu.wait();
             panic!("no end after {LIMIT:?}:\n{}", said(console));
         }
         std::thread::sleep(Duration::from_millis(50));
-    }
+    };
+    assert!(status.success(), "QEMU failed: {status}");
     let said = said(console);
     eprintln!("{said}\n({} ms)", begun.elapsed().as_millis());
     said

@@ -27,7 +27,7 @@ use ovmf_measure::boot::{Start, boot_order};
 use ovmf_measure::digest::Algorithm;
 use proofmark::host::machine::{self, Accelerator, Firmware, Memory, Plan};
 use serde_json::Value;
-use system_tests::tool::skipped;
+use system_tests::tool::{find, skipped};
 
 /// Time limit for one answer of QEMU, on a busy computer.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -174,14 +174,8 @@ fn compare(shape: &str, made: &Tables, still: &mut Still) {
 
 /// The installed QEMU and its version; `None`, with a loud message, when it is missing outside CI.
 fn installed() -> Option<(PathBuf, Qemu)> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
     let named = std::env::var_os("PROOFMARK_QEMU").map(PathBuf::from);
-    let found =
-        || std::env::split_paths(&path).map(|folder| folder.join(machine::QEMU)).find(|path| path.is_file());
-    let Some(qemu) = named.or_else(found) else {
-        skipped("no QEMU: apt-get install qemu-system-x86");
-        return None;
-    };
+    let qemu = named.or_else(|| find(machine::QEMU))?;
     let told = Command::new(&qemu).arg("--version").output().unwrap();
     let told = String::from_utf8(told.stdout).unwrap();
     let version = told.split_whitespace().nth(3).unwrap();

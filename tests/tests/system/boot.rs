@@ -1,7 +1,7 @@
 //! Builds and boots images of the recipes: OVMF, the UKI, the root on verity, and what runs in them.
 //!
 //! # Shape
-//! Each machine runs under TCG in `proofmark run`, with one processor, and ends with its test, after [`LIMIT`] at the
+//! Each machine runs under TCG in `proofmark run`, with one processor but for one, and ends with its test, after [`LIMIT`] at the
 //! latest. The test reads its console, and the ports that it answers on. Refusals that need no firmware boot the UKI's
 //! kernel and initrd directly.
 //!
@@ -88,7 +88,7 @@ impl Bench {
         let console = self.at("console");
         let _ = fs::remove_file(&console);
         let mut command = Command::new(program::proofmark());
-        command.arg("run").arg(image).args(["--accel", "tcg", "--vcpus", "1", "--console"]).arg(&console);
+        command.arg("run").arg(image).args(["--accel", "tcg", "--console"]).arg(&console);
         command.args(["--timeout", &LIMIT.as_secs().to_string()]).args(words);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Machine { child: command.spawn().unwrap(), console, begun: Instant::now() }
@@ -221,9 +221,14 @@ fn minimal() -> Image {
     Image::read(Inputs::minimal().image("release"))
 }
 
+/// The words for a machine with one processor, since its guest has one busy thread.
+fn on_one(words: &[String]) -> Vec<String> {
+    ["--vcpus".to_owned(), "1".to_owned()].into_iter().chain(words.iter().cloned()).collect()
+}
+
 /// Asserts that the changed disk does not boot through the firmware; returns the console's text.
 fn does_not_boot(bench: &Bench, disk: &Path) -> String {
-    let (status, said) = bench.boot(disk, &[]).wait_for_the_end();
+    let (status, said) = bench.boot(disk, &on_one(&[])).wait_for_the_end();
     // 1: the guest reset the machine, as a panic does.
     assert_eq!(status.code(), Some(1), "{said}");
     panicked(said)
@@ -264,6 +269,7 @@ fn panicked(said: String) -> String {
 #[test]
 fn a_release_image_boots_through_ovmf_and_no_unit_fails() {
     let Some(bench) = Bench::new() else { return };
+    // With the two processors that `run` gives it: the other boots have one.
     bench.boot(&minimal().folder, &[]).wait_for(UP);
 }
 
@@ -352,7 +358,7 @@ fn the_gateway_answers_a_chat_through_a_forwarded_port_and_tells_no_secret() {
     let port = free_port();
     let mut words = credentials(&bench, &model);
     words.extend(["--forward".to_owned(), format!("{port}:18790")]);
-    let machine = bench.boot(&image.folder, &words);
+    let machine = bench.boot(&image.folder, &on_one(&words));
     let gateway = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     if let Err(error) = chat::wait_ready(gateway, LIMIT) {
         panic!("{error}\n{}", machine.said());
@@ -454,7 +460,7 @@ fn a_release_image_takes_no_credentials_of_the_host() {
     // A malicious host offers them through SMBIOS anyway: without its manifest, the disk could be any disk.
     let alone = bench.at("any.raw");
     fs::hard_link(image.disk(), &alone).unwrap();
-    let said = bench.boot(&alone, &words).wait_for("Id=openclaw-gateway.service");
+    let said = bench.boot(&alone, &on_one(&words)).wait_for("Id=openclaw-gateway.service");
     eprintln!("{}", said.lines().filter(|line| line.contains("PROBE")).collect::<Vec<_>>().join("\n"));
     assert!(said.contains("PROBE offered true"), "{said}");
     assert!(said.contains("PROBE secrets []"), "{said}");

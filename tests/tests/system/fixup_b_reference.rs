@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use rootfs::content::{Content, Packing};
+use rootfs::content::{Content, Packing, Sha256Digest};
 use rootfs::fixup::{alternatives, ca_bundle, depmod, ld_cache, lint};
 use rootfs::path::TreePath;
 use rootfs::tree::{Kind, Node, Origin, Tree};
@@ -54,55 +54,76 @@ fn run(command: &mut Command) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Downloads the packages and their dependencies, including the kernel's, into `debs`.
-fn download(apt: &debian::Apt, debs: &Path) -> Result<(), String> {
-    fs::create_dir_all(debs).map_err(|error| error.to_string())?;
-    let kernel = apt.dependency("linux-image-cloud-amd64")?;
-    let chosen = apt.install(&[&PACKAGES[..], &[kernel.as_str()]].concat())?;
-    let names: Vec<&str> = ["download"].into_iter().chain(chosen.keys().map(String::as_str)).collect();
-    apt.run("apt-get", debs, &names).map(drop)
+/// Archives of packages, and what tells them from others.
+struct Archives {
+    key: String,
+    /// The folder that has them; `None` when they are to be downloaded.
+    given: Option<PathBuf>,
+    chosen: Vec<String>,
 }
 
-/// Unpacks the packages into `folder`.
-fn unpack(folder: &Path) -> Result<(), String> {
-    let told = |error: std::io::Error| error.to_string();
-    let debs = match std::env::var_os("PROOFMARK_TRIXIE_DEBS") {
-        Some(given) => PathBuf::from(given),
-        None => {
-            let apt = debian::apt(TARGET).ok_or("no apt")?;
-            download(&apt, &folder.join("debs"))?;
-            folder.join("debs")
+impl Archives {
+    /// Those of `PROOFMARK_TRIXIE_DEBS`, or the packages with all that they depend on, and the kernel's.
+    fn find() -> Result<Self, String> {
+        if let Some(given) = std::env::var_os("PROOFMARK_TRIXIE_DEBS").map(PathBuf::from) {
+            let key = format!("{:?}", debs_in(&given)?);
+            return Ok(Archives { key, given: Some(given), chosen: Vec::new() });
         }
-    };
-    let root = folder.join("root");
-    fs::create_dir_all(&root).map_err(told)?;
-    let mut packages: Vec<PathBuf> = fs::read_dir(&debs)
-        .map_err(told)?
+        let apt = debian::apt(TARGET).ok_or("no apt")?;
+        let kernel = apt.dependency("linux-image-cloud-amd64")?;
+        let chosen = apt.install(&[&PACKAGES[..], &[kernel.as_str()]].concat())?;
+        Ok(Archives { key: format!("{chosen:?}"), given: None, chosen: chosen.into_keys().collect() })
+    }
+
+    /// Unpacks them into `folder`.
+    fn unpack(self, folder: &Path) -> Result<(), String> {
+        let debs = match self.given {
+            Some(given) => given,
+            None => {
+                let debs = folder.join("debs");
+                fs::create_dir_all(&debs).map_err(|error| error.to_string())?;
+                let names = self.chosen.iter().map(String::as_str);
+                let names: Vec<&str> = ["download"].into_iter().chain(names).collect();
+                debian::apt(TARGET).ok_or("no apt")?.run("apt-get", &debs, &names)?;
+                debs
+            }
+        };
+        let root = folder.join("root");
+        fs::create_dir_all(&root).map_err(|error| error.to_string())?;
+        for package in debs_in(&debs)? {
+            let script =
+                "dpkg-deb --fsys-tarfile \"$1\" | tar -x --keep-directory-symlink --no-same-owner -C \"$2\"";
+            run(Command::new("sh").args(["-c", script, "sh"]).arg(package).arg(&root))?;
+        }
+        Ok(())
+    }
+}
+
+/// The package archives in a folder, sorted.
+fn debs_in(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let mut packages: Vec<PathBuf> = fs::read_dir(folder)
+        .map_err(|error| error.to_string())?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|end| end == "deb"))
         .collect();
     packages.sort();
-    for package in packages {
-        let script =
-            "dpkg-deb --fsys-tarfile \"$1\" | tar -x --keep-directory-symlink --no-same-owner -C \"$2\"";
-        run(Command::new("sh").args(["-c", script, "sh"]).arg(package).arg(&root))?;
-    }
-    Ok(())
+    Ok(packages)
 }
 
-/// The unpacked packages: the first test makes them, once.
+/// The unpacked packages: the first test makes them, once for each choice of archives.
 fn prepare() -> Result<Root, String> {
     let told = |error: std::io::Error| error.to_string();
     run(Command::new("openssl").arg("version"))?;
+    let archives = Archives::find()?;
     let shared = Path::new(TARGET).join("fixup");
     fs::create_dir_all(&shared).map_err(told)?;
     let guard = File::create(shared.join("lock")).map_err(told)?;
     guard.lock().map_err(told)?;
-    let source = shared.join("packages");
+    let source = shared.join(Sha256Digest::of(archives.key.as_bytes()).to_string());
     if !source.is_dir() {
         let new = shared.join("new");
         let _ = fs::remove_dir_all(&new);
-        unpack(&new)?;
+        archives.unpack(&new)?;
         fs::rename(&new, &source).map_err(told)?;
     }
     let modules = fs::read_dir(source.join("root/usr/lib/modules")).map_err(told)?;
@@ -121,10 +142,10 @@ impl Root {
         self.source.join("root")
     }
 
-    /// A copy whose files are hard links, for a tool to change.
+    /// A copy for a tool to change.
     fn copy(&self, name: &str) -> PathBuf {
         let to = self.scratch.path().join(name);
-        run(Command::new("cp").arg("-al").arg(self.path()).arg(&to)).unwrap();
+        run(Command::new("cp").arg("-a").arg(self.path()).arg(&to)).unwrap();
         to
     }
 

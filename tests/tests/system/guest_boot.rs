@@ -54,6 +54,7 @@ const TOOLS: [&str; 5] = ["qemu-system-x86_64", "mkfs.erofs", "veritysetup", "sf
 /// Returns the folder of the kernel's package: `PROOFMARK_KERNEL_DEB`, unpacked, or trixie's.
 fn kernel(folder: &Path) -> Option<PathBuf> {
     if let Some(package) = std::env::var_os("PROOFMARK_KERNEL_DEB") {
+        tool::find("dpkg-deb")?;
         let unpacked = folder.join("kernel");
         run(Command::new("dpkg-deb").arg("-x").arg(package).arg(&unpacked));
         return Some(unpacked);

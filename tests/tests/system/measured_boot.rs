@@ -43,7 +43,7 @@ use proofmark::image::sign::Signer;
 use serde_json::Value;
 use system_tests::debian;
 use system_tests::inputs::Inputs;
-use system_tests::tool::skipped;
+use system_tests::tool::{find, skipped};
 
 /// Time limit for a machine, on a busy computer.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -88,13 +88,8 @@ impl Bench {
     /// Makes it; `None`, with a loud message, when a program or the firmware is missing outside CI.
     fn new() -> Option<Self> {
         let environment = Environment::of_this_process();
-        for program in [machine::QEMU, machine::SWTPM] {
-            if environment.find(program).is_err() {
-                skipped(&format!("no {program}: apt-get install qemu-system-x86 swtpm"));
-                return None;
-            }
-        }
-        let qemu = environment.find(machine::QEMU).unwrap();
+        let qemu = find(machine::QEMU)?;
+        find(machine::SWTPM)?;
         let told = Command::new(&qemu).arg("--version").output().unwrap();
         let told = String::from_utf8(told.stdout).unwrap();
         let version = told.split_whitespace().nth(3).unwrap().to_owned();
