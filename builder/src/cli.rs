@@ -173,3 +173,30 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Verb::Man(verb) => cmd::man::run(verb, Arguments::command()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Clap lets an option of a verb hide a common one, and then panics when the common one is read.
+    #[test]
+    fn no_verb_has_an_option_named_like_a_common_one() {
+        Arguments::command().debug_assert();
+        let program = Arguments::command();
+        let common: Vec<&clap::Arg> = program.get_arguments().collect();
+        assert!(common.iter().any(|option| option.get_long() == Some("vendor")));
+        for verb in program.get_subcommands() {
+            let below = verb.get_subcommands().flat_map(clap::Command::get_arguments);
+            for option in verb.get_arguments().chain(below) {
+                for other in &common {
+                    assert_ne!(option.get_id(), other.get_id(), "{}", verb.get_name());
+                    assert!(
+                        option.get_long().is_none() || option.get_long() != other.get_long(),
+                        "{}",
+                        verb.get_name()
+                    );
+                }
+            }
+        }
+    }
+}

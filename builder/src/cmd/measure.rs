@@ -51,7 +51,7 @@ pub struct Arguments {
     address_bits: Option<u8>,
     /// Vendor of the guest's processor [default: intel; amd, as QEMU emulates it, for qemu-tpm].
     #[arg(long, requires = "platform", value_parser = vendor())]
-    vendor: Option<Vendor>,
+    cpu_vendor: Option<Vendor>,
     /// The machine starts image.efi with QEMU's -kernel, not from the disk.
     #[arg(long, requires = "platform")]
     direct: bool,
@@ -89,7 +89,7 @@ impl Arguments {
             qemu: self.qemu.clone(),
             devices: self.devices,
             address_bits: self.address_bits,
-            vendor: self.vendor,
+            vendor: self.cpu_vendor,
             start: self.direct.then_some(Start::Kernel),
         }
     }

@@ -220,7 +220,7 @@ fn both_programs_and_the_document_give_the_same_registers() {
     assert!(subjects(&disk).contains(&"GPT".to_owned()) && !subjects(&direct).contains(&"GPT".to_owned()));
 
     // An option that a machine does not have is refused, and not passed over.
-    for option in [&["--direct"][..], &["--vcpus", "2"], &["--vendor", "amd"]] {
+    for option in [&["--direct"][..], &["--vcpus", "2"], &["--cpu-vendor", "amd"]] {
         let words = [&["measure", image, "--platform", "gcp-c3", "--memory", "16G"], option].concat();
         let outcome = Outcome::of(built.proofmark().args(words));
         assert_eq!(outcome.code, Some(1), "{option:?}: {outcome:?}");

@@ -84,7 +84,7 @@ struct Boot {
     address_bits: Option<u8>,
     /// The guest's processor vendor, intel or amd, for QEMU [default: intel; amd for qemu-tpm]
     #[arg(long, value_name = "VENDOR", value_parser = Vendor::from_str)]
-    vendor: Option<Vendor>,
+    cpu_vendor: Option<Vendor>,
     /// QEMU boots the UKI with -kernel instead of from the disk
     #[arg(long)]
     direct: bool,
@@ -110,7 +110,7 @@ impl Boot {
             qemu: self.qemu.clone(),
             devices: self.devices,
             address_bits: self.address_bits,
-            vendor: self.vendor,
+            vendor: self.cpu_vendor,
             start: self.direct.then_some(Start::Kernel),
         }
     }
