@@ -297,7 +297,7 @@ mod tests {
             section: alloc::vec![Place { kind: 2, address: 0x80_9000, size: 0x2000 }],
             event: alloc::vec![given],
         };
-        file.events(Algorithm::Sha384, 1 << 30)
+        file.events(Algorithm::Sha384, 16 << 30)
     }
 
     #[test]

@@ -30,6 +30,7 @@ use crate::firmware::Firmware;
 use crate::mrtd::Order;
 use crate::platform::{self, Listener, PlatformFile};
 use crate::reference::{Mrtd, Platform, RegisterKind};
+use crate::td_hob;
 
 /// Reference values cannot be computed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +45,9 @@ pub enum Error {
     /// The machine's ACPI tables are not known.
     #[error(transparent)]
     Acpi(#[from] acpi::Error),
+    /// The platform has no machine with this much memory.
+    #[error(transparent)]
+    TdHob(#[from] td_hob::Error),
     /// QEMU needs a firmware image, another platform its file.
     #[error("platform {name}: expected {expected}")]
     Missing {
@@ -164,15 +168,15 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Returns a platform's default machine: 4 GiB, two processors, QEMU 10.0, three devices. With TDX, an Intel processor
-    /// with 46 address bits; otherwise the one that QEMU emulates: AMD, 40 bits.
+    /// Returns a platform's default machine: 4 GiB (16 GiB for gcp-c3, its smallest), two processors, QEMU 10.0, three
+    /// devices. With TDX, an Intel processor with 46 address bits; otherwise the one that QEMU emulates: AMD, 40 bits.
     pub fn usual(name: Name) -> Shape {
         let (address_bits, vendor) = match name {
             Name::QemuTpm => (40, Vendor::Amd),
             _ => (46, Vendor::Intel),
         };
         Shape {
-            memory: 4 << 30,
+            memory: if name == Name::GcpC3 { 16 << 30 } else { 4 << 30 },
             vcpus: NonZeroU16::MIN.saturating_add(1),
             qemu: "10.0".to_string(),
             devices: NonZeroU8::MIN.saturating_add(2),
@@ -281,8 +285,8 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// [`Error::OnlyQemu`] if the platform takes only a memory size; [`Error::Acpi`] for a shape that was never compared with
-    /// QEMU.
+    /// [`Error::OnlyQemu`] if the platform takes only a memory size; [`Error::TdHob`] for a size that no such machine has;
+    /// [`Error::Acpi`] for a shape that was never compared with QEMU.
     pub fn shape(self, name: Name) -> Result<Shape, Error> {
         let only_qemu = [
             ("vcpus", self.vcpus.is_some()),
@@ -308,6 +312,9 @@ impl Options {
         if name.is_qemu() {
             // The firmware's use of SMM decides the content of the tables, not whether they are known.
             shape.tables(name, Smm::On)?;
+        }
+        if name == Name::GcpC3 {
+            td_hob::check_google(shape.memory)?;
         }
         Ok(shape)
     }
@@ -469,8 +476,11 @@ mod tests {
         assert_eq!(refused(Options { address_bits: Some(46), ..none() }), "address-bits");
         assert_eq!(refused(Options { vendor: Some(Vendor::Amd), ..none() }), "vendor");
         assert_eq!(refused(Options { start: Some(Start::Kernel), ..none() }), "direct");
-        let memory = Options { memory: Some(8 << 30), start: Some(Start::Disk), ..none() };
-        assert_eq!(memory.shape(Name::GcpC3).unwrap().memory, 8 << 30);
+        let memory = Options { memory: Some(32 << 30), start: Some(Start::Disk), ..none() };
+        assert_eq!(memory.shape(Name::GcpC3).unwrap().memory, 32 << 30);
+        // Refused where it is named, before anything is measured.
+        let no = Options { memory: Some(17 << 30), ..none() }.shape(Name::GcpC3).unwrap_err();
+        assert_eq!(no, Error::TdHob(td_hob::Error::NoMachine { found: 17 << 30 }));
     }
 
     #[test]

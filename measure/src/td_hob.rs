@@ -11,8 +11,9 @@
 //! # Source
 //!
 //! UEFI Platform Initialization 1.8, III.5; QEMU `hw/i386/tdvf-hob.c` and `hw/i386/kvm/tdx.c`
-//! (`tdx_accept_ram_range`), checked against logs of machines with 1, 2, 8, 10 and 64 GiB. Google's list: gce-tcb-verifier,
-//! checked against three logs of machines with 16 GiB.
+//! (`tdx_accept_ram_range`), checked against logs of machines with 1, 2, 8, 10 and 64 GiB. Google's list: gce-tcb-verifier
+//! (each NUMA node is a bank of its own), checked against three logs of machines with 16 GiB; Compute Engine's documentation,
+//! *General-purpose machine family*, for the machine types.
 
 use alloc::vec::Vec;
 
@@ -33,6 +34,12 @@ const ATTRIBUTES: u32 = 7;
 const GOOGLE_ATTRIBUTES: u32 = 0x1000_0007;
 /// Where the memory below Google's hole for devices ends.
 const GOOGLE_BELOW_HOLE: u64 = 0xc000_0000;
+/// Memory of one NUMA node of Google's C3 at most.
+const GOOGLE_NODE: u64 = 176 << 30;
+/// The machine types of Google Compute Engine that run TDs, by their memory: c3-standard-N, 4 GiB per processor, and the
+/// number of NUMA nodes. Not listed: c3-highcpu and c3-highmem, which do not run TDs, and bare metal.
+const GOOGLE_C3: [(u64, u64); 6] =
+    [(16 << 30, 1), (32 << 30, 1), (88 << 30, 1), (176 << 30, 1), (352 << 30, 2), (704 << 30, 4)];
 const PHIT: u16 = 56;
 const RESOURCE: u16 = 48;
 
@@ -54,6 +61,15 @@ pub enum Error {
         start: u64,
         /// Where it ends.
         end: u64,
+    },
+    /// Google has no such machine.
+    #[error(
+        "memory of {} bytes: expected 16G, 32G, 88G, 176G, 352G or 704G, one of c3-standard-4 to c3-standard-176",
+        found
+    )]
+    NoMachine {
+        /// Bytes of memory.
+        found: u64,
     },
     /// The memory size exceeds the address space.
     #[error("memory of {found:#x} bytes: expected at most 2^52")]
@@ -104,24 +120,20 @@ pub fn qemu(firmware: &Firmware<'_>, memory: u64) -> Result<Vec<u8>, Error> {
     Ok(list(hob, &resources, 8))
 }
 
-/// Returns the measured bytes of the list that Google Compute Engine writes for a machine with `memory` bytes in one NUMA
-/// node and firmware with these sections.
+/// Returns the measured bytes of the list that Google Compute Engine writes for a C3 machine with `memory` bytes and
+/// firmware with these sections.
 ///
 /// # Errors
 ///
-/// [`Error`].
+/// [`Error`]; [`Error::NoMachine`] for a size whose memory banks are not known.
 pub fn google(sections: &[Section], memory: u64) -> Result<Vec<u8>, Error> {
-    if memory > 1 << 52 {
-        return Err(Error::TooMuch { found: memory });
-    }
+    let banks = google_banks(memory)?;
     let hob = sections.iter().find(|section| section.kind == Kind::TdHob);
     let hob = hob.ok_or(firmware::Error::Missing { kind: Kind::TdHob })?.address;
     let mut private: Vec<_> = sections.iter().map(|section| (section.address.0, section.end())).collect();
     let mut resources: Vec<_> =
         private.iter().map(|(start, end)| (SYSTEM_MEMORY, ATTRIBUTES, *start, *end)).collect();
     private.sort_unstable();
-    let low = memory.min(GOOGLE_BELOW_HOLE);
-    let banks = [(0, low), (FOUR_GIB, FOUR_GIB.saturating_add(memory.saturating_sub(low)))];
     for (bank_start, bank_end) in banks {
         let mut from = bank_start;
         for (start, end) in private.iter().filter(|range| bank_start < range.1 && range.0 < bank_end) {
@@ -131,6 +143,34 @@ pub fn google(sections: &[Section], memory: u64) -> Result<Vec<u8>, Error> {
         resources.push((UNACCEPTED, GOOGLE_ATTRIBUTES, from, bank_end));
     }
     Ok(list(hob, &resources, 0))
+}
+
+/// Checks that a C3 machine has this much memory.
+///
+/// # Errors
+///
+/// [`Error::NoMachine`].
+pub fn check_google(memory: u64) -> Result<(), Error> {
+    google_banks(memory).map(drop)
+}
+
+/// Returns the memory banks of a C3 machine, from start to end: below the hole for devices, then one per NUMA node.
+fn google_banks(memory: u64) -> Result<Vec<(u64, u64)>, Error> {
+    let machine = GOOGLE_C3.into_iter().find(|(size, _)| *size == memory);
+    let (_, nodes) = machine.ok_or(Error::NoMachine { found: memory })?;
+    let mut banks = alloc::vec![(0, GOOGLE_BELOW_HOLE)];
+    let mut start = FOUR_GIB;
+    let mut left = memory.saturating_sub(GOOGLE_BELOW_HOLE);
+    for node in 0..nodes {
+        // The first node also has the memory below the hole.
+        let taken = if node == 0 { GOOGLE_BELOW_HOLE } else { 0 };
+        let length = left.min(GOOGLE_NODE.saturating_sub(taken));
+        let end = start.saturating_add(length);
+        banks.push((start, end));
+        start = end;
+        left = left.saturating_sub(length);
+    }
+    Ok(banks)
 }
 
 fn list(hob: Gpa, resources: &[(u32, u32, u64, u64)], beyond: u64) -> Vec<u8> {
@@ -196,6 +236,22 @@ mod tests {
         sections.splice(0..0, volumes);
         let list = google(&sections, 16 << 30).unwrap();
         assert!(Algorithm::Sha384.of(&list).to_string().starts_with("458994daa60deac8"));
+        // Machines with one node, then two and four: a script of gce-tcb-verifier's rules gives the same.
+        let others =
+            [(32, "aa9e81fe"), (88, "a5be8ecd"), (176, "21092ead"), (352, "e267e1e3"), (704, "530ced78")];
+        for (gibibytes, digest) in others {
+            let list = google(&sections, gibibytes << 30).unwrap();
+            let found = Algorithm::Sha384.of(&list).to_string();
+            assert!(found.starts_with(digest), "{gibibytes}: {found}");
+        }
+    }
+
+    #[test]
+    fn memory_that_no_c3_machine_has_is_refused() {
+        for found in [0, 1, 8 << 30, 17 << 30, (16 << 30) + 1, 1408 << 30, 1536 << 30, 3072 << 30, 1 << 52] {
+            assert_eq!(google(&ovmf(), found), Err(Error::NoMachine { found }));
+            assert_eq!(check_google(found), Err(Error::NoMachine { found }));
+        }
     }
 
     use alloc::string::ToString;
@@ -221,7 +277,7 @@ mod tests {
         let error = qemu(&firmware, 8 << 20).unwrap_err();
         assert_eq!(error, Error::Memory { memory: 8 << 20, start: 0x80_9000, end: 0x80_b000 });
         assert_eq!(qemu(&firmware, u64::MAX), Err(Error::TooMuch { found: u64::MAX }));
-        assert_eq!(google(firmware.sections(), u64::MAX), Err(Error::TooMuch { found: u64::MAX }));
+        assert_eq!(google(firmware.sections(), u64::MAX), Err(Error::NoMachine { found: u64::MAX }));
     }
 
     #[test]
@@ -230,6 +286,6 @@ mod tests {
         let firmware = Firmware::read(&bytes).unwrap();
         let missing = Error::Firmware(firmware::Error::Missing { kind: Kind::TdHob });
         assert_eq!(qemu(&firmware, 1 << 30), Err(missing.clone()));
-        assert_eq!(google(firmware.sections(), 1 << 30), Err(missing));
+        assert_eq!(google(firmware.sections(), 16 << 30), Err(missing));
     }
 }
