@@ -201,6 +201,9 @@ impl Code {
             _ => Some(firmware.section(Kind::Cfv)?),
         };
         let own = || cfv.map_or(firmware.bytes(), |cfv| firmware.data(cfv));
+        if let Some(variables) = variables {
+            crate::firmware::check_store(variables, own())?;
+        }
         let bytes = variables.unwrap_or_else(own);
         let store = Store::read(bytes)?;
         let secure_boot =

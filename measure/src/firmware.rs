@@ -22,6 +22,7 @@
 //! The files inside the volumes ([`crate::volume`]), the variables ([`crate::variable`]).
 
 use alloc::borrow::Cow;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::field;
@@ -174,6 +175,22 @@ pub enum Error {
         /// Where the second begins.
         start: u64,
     },
+    /// The file does not fill whole pages, of which a TD is built.
+    #[error(
+        "firmware of {length} bytes: expected whole pages of 4096 bytes, since no TD can be built from less"
+    )]
+    Pages {
+        /// The file's length.
+        length: usize,
+    },
+    /// The variables do not fit the code.
+    #[error("variable store of {found} bytes: expected {expected}")]
+    StoreSize {
+        /// The length that fits.
+        expected: String,
+        /// The file's length.
+        found: usize,
+    },
     /// The file has code but no variables.
     #[error("firmware file has code only: expected the file with its variables too")]
     CodeAlone {
@@ -200,8 +217,11 @@ impl<'a> Firmware<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error`]: no metadata, a truncated image, sections outside the image or overlapping in memory.
+    /// [`Error`]: no whole pages, no metadata, a truncated image, sections outside the image or overlapping in memory.
     pub fn read(bytes: &'a [u8]) -> Result<Self, Error> {
+        if !bytes.len().is_multiple_of(PAGE as usize) {
+            return Err(Error::Pages { length: bytes.len() });
+        }
         let descriptor = descriptor(bytes)?;
         let truncated = |what, offset: usize, needed: usize| Error::Truncated {
             what,
@@ -250,15 +270,24 @@ impl<'a> Firmware<'a> {
     }
 
     /// Returns the image as mapped in memory. Distributions also ship code and variables as two files, and QEMU maps the
-    /// variables right below the code. A file that starts with variables is complete, and returned as it is.
+    /// variables right below the code. In a file that starts with variables, those given take the place of its own.
     ///
     /// # Errors
     ///
-    /// [`Error::CodeAlone`].
+    /// [`Error::CodeAlone`]; [`Error::StoreSize`] for variables that are made for another build of the code.
     pub fn joined<'f>(file: &'f [u8], variables: Option<&[u8]>) -> Result<Cow<'f, [u8]>, Error> {
         match (Store::read(file), variables) {
-            (Ok(_), _) => Ok(file.into()),
-            (Err(_), Some(variables)) => Ok([variables, file].concat().into()),
+            (Ok(_), None) => Ok(file.into()),
+            (Ok(_), Some(variables)) => {
+                check_store(variables, file)?;
+                let code = file.get(variables.len()..).unwrap_or_default();
+                Ok([variables, code].concat().into())
+            }
+            (Err(_), Some(variables)) => {
+                let joined = [variables, file].concat();
+                check_joined(variables, &joined)?;
+                Ok(joined.into())
+            }
             // An image whose sections are where its metadata say is complete, whatever it starts with.
             (Err(_), None) if Firmware::read(file).is_ok() => Ok(file.into()),
             (Err(source), None) => Err(Error::CodeAlone { source }),
@@ -288,6 +317,53 @@ impl<'a> Firmware<'a> {
     pub fn section(&self, kind: Kind) -> Result<&Section, Error> {
         self.sections.iter().find(|section| section.kind == kind).ok_or(Error::Missing { kind })
     }
+}
+
+/// Checks that a variable store can replace the one that `own` starts with.
+///
+/// # Errors
+///
+/// [`Error::StoreSize`]: code finds its variables at fixed addresses, so both lengths, in the header and of the file, must
+/// be the same.
+pub fn check_store(variables: &[u8], own: &[u8]) -> Result<(), Error> {
+    let expected = volume_length(own).unwrap_or(own.len() as u64);
+    let found = variables.len();
+    match found as u64 == expected && volume_length(variables).is_none_or(|length| length == expected) {
+        true => Ok(()),
+        false => {
+            let expected = alloc::format!("{expected}, the length of the firmware's own");
+            Err(Error::StoreSize { expected, found })
+        }
+    }
+}
+
+/// Checks that `joined`, which starts with the variables, is an image that a build makes: OVMF's have 1, 2 or 4 MiB, and a
+/// variable store fills its file (edk2 `OvmfPkg/Include/Fdf/OvmfPkgDefines.fdf.inc`).
+fn check_joined(variables: &[u8], joined: &[u8]) -> Result<(), Error> {
+    let found = variables.len();
+    let wrong = |expected| Err(Error::StoreSize { expected, found });
+    if let Some(length) = volume_length(variables).filter(|length| *length != found as u64) {
+        return wrong(alloc::format!("{length}, the length in its header"));
+    }
+    if let Ok(firmware) = Firmware::read(joined)
+        && let Ok(cfv) = firmware.section(Kind::Cfv)
+        && cfv.data_size as usize != found
+    {
+        return wrong(alloc::format!("{}, as the metadata of the code say", cfv.data_size));
+    }
+    if !joined.len().is_power_of_two() {
+        let code = joined.len().saturating_sub(found);
+        let whole = code.checked_next_power_of_two().unwrap_or_default();
+        let missing = whole.saturating_sub(code);
+        return wrong(alloc::format!("{missing}, which makes {whole} of the code's {code} bytes"));
+    }
+    Ok(())
+}
+
+/// Returns the length in the header of the firmware volume that the bytes start with.
+fn volume_length(bytes: &[u8]) -> Option<u64> {
+    field::bytes(bytes, 40, 4).filter(|signature| *signature == b"_FVH")?;
+    field::u64(bytes, 32)
 }
 
 fn section(image: &[u8], row: &[u8], offset: usize) -> Result<Section, Error> {
@@ -467,6 +543,8 @@ pub(crate) mod specimen {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use alloc::string::ToString;
+
     use super::specimen::{image, put, sections};
     use super::*;
 
@@ -479,6 +557,76 @@ mod tests {
         let refused = Firmware::joined(code, None).unwrap_err();
         assert!(matches!(refused, Error::CodeAlone { .. }), "{refused}");
         assert_eq!(Firmware::joined(code, Some(variables)), Ok(Cow::Owned(whole.clone())));
+    }
+
+    /// A volume header that says this length, in a file of this length.
+    fn volume(says: u64, length: usize) -> Vec<u8> {
+        let mut bytes = crate::variable::specimen::store(&[]);
+        put(&mut bytes, 32, &says.to_le_bytes());
+        bytes.resize(length, 0xff);
+        bytes
+    }
+
+    #[test]
+    fn variables_of_another_build_than_the_code_s_are_refused() {
+        // The lengths of OVMF's two builds: variables, code.
+        let builds = [(0x2_0000, 0x1e_0000), (0x8_4000, 0x37_c000)];
+        for (variables, code) in builds {
+            let given = volume(variables as u64, variables);
+            let code = alloc::vec![0; code];
+            assert_eq!(Firmware::joined(&code, Some(&given)).unwrap().len(), variables + code.len());
+            // The same file cut, and with a header of another length.
+            let cut = Firmware::joined(&code, Some(&given[..variables - 0x1000]));
+            assert!(matches!(cut, Err(Error::StoreSize { .. })), "{cut:?}");
+            let other = Firmware::joined(&code, Some(&volume(0x1000, variables)));
+            assert!(matches!(other, Err(Error::StoreSize { .. })), "{other:?}");
+        }
+        for (index, other) in [(0, 1), (1, 0)] {
+            let variables = volume(builds[index].0 as u64, builds[index].0);
+            let error = Firmware::joined(&alloc::vec![0; builds[other].1], Some(&variables)).unwrap_err();
+            let expected = alloc::format!("expected {},", builds[other].0);
+            assert!(error.to_string().contains(&expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn variables_replace_those_of_a_whole_image_of_the_same_build_only() {
+        let whole = [volume(0x2_0000, 0x2_0000), alloc::vec![7; 0x1e_0000]].concat();
+        let mut given = volume(0x2_0000, 0x2_0000);
+        given[0x1_0000] = 1;
+        let joined = Firmware::joined(&whole, Some(&given)).unwrap();
+        assert_eq!((&joined[..0x2_0000], &joined[0x2_0000..]), (&given[..], &whole[0x2_0000..]));
+        for other in [volume(0x8_4000, 0x8_4000), volume(0x8_4000, 0x2_0000), volume(0x2_0000, 0x2_1000)] {
+            let error = Firmware::joined(&whole, Some(&other)).unwrap_err();
+            assert!(matches!(error, Error::StoreSize { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn code_with_metadata_takes_the_variables_that_they_describe_only() {
+        let bytes = image(&sections());
+        let (variables, code) = bytes.split_at(0x2000);
+        assert!(Firmware::joined(code, Some(variables)).is_ok());
+        let mut other = sections();
+        other[1].data_size = 0x1000;
+        let bytes = image(&other);
+        let error = Firmware::joined(&bytes[0x2000..], Some(&bytes[..0x2000])).unwrap_err();
+        assert!(error.to_string().contains("expected 4096, as the metadata"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_does_not_end_on_a_page_is_refused() {
+        let bytes = image(&sections());
+        // Metadata are found from the end: bytes in front of them or a cut there do not hide them.
+        let longer = |count| [alloc::vec![0; count], bytes.clone()].concat();
+        for count in [1, 0x800, 0xfff, 0x1001] {
+            let length = bytes.len() + count;
+            assert_eq!(Firmware::read(&longer(count)).unwrap_err(), Error::Pages { length });
+            assert_eq!(Firmware::read_for(&longer(count), false).unwrap_err(), Error::Pages { length });
+        }
+        let length = bytes.len() - 1;
+        assert_eq!(Firmware::read(&bytes[1..]).unwrap_err(), Error::Pages { length });
+        assert!(Firmware::read(&longer(0x1000)).is_ok());
     }
 
     #[test]

@@ -58,8 +58,8 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// The file holds only part of an image.
-    #[error("{} is not a complete firmware", path.display())]
+    /// The file holds only part of an image, or the variables are another build's.
+    #[error("cannot use {} as firmware", path.display())]
     Part {
         /// The file.
         path: PathBuf,

@@ -15,7 +15,7 @@ use ovmf_measure::acpi::Vendor;
 use ovmf_measure::boot::{Code, Plan};
 use ovmf_measure::digest::{Algorithm, Digest};
 use ovmf_measure::event::{Event, Expected, Register};
-use ovmf_measure::firmware::Firmware;
+use ovmf_measure::firmware::{self, Firmware};
 use ovmf_measure::known::{FIRMWARE, FirmwareFile, PLATFORMS};
 use ovmf_measure::mrtd::{Order, mrtd};
 use ovmf_measure::platform::PlatformFile;
@@ -67,7 +67,7 @@ struct Boot {
     /// Variables: for firmware with code only, or to replace the firmware's own
     #[arg(long)]
     variables: Option<PathBuf>,
-    /// Memory size, such as 512M or 4G [default: 4G]
+    /// Memory size, such as 512M or 4G [default: 4G; 16G for gcp-c3]
     #[arg(long, value_name = "SIZE", value_parser = files::memory)]
     memory: Option<u64>,
     /// Number of processors, for QEMU [default: 2]
@@ -145,7 +145,8 @@ fn run(arguments: Arguments) -> Result<String> {
     match arguments.verb {
         Verb::Mrtd { firmware, two_pass } => {
             let bytes = files::read(&firmware)?;
-            Ok(format!("{}\n", mrtd(&Firmware::read(&bytes)?, order(two_pass))))
+            let image = Firmware::read(&bytes).with_context(|| firmware.display().to_string())?;
+            Ok(format!("{}\n", mrtd(&image, order(two_pass))))
         }
         Verb::Profile { firmware } => Ok(toml::to_string(&Profile::read(&files::read(&firmware)?)?)?),
         Verb::Boot(arguments) => boot(&arguments),
@@ -182,8 +183,13 @@ fn boot(arguments: &Boot) -> Result<String> {
             let path = arguments.firmware.as_ref().context("expected --firmware for QEMU")?;
             let variables = arguments.variables.as_deref().map(files::read).transpose()?;
             let file = files::read(path)?;
-            let bytes = Firmware::joined(&file, variables.as_deref())
-                .with_context(|| format!("{}: give --variables too", path.display()))?;
+            let bytes = Firmware::joined(&file, variables.as_deref()).map_err(|error| {
+                let hint = match error {
+                    firmware::Error::CodeAlone { .. } => ": give --variables too",
+                    _ => "",
+                };
+                anyhow::Error::new(error).context(format!("{}{hint}", path.display()))
+            })?;
             let firmware = Firmware::read_for(&bytes, name.kind() == RegisterKind::Tdx)?;
             let sha256 = Algorithm::Sha256.of(&bytes);
             let known: FirmwareFile = toml::from_str(FIRMWARE).context("the file of known firmware")?;
