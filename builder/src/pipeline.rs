@@ -35,9 +35,9 @@ use crate::claim::sbom::{self, Bom};
 use crate::image::disk::{self, Kind, Layout, Partition, Role};
 use crate::image::esp::{self, Esp};
 use crate::image::sign::{self, Signer};
-use crate::image::{cpio, uki};
+use crate::image::{command_line, cpio, uki};
 use crate::lock::{Lock, Tool};
-use crate::recipe::{Profile, Recipe};
+use crate::recipe::{self, Place, Profile, Recipe};
 
 /// Size of data and hash blocks: the page size of the machines that boot the image.
 const BLOCK: u32 = 4096;
@@ -56,6 +56,14 @@ pub enum Error {
     /// The initrd cannot be written.
     #[error("cannot make the initrd")]
     Initrd(#[from] cpio::Error),
+    /// The command line, with what boots the root, is longer than the kernel keeps.
+    #[error("{place}: {message}")]
+    CommandLine {
+        /// The word that does not fit.
+        place: Place,
+        /// What is wrong.
+        message: String,
+    },
     /// The UKI cannot be assembled.
     #[error("cannot make the UKI")]
     Uki(#[from] uki::Error),
@@ -298,8 +306,16 @@ impl<'a> Program<'a> {
     fn uki(&self, root_hash: [u8; 32]) -> Result<BuiltUki, Error> {
         let Program { recipe, assembled, .. } = self;
         let boot = Boot { root_hash: RootHash(root_hash), ..self.boot };
-        let words = recipe.kernel.command_line.iter().map(|word| format!(" {word}"));
-        let command_line = format!("{boot}{}", words.collect::<String>());
+        let mut command_line = boot.to_string();
+        for (index, word) in recipe.kernel.command_line.iter().enumerate() {
+            command_line = format!("{command_line} {word}");
+            if command_line.len() > command_line::MOST
+                && let Some(place) = recipe.kernel.command_line_places.get(index)
+            {
+                let message = recipe::too_long(command_line.len());
+                return Err(Error::CommandLine { place: place.clone(), message });
+            }
+        }
         let sections = [
             (".osrel", &*assembled.os_release),
             (".cmdline", command_line.as_bytes()),

@@ -16,6 +16,7 @@
 //!
 //! Files, where keys are, the network and the clock (`host`); the parts' measurements (`ovmf-measure`).
 
+pub mod command_line;
 pub mod cpio;
 pub mod disk;
 pub mod esp;

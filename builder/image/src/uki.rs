@@ -23,6 +23,7 @@
 //!
 //! What systemd-stub measures from the image (`ovmf-measure`), signing (`sign`).
 
+use super::command_line;
 use super::pe::{self, Name, Pe};
 
 /// `IMAGE_SCN_CNT_CODE`.
@@ -132,6 +133,9 @@ pub enum Error {
         /// Where the data come from.
         origin: &'static str,
     },
+    /// The kernel would not get the command line as it is measured.
+    #[error("section .cmdline")]
+    CommandLine(#[source] command_line::Error),
     /// The image would exceed the 32-bit address range.
     #[error("section {name} ends beyond 4 GiB")]
     TooLarge {
@@ -154,7 +158,8 @@ struct Placed<'a> {
 /// # Errors
 ///
 /// A stub that cannot be extended: not PE32+ for x86-64, signed, unaligned, or without header room. A section
-/// that has no name, has no bytes, or already exists; a `.linux` that is not a PE image.
+/// that has no name, has no bytes, or already exists; a `.linux` that is not a PE image; a `.cmdline` that the kernel would
+/// not get as it is measured.
 pub fn build(stub: &[u8], sections: &[Section<'_>]) -> Result<Vec<u8>, Error> {
     let stub = Pe::read(stub).map_err(Error::Stub)?;
     check(&stub)?;
@@ -197,6 +202,9 @@ impl<'a> Plan<'a> {
         let name = Name::new(section.name).ok_or_else(|| Error::Name { name: section.name.into() })?;
         if section.content.is_empty() {
             return Err(Error::Empty { name });
+        }
+        if section.name == ".cmdline" {
+            command_line::check(section.content).map_err(Error::CommandLine)?;
         }
         let too_large = |_| Error::TooLarge { name };
         let virtual_size = u32::try_from(section.content.len()).map_err(too_large)?;
@@ -562,6 +570,18 @@ mod tests {
     }
 
     #[test]
+    fn a_command_line_that_the_kernel_does_not_get_whole_is_refused() {
+        use command_line::{Error as Line, MOST};
+        let refused = |line: &[u8]| refusal(&stub(), &[section(".cmdline", line)]);
+        assert_eq!(refused(&[b'x'; MOST + 1]), Error::CommandLine(Line::Length { found: MOST + 1 }));
+        for line in ["ro\0quiet", "ro\nquiet", "ro\tquiet", "ro \u{e4}"] {
+            let refused = refused(line.as_bytes());
+            assert!(matches!(refused, Error::CommandLine(Line::Character { .. })), "{line:?}: {refused}");
+        }
+        assert!(build(&stub(), &[section(".cmdline", &[b'x'; MOST])]).is_ok());
+    }
+
+    #[test]
     fn an_image_beyond_4_gib_is_refused() {
         // All sections share one gibibyte of zeros that is never touched.
         let content = vec![0; (1 << 30) + 1];
@@ -573,7 +593,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_contents_read_back(contents in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..3000), 0..7)) {
-            let names = [".osrel", ".cmdline", ".uname", ".initrd", ".ucode", ".splash", ".pcrpkey"];
+            let names = [".osrel", ".dtb", ".uname", ".initrd", ".ucode", ".splash", ".pcrpkey"];
             let sections: Vec<Section<'_>> = names.iter().zip(&contents).map(|(name, content)| section(name, content)).collect();
             let image = build(&stub(), &sections).unwrap();
             let read = Pe::read(&image).unwrap();

@@ -151,8 +151,10 @@ pub struct Kernel {
     pub modules: Vec<String>,
     /// Modules that the initrd loads, in this order, with what they depend on.
     pub initrd_modules: Vec<String>,
-    /// Words of the measured command line; what the verity root needs is put in front.
-    pub command_line: Vec<String>,
+    /// Words of the measured command line; what the verity root needs is put in front. All together have at most 2,047 bytes
+    /// of printable ASCII.
+    #[schemars(with = "Vec<String>")]
+    pub command_line: Vec<Spanned<String>>,
 }
 
 /// Node.js.
@@ -396,7 +398,8 @@ pub struct Overlay {
     #[schemars(with = "Vec<String>")]
     pub packages: Vec<Spanned<String>>,
     /// Further words of the command line.
-    pub command_line: Vec<String>,
+    #[schemars(with = "Vec<String>")]
+    pub command_line: Vec<Spanned<String>>,
     /// Further modules of the root file system.
     pub modules: Vec<String>,
     /// Further files.

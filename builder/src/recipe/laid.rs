@@ -16,6 +16,7 @@ use super::parsed::{Parsed, normal};
 use super::{
     Access, Debian, Entry, EntryKind, Error, Kernel, Measure, Place, Profile, Recipe, Source, Systemd,
 };
+use crate::image::command_line;
 
 /// Merges the files of a chain in order, for one profile.
 pub(super) fn lay(path: &Path, profile: Profile, chain: &[Parsed]) -> Result<Recipe, Error> {
@@ -40,6 +41,7 @@ pub(super) fn lay(path: &Path, profile: Profile, chain: &[Parsed]) -> Result<Rec
             all
         };
     static NONE: Vec<String> = Vec::new();
+    let (words, command_line_places) = words(overlays())?;
     Ok(Recipe {
         hostname: last.hostname.unwrap_or_else(|| name.clone()),
         name,
@@ -58,7 +60,8 @@ pub(super) fn lay(path: &Path, profile: Profile, chain: &[Parsed]) -> Result<Rec
             stub_package: last.stub.unwrap_or_else(|| "systemd-boot-efi".to_owned()),
             modules: lists(|d| &d.kernel.modules, |o| &o.modules),
             initrd_modules: lists(|d| &d.kernel.initrd_modules, |_| &NONE),
-            command_line: lists(|d| &d.kernel.command_line, |o| &o.command_line),
+            command_line: words,
+            command_line_places,
         },
         npm: applications(chain, last.node.as_ref())?,
         node: last.node,
@@ -158,6 +161,40 @@ fn packages<'a>(
         return Err(Error::Wrong { place: place.clone(), message, hint: None });
     }
     Ok((packages, exclude))
+}
+
+/// Collects the words of the command line, and where each is. Each must reach the kernel as it is.
+fn words<'a>(
+    overlays: impl Iterator<Item = (&'a Parsed, &'a document::Overlay)>,
+) -> Result<(Vec<String>, Vec<Place>), Error> {
+    let (mut words, mut places) = (Vec::new(), Vec::new());
+    let mut length = 0;
+    for (parsed, overlay) in overlays {
+        for word in parsed.document.kernel.command_line.iter().chain(&overlay.command_line) {
+            let text = word.get_ref();
+            if words.contains(text) {
+                continue;
+            }
+            let wrong = |why: command_line::Error| parsed.wrong(word.span(), format!("{text:?}: {why}"));
+            command_line::check(text.as_bytes()).map_err(wrong)?;
+            length += text.len() + 1;
+            if length > command_line::MOST {
+                return Err(parsed.wrong(word.span(), too_long(length)));
+            }
+            words.push(text.clone());
+            places.push(parsed.place(word.span()));
+        }
+    }
+    Ok((words, places))
+}
+
+/// Says that the command line is too long up to and including a word.
+pub fn too_long(length: usize) -> String {
+    format!(
+        "the command line has {length} bytes up to this word, expected at most {}: the kernel cuts off the rest without an \
+         error, although it is measured",
+        command_line::MOST
+    )
 }
 
 /// Collects the rules for files to leave out, each with its reason.

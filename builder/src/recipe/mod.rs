@@ -15,7 +15,7 @@ pub mod document;
 mod laid;
 mod parsed;
 
-pub use laid::is_plain_name;
+pub use laid::{is_plain_name, too_long};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -208,6 +208,9 @@ pub struct Kernel {
     pub initrd_modules: Vec<String>,
     /// Words of the command line.
     pub command_line: Vec<String>,
+    /// Where each word is.
+    #[serde(skip)]
+    pub command_line_places: Vec<Place>,
 }
 
 /// Units of a recipe.

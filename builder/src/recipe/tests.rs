@@ -170,6 +170,29 @@ fn a_recipe_adds_to_the_lists_of_its_base_and_overrides_its_values() {
     assert_eq!(debug.kernel.command_line, ["quiet", "debug"]);
 }
 
+/// `BASE` ends inside `[kernel]`.
+#[test]
+fn words_of_the_command_line_that_the_kernel_does_not_get_are_refused_with_their_place() {
+    for (word, part) in [
+        ("\"a\\u0000b\"", "byte 0x00"),
+        ("\"a\\nb\"", "byte 0x0a"),
+        ("\"a\\tb\"", "byte 0x09"),
+        ("\"\u{e4}\"", "byte 0xc3"),
+        ("'a=\"b'", "quote that is not closed"),
+        ("\"--\"", "word \"--\""),
+    ] {
+        let message = refused(&format!("command-line = [\n\"quiet\",\n{word},\n]\n"));
+        assert!(message.starts_with("12:1 ") && message.contains(part), "{word}: {message}");
+        let message = refused(&format!("[profiles.release]\ncommand-line = [{word}]\n"));
+        assert!(message.starts_with("11:17 ") && message.contains(part), "{word}: {message}");
+    }
+    // The first word that the kernel cuts: 40 words of 51 bytes with their blanks leave room for 7.
+    let word = |number| format!("\"a{number:02}={}\",\n", "x".repeat(46));
+    let words: String = (0..41).map(word).collect();
+    let message = refused(&format!("command-line = [\n{words}]\n"));
+    assert!(message.starts_with("51:1 the command line has 2091 bytes up to this word"), "{message}");
+}
+
 #[test]
 fn recipes_that_extend_in_a_circle_or_into_nothing_are_refused() {
     let circle = load_one("extends = [\"../x\"]\n").unwrap_err();
