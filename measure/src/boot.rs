@@ -290,6 +290,12 @@ impl Events {
         }
     }
 
+    /// Adds an event whose digest nobody knows beforehand.
+    fn given(&mut self, pcr: u8, kind: EventType, subject: &str, file: &str, rule: &str) {
+        let expected = Expected::PlatformGiven(PlatformRule::Unjudged);
+        self.push(pcr, kind, subject, expected, rule_source(file, rule));
+    }
+
     fn variable(&mut self, kind: EventType, pcr: u8, name: &str, guid: &[u8; 16], data: &[u8], file: &str) {
         let bytes = match kind {
             EventType::EV_EFI_VARIABLE_BOOT => data.to_vec(),
@@ -354,15 +360,8 @@ pub fn qemu(
         acpi(&mut events, listener, machine.acpi.as_ref());
     }
     if profile.smbios.is_present() {
-        let kind = EventType::EV_EFI_HANDOFF_TABLES;
         let rule = "SMBIOS without what differs from machine to machine";
-        events.push(
-            1,
-            kind,
-            "SMBIOS",
-            Expected::PlatformGiven(PlatformRule::Unjudged),
-            rule_source("machine", rule),
-        );
+        events.given(1, EventType::EV_EFI_HANDOFF_TABLES, "SMBIOS", "machine", rule);
     }
     if machine.start == Start::Kernel {
         load(&mut events, Some(code), machine.start, image)?;
@@ -383,7 +382,7 @@ pub fn qemu(
     if machine.start == Start::Disk {
         load(&mut events, Some(code), machine.start, image)?;
     }
-    run(&mut events, listener, code.secure_boot, image);
+    run(&mut events, listener, code.secure_boot, machine.start, image);
     Ok(events.events)
 }
 
@@ -397,7 +396,7 @@ pub fn platform(listener: Listener, before: Vec<Event>, image: &Image) -> Result
     let mut events = Events { algorithm: image.algorithm(), witness, events: before };
     ready(&mut events, listener, None);
     load(&mut events, None, Start::Disk, image)?;
-    run(&mut events, listener, SecureBoot::Off, image);
+    run(&mut events, listener, SecureBoot::Off, Start::Disk, image);
     Ok(events.events)
 }
 
@@ -510,7 +509,7 @@ fn load(events: &mut Events, code: Option<&Code>, start: Start, image: &Image) -
 }
 
 /// Adds what the UKI's stub and kernel measure.
-fn run(events: &mut Events, listener: Listener, secure_boot: SecureBoot, image: &Image) {
+fn run(events: &mut Events, listener: Listener, secure_boot: SecureBoot, start: Start, image: &Image) {
     let tpm = listener == Listener::Tpm;
     if tpm || image.stub.extends_rtmrs() {
         for name in stub::MEASURED {
@@ -523,16 +522,30 @@ fn run(events: &mut Events, listener: Listener, secure_boot: SecureBoot, image: 
             }
         }
     }
+    if tpm && image.stub.measures_smbios() {
+        let rule = "the machine's SMBIOS table of type 1, as the stub reads it";
+        events.given(1, EventType::EV_EVENT_TAG, "SMBIOS type 1", "machine", rule);
+    }
     if image.stub.loads_by_firmware() && secure_boot == SecureBoot::Off {
         events.hashed(4, PROGRAM, "kernel in the UKI", image.part(&Role::Kernel), UKI, AUTHENTICODE);
     }
     if listener != Listener::TpmAndTdx {
         let kind = EventType::EV_EVENT_TAG;
-        let rule = "section .cmdline as the stub hands it on: UTF-16 with a NUL";
-        events.hashed(9, kind, "command line", image.part(&Role::Options), UKI, rule);
-        let rule = "the sections, each filled up to a multiple of 4, behind each but .ucode and .initrd an archive's \
-                    member around it (systemd-stub's .extra)";
-        events.hashed(9, kind, "initrd", image.part(&Role::Initrd), UKI, rule);
+        if image.console {
+            let rule = "section .cmdline, and the console that the stub finds on the machine";
+            events.given(9, kind, "command line", "machine", rule);
+        } else {
+            let rule = "section .cmdline as the stub hands it on: UTF-16 with a NUL";
+            events.hashed(9, kind, "command line", image.part(&Role::Options), UKI, rule);
+        }
+        let from_disk = start == Start::Disk && image.part(&Role::Gpt).is_some();
+        if from_disk && image.stub.passes_on_secret() {
+            events.given(9, kind, "initrd", "machine", "with a secret of the machine, which the stub makes");
+        } else {
+            let rule = "the sections, each filled up to a multiple of 4, behind each but .ucode and .initrd an archive's \
+                        member around it (systemd-stub's .extra)";
+            events.hashed(9, kind, "initrd", image.part(&Role::Initrd), UKI, rule);
+        }
     }
     EXITING.iter().for_each(|text| events.action(5, text));
 }

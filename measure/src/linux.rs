@@ -5,21 +5,21 @@
 //! ```text
 //! PCR 9   EV_EVENT_TAG 0x8f3b22ed   LoadOptions: UTF-16 with a NUL
 //! PCR 9   EV_EVENT_TAG 0x8f3b22ec   the initrd: .ucode, .initrd, newc cpio archives of what the stub passes on, each
-//!                                   padded to a multiple of 4 bytes
+//!                                   padded to a multiple of 4 bytes; a single one as it is
 //! ```
 //!
 //! On a machine with a TPM and a TD's registers, the kernel extends only the TPM.
 //!
 //! # Source
 //!
-//! Linux `drivers/firmware/efi/libstub/efi-stub-helper.c` (from 6.9 also for TDs); systemd 257 `src/boot/stub.c`,
-//! `src/boot/cpio.c`, `src/boot/util.c` (`mangle_stub_cmdline`). Checked with Debian's kernel 6.12 and stub 257.
+//! Linux `drivers/firmware/efi/libstub/efi-stub-helper.c` (from 6.9 also for TDs); systemd 252, 254 and 257
+//! `src/boot/stub.c` (`combine_initrd`), `src/boot/cpio.c`, `src/boot/util.c` (`mangle_stub_cmdline`),
+//! `src/boot/efi-string.c` (`xstrn8_to_16`). Checked with Debian's kernel 6.12 and each stub.
 
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::preimage::{Piece, Preimage};
-use crate::stub::Uki;
+use crate::stub::{Uki, Version};
 
 /// A directory in an archive.
 const DIRECTORY: u32 = 0o040_000;
@@ -45,7 +45,7 @@ pub enum Error {
 /// # Errors
 ///
 /// [`Error::NotText`].
-pub fn load_options(cmdline: &[u8]) -> Result<Vec<u8>, Error> {
+pub fn load_options(cmdline: &[u8], stub: Version) -> Result<Vec<u8>, Error> {
     // The text ends at a NUL.
     let text = cmdline.split(|byte| *byte == 0).next().unwrap_or_default();
     let text = core::str::from_utf8(text).map_err(|error| {
@@ -53,44 +53,52 @@ pub fn load_options(cmdline: &[u8]) -> Result<Vec<u8>, Error> {
         Error::NotText { offset, found: text.get(offset).copied().unwrap_or_default() }
     })?;
     let blank = |letter: char| u32::from(letter) <= 0x20;
-    // Control characters become blanks, and blanks at both ends are trimmed.
-    let plain = text.trim_matches(blank).chars().map(|letter| if blank(letter) { ' ' } else { letter });
-    let text: String = plain.collect();
-    Ok(text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect())
+    // Control characters become blanks, and blanks at the end are trimmed; by newer stubs also those at the start.
+    let text = text.trim_end_matches(blank);
+    let text = if stub.trims_start() { text.trim_start_matches(blank) } else { text };
+    let plain = text.chars().map(|letter| if blank(letter) { ' ' } else { letter });
+    // The stub knows UCS-2 only, and drops what does not fit.
+    let units = plain.filter_map(|letter| u16::try_from(u32::from(letter)).ok());
+    Ok(units.chain([0]).flat_map(u16::to_le_bytes).collect())
 }
 
 /// Returns the preimage of the kernel's initrd event, and the cut for it. If the initrd starts with the UKI's section
 /// `.initrd`, the cut before it is that section's own digest, so that both cost one pass.
 pub fn initrd<'a>(uki: &Uki<'a>) -> (Preimage<'a>, usize) {
-    let mut pieces = Vec::new();
-    let mut cut = 0;
-    let mut first = None;
-    for name in [".ucode", ".initrd"] {
-        if let Some(section) = uki.section(name) {
-            let fill = section.bytes.len().wrapping_neg() % 4;
-            if name == ".initrd" && pieces.is_empty() {
-                first = Some(section.clone());
-                cut = 1;
-            } else {
-                pieces.push(section.clone());
-            }
-            pieces.push(Piece::made(alloc::vec![0; fill]));
-        }
-    }
     // In the order of the stub's list of initrds.
-    let handed_on = [
+    let release = uki.section(".osrel").filter(|_| uki.version().passes_on_release());
+    let passed_on = [
         (uki.signature(), "tpm2-pcr-signature.json"),
         (uki.section(".pcrpkey"), "tpm2-pcr-public-key.pem"),
-        (uki.section(".osrel"), "os-release"),
+        (release, "os-release"),
     ];
-    for (section, name) in handed_on {
+    let sections = [uki.section(".ucode"), uki.section(".initrd")];
+    // The stub copies and pads only if it has something to combine.
+    let alone =
+        sections.iter().flatten().count() + passed_on.iter().filter(|(part, _)| part.is_some()).count() == 1;
+    let fill = |section: &Piece<'_>| {
+        let fill = if alone { 0 } else { section.bytes.len().wrapping_neg() % 4 };
+        Piece::made(alloc::vec![0; fill])
+    };
+    let mut pieces = Vec::new();
+    let mut first = None;
+    match sections {
+        [None, Some(initrd)] => {
+            first = Some(initrd.clone());
+            pieces.push(fill(initrd));
+        }
+        _ => {
+            sections.into_iter().flatten().for_each(|section| pieces.extend([section.clone(), fill(section)]))
+        }
+    }
+    for (section, name) in passed_on {
         if let Some(section) = section {
             archive(section, name, &mut pieces);
         }
     }
     match first {
-        Some(section) => (Preimage::new(alloc::vec![section]).followed_by(pieces), cut),
-        None => (Preimage::new(pieces), cut),
+        Some(section) => (Preimage::new(alloc::vec![section]).followed_by(pieces), 1),
+        None => (Preimage::new(pieces), 0),
     }
 }
 
@@ -125,12 +133,19 @@ fn member(inode: u32, mode: u32, size: usize, name: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use alloc::string::String;
+
     use super::*;
     use crate::digest::Algorithm;
+    use crate::pe::specimen::image;
     use crate::stub::specimen::{MAGIC, uki};
 
     fn text(cmdline: &[u8]) -> String {
-        let options = load_options(cmdline).unwrap();
+        text_of(cmdline, Version(257))
+    }
+
+    fn text_of(cmdline: &[u8], stub: Version) -> String {
+        let options = load_options(cmdline, stub).unwrap();
         let units: Vec<u16> = options.chunks(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])).collect();
         assert_eq!(units.last(), Some(&0));
         String::from_utf16(&units[..units.len() - 1]).unwrap()
@@ -139,9 +154,42 @@ mod tests {
     #[test]
     fn blanks_at_the_ends_are_trimmed_and_control_characters_become_blanks() {
         assert_eq!(text(b" \n quiet\troot=x\n\n"), "quiet root=x");
-        assert_eq!(text("a\u{e4}\u{1f600} b\0junk".as_bytes()), "a\u{e4}\u{1f600} b");
+        // Beyond UCS-2, the stub drops a character (`xstrn8_to_16`).
+        assert_eq!(text("a\u{e4}\u{1f600} b\0junk".as_bytes()), "a\u{e4} b");
         assert_eq!(text(b""), "");
-        assert_eq!(load_options(b"ab\xff"), Err(Error::NotText { offset: 2, found: 0xff }));
+        assert_eq!(text_of(b" \n quiet\troot=x\n\n", Version(252)), "   quiet root=x");
+        assert_eq!(text_of(b" \n ", Version(254)), "");
+        assert_eq!(load_options(b"ab\xff", Version(257)), Err(Error::NotText { offset: 2, found: 0xff }));
+    }
+
+    #[test]
+    fn an_initrd_that_the_stub_combines_with_nothing_stays_as_it_is() {
+        let digest = |sections: &[(&str, &[u8])]| {
+            let bytes = image(sections);
+            let (preimage, cut) = initrd(&Uki::read(&bytes).unwrap());
+            preimage.digests(Algorithm::Sha384)[cut]
+        };
+        let old = &b"#### LoaderInfo: systemd-stub 252.39-1 ####"[..];
+        let base = [(".linux", &b"k"[..]), (".osrel", b"ID=x\n"), (".ucode", b"u"), (".initrd", b"initrd")];
+        let with = |magic, more: &[(&'static str, &'static [u8])]| {
+            let mut all = alloc::vec![(".sdmagic", magic)];
+            all.extend(base);
+            all.extend(more);
+            digest(&all)
+        };
+        let plain = |bytes: &[u8]| Algorithm::Sha384.of(bytes);
+        assert_eq!(with(old, &[]), plain(b"initrd"));
+        assert_ne!(with(MAGIC, &[]), plain(b"initrd"));
+        assert_eq!(
+            digest(&[(".sdmagic", MAGIC), (".linux", b"k"), (".initrd", b"initrd")]),
+            plain(b"initrd")
+        );
+        assert_eq!(digest(&[(".sdmagic", MAGIC), (".linux", b"k"), (".ucode", b"ucode")]), plain(b"ucode"));
+        // With something to combine, it is padded, and the archive follows.
+        let mut pieces = Vec::new();
+        archive(&Piece::made(b"{}".to_vec()), "tpm2-pcr-signature.json", &mut pieces);
+        let tail: Vec<u8> = pieces.iter().flat_map(|piece| piece.bytes.to_vec()).collect();
+        assert_eq!(with(old, &[(".pcrsig", b"{}")]), plain(&[&b"initrd\0\0"[..], &tail].concat()));
     }
 
     #[test]

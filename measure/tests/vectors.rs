@@ -18,6 +18,7 @@ use ovmf_measure::platform::PlatformFile;
 use ovmf_measure::quote::{Attributes, Quote, Report};
 use ovmf_measure::reference::{Format1, Image, Mrtd, Platform, Profile, Reference, RegisterKind};
 use ovmf_measure::replay::{self, Derivation, Finding, derive, replay};
+use ovmf_measure::stub::Version;
 
 const SHA384: Algorithm = Algorithm::Sha384;
 
@@ -451,4 +452,24 @@ fn alibaba_s_part_of_a_boot_matches_its_platform_file() {
         other.entries[at].digests = vec![SHA384.of(b"evil")];
         assert_eq!(verdict_of(&other, events()).unwrap().answer(), Answer::Refused, "{at}");
     }
+}
+
+/// A stub of version 252, whose UKI also had `.uname` and `.sbat`: it measures neither, and the initrd that it hands on is
+/// the section as it is.
+#[test]
+fn an_older_stub_measures_the_sections_that_its_rules_name() {
+    let Some(log) = vector("more-logs/stub252-direct.bin") else { return };
+    let log = Log::read_any(&log).unwrap();
+    let of = |pcr: u32, kind: EventType| -> Vec<Digest> {
+        let entries = log.entries.iter().filter(|entry| (entry.index, entry.kind) == (pcr, kind));
+        entries.map(|entry| *entry.digest(SHA384).unwrap()).collect()
+    };
+    let sections = of(11, EventType::EV_IPL);
+    let names = [".linux", ".osrel", ".cmdline", ".initrd", ".uname", ".sbat"];
+    let known = names.iter().filter(|name| Version(252).knows(name));
+    let expected: Vec<Digest> = known.map(|name| SHA384.of(format!("{name}\0").as_bytes())).collect();
+    assert_eq!(sections.iter().step_by(2).copied().collect::<Vec<_>>(), expected);
+    let [_, initrd] = of(9, EventType::EV_EVENT_TAG)[..] else { panic!("command line and initrd") };
+    assert_eq!(sections.last(), Some(&initrd));
+    assert!(Version(252).loads_by_firmware() && !Version(252).passes_on_release());
 }

@@ -4,6 +4,7 @@
 //! ```text
 //! TARGET/debian/root/            a root for apt with nothing installed, and the indexes of trixie's three suites
 //!               packages/NAME/   a package's files, unpacked once
+//! TARGET/debian-SUITE/           the same for one other suite
 //! ```
 //! `TARGET` is a test's `CARGO_TARGET_TMPDIR`. The mirrors are those of this machine's own apt; apt checks Debian's
 //! signatures. One test fetches while the others wait.
@@ -26,10 +27,11 @@ pub const SUITES: [&str; 3] = ["trixie", "trixie-updates", "trixie-security"];
 const FRESH: Duration = Duration::from_secs(6 * 3600);
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// A root for apt with nothing installed, and trixie's indexes.
+/// A root for apt with nothing installed, and the indexes of its suites.
 #[derive(Debug, Clone)]
 pub struct Apt {
     folder: PathBuf,
+    suites: Vec<String>,
 }
 
 /// Locks the folder below `target`; the lock is held as long as the file lives.
@@ -45,10 +47,13 @@ fn guard(folder: &Path) -> io::Result<File> {
 /// # Panics
 /// In CI, when it is unavailable, or when it cannot be written.
 pub fn apt(target: &str) -> Option<Apt> {
+    prepared(Apt { folder: Path::new(target).join("debian"), suites: SUITES.map(str::to_owned).to_vec() })
+}
+
+fn prepared(apt: Apt) -> Option<Apt> {
     for name in ["apt-get", "dpkg-deb"] {
         find(name)?;
     }
-    let apt = Apt { folder: Path::new(target).join("debian") };
     let _guard = guard(&apt.folder).unwrap_or_else(|error| panic!("{}: {error}", apt.folder.display()));
     match apt.prepare() {
         Ok(()) => Some(apt),
@@ -68,8 +73,18 @@ pub fn package(target: &str, name: &str) -> Option<PathBuf> {
     unpacked.map_err(|why| skipped(&why)).ok()
 }
 
+/// Returns the folder of the files of another suite's package; `None`, with a loud message, when it is unavailable.
+///
+/// # Panics
+/// In CI, when it is unavailable.
+pub fn package_of(target: &str, suite: &str, name: &str) -> Option<PathBuf> {
+    let folder = Path::new(target).join(format!("debian-{suite}"));
+    let unpacked = prepared(Apt { folder, suites: vec![suite.to_owned()] })?.unpacked(name);
+    unpacked.map_err(|why| skipped(&why)).ok()
+}
+
 /// The suites' lines of `sources.list`, with the mirrors of this machine's own configuration.
-fn sources() -> String {
+fn sources(suites: &[String]) -> String {
     let mut files: Vec<PathBuf> = vec!["/etc/apt/sources.list".into()];
     files.extend(
         fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten().map(|entry| entry.path()),
@@ -83,11 +98,11 @@ fn sources() -> String {
     };
     let main = mirror("/debian", "http://deb.debian.org/debian");
     let security = mirror("/debian-security", "http://deb.debian.org/debian-security");
-    let line = |suite: &&str| {
+    let line = |suite: &String| {
         let url = if suite.ends_with("security") { &security } else { &main };
         format!("deb [signed-by={KEYRING}] {url} {suite} main\n")
     };
-    SUITES.iter().map(line).collect()
+    suites.iter().map(line).collect()
 }
 
 impl Apt {
@@ -114,7 +129,7 @@ impl Apt {
             ] {
                 fs::create_dir_all(self.root().join(folder))?;
             }
-            fs::write(self.root().join("etc/apt/sources.list"), sources())
+            fs::write(self.root().join("etc/apt/sources.list"), sources(&self.suites))
         };
         make().map_err(|error| error.to_string())?;
         self.run("apt-get", &self.folder, &["update", "--error-on=any"])?;

@@ -25,6 +25,8 @@ pub struct Plan<'a> {
     preimages: Vec<Preimage<'a>>,
     parts: Vec<Part>,
     stub: stub::Version,
+    /// Whether the stub appends to the command line what it finds on the machine.
+    console: bool,
     signature: &'a [u8],
 }
 
@@ -59,6 +61,7 @@ impl<'a> Plan<'a> {
             preimages: Vec::new(),
             parts: Vec::new(),
             stub: image.version(),
+            console: false,
             signature: image.pe().certificates(),
         };
         if let Some(disk) = disk {
@@ -84,7 +87,11 @@ impl<'a> Plan<'a> {
             plan.part(Role::Kernel, kernel.authenticode(*offset).map_err(Error::Kernel)?);
         }
         let cmdline = image.section(".cmdline").map(|piece| &*piece.bytes).unwrap_or_default();
-        plan.part(Role::Options, Preimage::new(alloc::vec![Piece::made(linux::load_options(cmdline)?)]));
+        plan.console = image.version().appends_console(cmdline);
+        plan.part(
+            Role::Options,
+            Preimage::new(alloc::vec![Piece::made(linux::load_options(cmdline, image.version())?)]),
+        );
         plan.parts.push(Part { role: Role::Initrd, preimage: initrd_index, cut });
         Ok(plan)
     }
@@ -113,7 +120,13 @@ impl<'a> Plan<'a> {
             let ranges = self.preimages.get(part.preimage).map(|preimage| preimage.ranges(part.cut));
             parts.push((part.role.clone(), *digest, ranges.unwrap_or_default()));
         }
-        Ok(Image { algorithm, parts, stub: self.stub, signature: self.signature.to_vec() })
+        Ok(Image {
+            algorithm,
+            parts,
+            stub: self.stub,
+            console: self.console,
+            signature: self.signature.to_vec(),
+        })
     }
 
     /// Hashes all preimages in one thread.
@@ -140,6 +153,8 @@ pub struct Image {
     algorithm: Algorithm,
     parts: Vec<Hashed>,
     pub(super) stub: stub::Version,
+    /// Whether the stub appends to the command line what it finds on the machine.
+    pub(super) console: bool,
     signature: Vec<u8>,
 }
 
