@@ -41,6 +41,7 @@ use crate::firmware::{Firmware, Kind};
 use crate::gpt;
 use crate::linux;
 use crate::platform::Listener;
+use crate::secure_boot;
 use crate::stub;
 use crate::td_hob;
 use crate::variable::{self, GLOBAL, IMAGE_SECURITY, SecureBoot, Store};
@@ -97,14 +98,18 @@ pub enum Error {
         /// SHA-256 of the firmware.
         firmware: Digest,
     },
-    /// The firmware would reject the image.
+    /// The firmware would reject the image: nothing in db lets it pass.
     #[error(
-        "Secure Boot is on, and the UKI is not signed with any of the {expected} certificates in the firmware's db"
+        "Secure Boot is on, and the UKI is not signed with any of the {expected} certificates in the firmware's db, which does \
+         not have its hash either"
     )]
     NotSigned {
         /// The number of certificates in db.
         expected: usize,
     },
+    /// The firmware would reject the image because of dbx, or nobody can tell.
+    #[error(transparent)]
+    SecureBoot(secure_boot::Error),
     /// Firmware and image were hashed with different algorithms.
     #[error("image was hashed with {found}, expected {expected}")]
     Algorithm {
@@ -113,6 +118,15 @@ pub enum Error {
         /// The image's algorithm.
         found: Algorithm,
     },
+}
+
+impl From<secure_boot::Error> for Error {
+    fn from(error: secure_boot::Error) -> Self {
+        match error {
+            secure_boot::Error::NotAllowed { certificates } => Error::NotSigned { expected: certificates },
+            other => Error::SecureBoot(other),
+        }
+    }
 }
 
 /// A machine's ACPI files in QEMU's fw_cfg.
@@ -163,7 +177,6 @@ pub struct Code {
     cfv: Option<(Digest, (u64, u64))>,
     variables: [(&'static str, [u8; 16], Vec<u8>); 5],
     secure_boot: SecureBoot,
-    certificates: Vec<Vec<u8>>,
     /// Whether the variables have boot options, which the firmware merges its own into.
     boot_options: BootOptions,
     /// The known digests of PEIFV, whose code changes itself in memory before it is measured.
@@ -180,6 +193,12 @@ impl Code {
     /// Returns the firmware's use of system management mode, as it shows in QEMU's ACPI tables.
     pub const fn smm(&self) -> Smm {
         if self.profile.smm.is_present() { Smm::Negotiated } else { Smm::On }
+    }
+
+    /// Returns a variable's data.
+    fn database(&self, name: &str) -> &[u8] {
+        let found = self.variables.iter().find(|(found, ..)| *found == name);
+        found.map(|(.., data)| data.as_slice()).unwrap_or_default()
     }
 
     /// Hashes what a boot measures of firmware. `variables` replace those of the image, like QEMU's second flash; `pei` are
@@ -227,7 +246,6 @@ impl Code {
             ],
             secure_boot,
             boot_options: if store.has_boot_options() { BootOptions::There } else { BootOptions::None },
-            certificates: store.certificates().iter().map(|entry| entry.to_vec()).collect(),
             pei: pei.iter().filter(|digest| digest.algorithm() == algorithm).copied().collect(),
         })
     }
@@ -495,8 +513,7 @@ fn ready(events: &mut Events, listener: Listener, code: Option<&Code>) {
 fn load(events: &mut Events, code: Option<&Code>, start: Start, image: &Image) -> Result<(), Error> {
     // The firmware verifies an image before it measures it.
     if let Some(code) = code.filter(|code| code.secure_boot == SecureBoot::On) {
-        let entries: Vec<&[u8]> = code.certificates.iter().map(Vec::as_slice).collect();
-        let entry = image.signer(&entries).ok_or(Error::NotSigned { expected: entries.len() })?;
+        let entry = image.program.authority(code.database("db"), code.database("dbx"))?;
         events.variable(EventType::EV_EFI_VARIABLE_AUTHORITY, 7, "db", &IMAGE_SECURITY, entry, FIRMWARE);
     }
     if start == Start::Disk {

@@ -37,6 +37,7 @@ pub mod quote;
 mod read;
 pub mod reference;
 pub mod replay;
+pub mod secure_boot;
 mod sha384;
 pub mod shape;
 pub mod stub;

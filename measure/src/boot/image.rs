@@ -16,7 +16,9 @@ use super::Error;
 use crate::digest::{Algorithm, Digest};
 use crate::gpt::Gpt;
 use crate::linux;
+use crate::pe::Pe;
 use crate::preimage::{self, Piece, Preimage};
+use crate::secure_boot::Program;
 use crate::stub::{self, Uki};
 
 /// The preimages of an image's events, parsed but not hashed.
@@ -27,7 +29,7 @@ pub struct Plan<'a> {
     stub: stub::Version,
     /// Whether the stub appends to the command line what it finds on the machine.
     console: bool,
-    signature: &'a [u8],
+    pe: Pe<'a>,
 }
 
 /// An event of the image: its role, and its digest as a cut of a preimage.
@@ -62,7 +64,7 @@ impl<'a> Plan<'a> {
             parts: Vec::new(),
             stub: image.version(),
             console: false,
-            signature: image.pe().certificates(),
+            pe: image.pe().clone(),
         };
         if let Some(disk) = disk {
             plan.part(Role::Gpt, Gpt::read(disk)?.preimage());
@@ -83,11 +85,10 @@ impl<'a> Plan<'a> {
         if let Some(Piece { offset: Some(offset), bytes: alloc::borrow::Cow::Borrowed(bytes) }) =
             image.section(".linux")
         {
-            let kernel = crate::pe::Pe::read(bytes).map_err(Error::Kernel)?;
+            let kernel = Pe::read(bytes).map_err(Error::Kernel)?;
             plan.part(Role::Kernel, kernel.authenticode(*offset).map_err(Error::Kernel)?);
         }
         let cmdline = image.section(".cmdline").map(|piece| &*piece.bytes).unwrap_or_default();
-        plan.console = image.version().appends_console(cmdline);
         plan.part(
             Role::Options,
             Preimage::new(alloc::vec![Piece::made(linux::load_options(cmdline, image.version())?)]),
@@ -105,7 +106,7 @@ impl<'a> Plan<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Digests`].
+    /// [`Error::Digests`]; [`Error::Stub`] for a certificate table that leaves no room for the sections.
     pub fn hashed(&self, algorithm: Algorithm, digests: &[Vec<Digest>]) -> Result<Image, Error> {
         let missing = Error::Digests { expected: self.preimages.len(), found: digests.len() };
         if digests.len() != self.preimages.len() {
@@ -120,13 +121,9 @@ impl<'a> Plan<'a> {
             let ranges = self.preimages.get(part.preimage).map(|preimage| preimage.ranges(part.cut));
             parts.push((part.role.clone(), *digest, ranges.unwrap_or_default()));
         }
-        Ok(Image {
-            algorithm,
-            parts,
-            stub: self.stub,
-            console: self.console,
-            signature: self.signature.to_vec(),
-        })
+        let uki = parts.iter().find(|(role, ..)| *role == Role::Uki).map(|(_, digest, _)| digest);
+        let program = Program::read(&self.pe, uki).map_err(stub::Error::from)?;
+        Ok(Image { algorithm, parts, stub: self.stub, console: self.console, program })
     }
 
     /// Hashes all preimages in one thread.
@@ -155,7 +152,8 @@ pub struct Image {
     pub(super) stub: stub::Version,
     /// Whether the stub appends to the command line what it finds on the machine.
     pub(super) console: bool,
-    signature: Vec<u8>,
+    /// The UKI as Secure Boot judges it.
+    pub(super) program: Program,
 }
 
 impl Image {
@@ -167,15 +165,5 @@ impl Image {
     pub(super) fn part(&self, role: &Role) -> Option<(&Digest, &[(u64, u64)])> {
         let part = self.parts.iter().find(|(found, ..)| found == role);
         part.map(|(_, digest, ranges)| (digest, ranges.as_slice()))
-    }
-
-    /// Returns the db entry (owner's GUID, certificate) whose certificate is in the UKI's signature.
-    pub(super) fn signer<'b>(&self, entries: &[&'b [u8]]) -> Option<&'b [u8]> {
-        let carried = |entry: &&&[u8]| {
-            let certificate = entry.get(16..).unwrap_or_default();
-            !certificate.is_empty()
-                && self.signature.windows(certificate.len()).any(|part| part == certificate)
-        };
-        entries.iter().find(carried).copied()
     }
 }

@@ -10,6 +10,7 @@ use ovmf_measure::mrtd::{Order, mrtd};
 use ovmf_measure::pe::Pe;
 use ovmf_measure::quote::{Quote, Report};
 use ovmf_measure::replay;
+use ovmf_measure::secure_boot::Program;
 use ovmf_measure::td_hob;
 use ovmf_measure::variable::Store;
 use ovmf_measure::volume::Profile;
@@ -76,6 +77,12 @@ pub fn log(bytes: &[u8]) {
 /// Reads a PE image and a UKI; the hashed ranges lie inside and are no longer than the file.
 pub fn pe(bytes: &[u8]) {
     let _ = Pe::read_strict(bytes);
+    if let Ok(pe) = Pe::read(bytes)
+        && let Ok(program) = Program::read(&pe, None)
+    {
+        // Signatures, and databases.
+        let _ = (program.authority(&[], &[]), program.authority(bytes, &[]), program.authority(&[], bytes));
+    }
     if let Ok(pe) = Pe::read(bytes)
         && let Ok(preimage) = pe.authenticode(0)
     {

@@ -34,6 +34,7 @@ use ovmf_measure::reference::{Platform, RegisterKind};
 use ovmf_measure::replay::{Derivation, derive, replay};
 use ovmf_measure::shape::{self, Before, Hashed, Name, Start};
 use ovmf_measure::stub::{self, Uki};
+use ovmf_measure::variable::{IMAGE_SECURITY, Store};
 use ovmf_measure::volume::Profile;
 use proofmark::host::machine::{self, Accelerator, End, Environment, Memory, Request, Tpm};
 use proofmark::image::cpio;
@@ -608,22 +609,26 @@ fn each_stub_of_debian_is_predicted_and_an_unknown_one_is_refused() {
     assert!(matches!(refused, Err(boot::Error::Stub(stub::Error::Version { .. }))));
 }
 
+/// OVMF's own key for tests, and its certificate in PEM.
+fn snakeoil(bench: &Bench) -> Option<Signer> {
+    let keys = bench.trixie.join("usr/share/ovmf");
+    let opened = Command::new("openssl")
+        .args(["pkcs8", "-topk8", "-nocrypt", "-passin", "pass:snakeoil", "-in"])
+        .arg(keys.join("PkKek-1-snakeoil.key"))
+        .output();
+    let Some(opened) = opened.ok().filter(|done| done.status.success()) else {
+        skipped("openssl does not open OVMF's key for tests");
+        return None;
+    };
+    let certificate = fs::read(keys.join("PkKek-1-snakeoil.pem")).unwrap();
+    Some(Signer::new(&opened.stdout, &certificate).unwrap())
+}
+
 /// The keys are OVMF's own test keys: one signs the UKI, and the firmware's db holds its certificate.
 #[test]
 fn with_secure_boot_the_keys_and_the_certificate_that_let_the_uki_pass_are_predicted_too() {
     let Some(bench) = Bench::new() else { return };
-    let keys = bench.trixie.join("usr/share/ovmf");
-    let key = keys.join("PkKek-1-snakeoil.key");
-    let opened = Command::new("openssl")
-        .args(["pkcs8", "-topk8", "-nocrypt", "-passin", "pass:snakeoil", "-in"])
-        .arg(&key)
-        .output();
-    let Some(opened) = opened.ok().filter(|done| done.status.success()) else {
-        skipped("openssl does not open OVMF's key for tests");
-        return;
-    };
-    let certificate = fs::read(keys.join("PkKek-1-snakeoil.pem")).unwrap();
-    let signer = Signer::new(&opened.stdout, &certificate).unwrap();
+    let Some(signer) = snakeoil(&bench) else { return };
     let mut disk = bench.image.clone();
     disk.sign(&signer);
     let ovmf = Ovmf::of(&bench.trixie, "_4M.secboot", "_4M.snakeoil");
@@ -632,6 +637,87 @@ fn with_secure_boot_the_keys_and_the_certificate_that_let_the_uki_pass_are_predi
     // An unsigned UKI is not started, and so has no values.
     let unsigned = bench.reference(&ovmf, &bench.image, SMALL, Algorithm::Sha384);
     assert!(matches!(unsigned, Err(shape::Error::Boot(boot::Error::NotSigned { expected: 1 }))));
+}
+
+/// A UKI's hash in db lets it pass, signed by somebody else or not at all; in dbx it does not pass, whatever is in db.
+#[test]
+fn with_secure_boot_a_hash_in_db_lets_the_uki_pass_and_dbx_forbids_it() {
+    let Some(bench) = Bench::new() else { return };
+    let Some(signer) = snakeoil(&bench) else { return };
+    let ovmf = Ovmf::of(&bench.trixie, "_4M.secboot", "_4M.snakeoil");
+    let store = fs::read(&ovmf.variables).unwrap();
+    let read = Store::read(&store).unwrap();
+    let own = read.data(&IMAGE_SECURITY, "db").unwrap().to_vec();
+    let with = |variables: &[(&str, &[u8])]| {
+        let mut bytes = store.clone();
+        variables.iter().for_each(|(name, data)| put_variable(&mut bytes, name, data));
+        let folder = tempfile::tempdir_in(bench.folder.path()).unwrap().keep();
+        let path = folder.join("variables.fd");
+        fs::write(&path, bytes).unwrap();
+        Ovmf { code: ovmf.code.clone(), variables: path }
+    };
+    let unsigned = &bench.image;
+    let mut signed = bench.image.clone();
+    signed.sign(&signer);
+    for (disk, name) in [(unsigned, "unsigned"), (&signed, "signed by somebody else")] {
+        let hash = uki_hash(disk);
+        // Two lists of other types before it, and another entry in the same list.
+        let db = [
+            list(CERTIFICATE, &[b"no certificate"]),
+            list([7; 16], &[b"x"]),
+            list(SHA256, &[&[1; 32], &hash]),
+        ];
+        eprintln!("{name}, its hash in db");
+        let allowed = with(&[("db", &db.concat())]);
+        boots_but_for(&bench, &allowed, disk, SMALL, &["PEIFV", "BootOrder and Boot####"]);
+        let forbidden = with(&[("db", &[&own[..], &db.concat()].concat()), ("dbx", &list(SHA256, &[&hash]))]);
+        let refused = bench.reference(&forbidden, disk, SMALL, Algorithm::Sha256);
+        assert!(matches!(refused, Err(shape::Error::Boot(boot::Error::SecureBoot(_)))), "{name}");
+    }
+    let refused = bench.reference(&with(&[("dbx", &own)]), &signed, SMALL, Algorithm::Sha256);
+    assert!(matches!(refused, Err(shape::Error::Boot(boot::Error::SecureBoot(_)))));
+    // What dbx has of others changes its own event only.
+    let other = with(&[("dbx", &list(SHA256, &[&[1; 32], &[2; 32]]))]);
+    boots_but_for(&bench, &other, &signed, SMALL, &["PEIFV", "BootOrder and Boot####"]);
+}
+
+/// EFI_CERT_X509_GUID and EFI_CERT_SHA256_GUID.
+const CERTIFICATE: [u8; 16] =
+    [0xa1, 0x59, 0xc0, 0xa5, 0xe4, 0x94, 0xa7, 0x4a, 0x87, 0xb5, 0xab, 0x15, 0x5c, 0x2b, 0xf0, 0x72];
+const SHA256: [u8; 16] =
+    [0x26, 0x16, 0xc4, 0xc1, 0x4c, 0x50, 0x92, 0x40, 0xac, 0xa9, 0x41, 0xf9, 0x36, 0x93, 0x43, 0x28];
+
+/// A signature list.
+fn list(kind: [u8; 16], entries: &[&[u8]]) -> Vec<u8> {
+    let size = 16 + entries[0].len();
+    let word = |number: usize| u32::try_from(number).unwrap().to_le_bytes();
+    let head = [&kind[..], &word(28 + size * entries.len()), &word(0), &word(size)].concat();
+    entries.iter().fold(head, |bytes, entry| [&bytes[..], &[5; 16], entry].concat())
+}
+
+fn uki_hash(disk: &Disk) -> Vec<u8> {
+    let uki = ovmf_measure::pe::Pe::read(&disk.bytes[disk.uki.clone()]).unwrap();
+    uki.authenticode_digest::<sha2::Sha256>().unwrap().to_vec()
+}
+
+/// Replaces or adds a variable of the image security namespace in a store, as firmware does.
+fn put_variable(store: &mut [u8], name: &str, data: &[u8]) {
+    let word = |store: &[u8], at: usize| u32::from_le_bytes(store[at..at + 4].try_into().unwrap()) as usize;
+    let name: Vec<u8> = name.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+    let mut at = usize::from(u16::from_le_bytes([store[48], store[49]])) + 28;
+    while store[at..at + 2] == [0xaa, 0x55] {
+        let (names, datas) = (word(store, at + 36), word(store, at + 40));
+        if store[at + 44..at + 60] == IMAGE_SECURITY && store[at + 60..at + 60 + names] == name {
+            store[at + 2] = 0x3c;
+        }
+        at = (at + 60 + names + datas).next_multiple_of(4);
+    }
+    let length = |part: &[u8]| u32::try_from(part.len()).unwrap().to_le_bytes();
+    // Valid; non-volatile, for boot and run time, authenticated by time: the first of December 2026.
+    let time = [0xea, 7, 12, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let head = [&[0xaa, 0x55, 0x3f, 0, 0x27, 0, 0, 0][..], &[0; 8], &time, &[0; 4]].concat();
+    let record = [&head[..], &length(&name), &length(data), &IMAGE_SECURITY, &name, data].concat();
+    store[at..at + record.len()].copy_from_slice(&record);
 }
 
 #[test]
