@@ -4,6 +4,7 @@ pub mod authorities;
 pub mod chat;
 pub mod debian;
 pub mod direct;
+pub mod document;
 pub mod folder;
 pub mod inputs;
 pub mod mirror;

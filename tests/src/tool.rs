@@ -12,7 +12,7 @@ pub fn skipped(why: &str) {
 }
 
 /// The Debian packages of programs whose package has another name.
-const PACKAGES: [(&str, &str); 16] = [
+const PACKAGES: [(&str, &str); 18] = [
     ("apt-get", "apt"),
     ("dpkg-deb", "dpkg"),
     ("fsck.vfat", "dosfstools"),
@@ -25,6 +25,8 @@ const PACKAGES: [(&str, &str); 16] = [
     ("setpriv", "util-linux"),
     ("sfdisk", "fdisk"),
     ("sgdisk", "gdisk"),
+    ("ssh", "openssh-client"),
+    ("ssh-keygen", "openssh-client"),
     ("systemctl", "systemd"),
     ("systemd-sysusers", "systemd"),
     ("taskset", "util-linux"),

@@ -7,6 +7,7 @@ mod audit;
 mod boot;
 mod claims;
 mod debian_reference;
+mod documents;
 mod erofs_reference;
 mod faults;
 mod fixup_b_reference;
