@@ -26,7 +26,7 @@ const IMPORTS: [(&str, &[&str]); 9] = [
     ("ovmf-measure", &[]),
     ("proofmark-guest", &[]),
     ("rootfs", &["dm-verity-tool"]),
-    ("proofmark-image", &[]),
+    ("proofmark-image", &["ovmf-measure"]),
     ("proofmark-trust", &["ovmf-measure"]),
     (
         "proofmark",

@@ -20,6 +20,7 @@ pub mod command_line;
 pub mod cpio;
 pub mod disk;
 pub mod esp;
-pub mod pe;
 pub mod sign;
+#[cfg(test)]
+mod specimen;
 pub mod uki;

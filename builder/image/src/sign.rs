@@ -32,18 +32,17 @@
 
 use std::fmt;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use ovmf_measure::pe::{self, Pe};
 use rsa::pkcs8::der::{self, Decode, Reader, SliceReader, Tag, Tagged, asn1::AnyRef};
 use rsa::pkcs8::{DecodePrivateKey, DecodePublicKey};
 use rsa::traits::PublicKeyParts;
 use rsa::{Pkcs1v15Sign, RsaPrivateKey, RsaPublicKey};
 use sha2::{Digest, Sha256};
 
-use super::pe::{self, Pe};
-
 /// The smallest accepted modulus, in bits.
 pub const LEAST_BITS: usize = 2048;
+/// How a PEM block begins (RFC 7468, section 2).
+const BEGIN: &[u8] = b"-----BEGIN ";
 /// Length of the header before the signature in a `WIN_CERTIFICATE`.
 const CERTIFICATE_HEADER: usize = 8;
 /// `WIN_CERT_REVISION_2_0`.
@@ -90,20 +89,22 @@ const DIGEST_INFO: &[u8] = b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x0
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The PEM text holds something else.
-    #[error("{what} holds PEM blocks {found:?}, expected one {expected:?}")]
+    #[error("{what} is a PEM block {found:?}, expected {expected:?}")]
     PemLabel {
         /// `key` or `certificate`.
         what: &'static str,
         /// The required label.
         expected: &'static str,
-        /// The labels found.
-        found: Vec<String>,
+        /// Its label.
+        found: String,
     },
-    /// The PEM text is not base64 between its lines, or its end line is missing.
-    #[error("{what} is malformed PEM")]
+    /// The text is not one PEM block as RFC 7468, section 3 describes it.
+    #[error("{what} is not one well-formed PEM block: {found}")]
     Pem {
         /// `key` or `certificate`.
         what: &'static str,
+        /// What is wrong with it.
+        found: pem_rfc7468::Error,
     },
     /// The key is not a PKCS #8 RSA key.
     #[error("cannot read the key as a PKCS #8 RSA key")]
@@ -195,12 +196,12 @@ impl Signer {
     /// An image that is not PE, is already signed, has no place for the signature, or is too large.
     pub fn sign(&self, mut image: Vec<u8>) -> Result<Vec<u8>, Error> {
         image.resize(image.len().next_multiple_of(8), 0);
-        let read = Pe::read(&image)?;
+        let read = Pe::read_strict(&image)?;
         if !read.certificates().is_empty() {
             return Err(Error::Signed { found: read.certificates().len() });
         }
         let directory = read.certificate_directory().ok_or(Error::NoDirectory)?;
-        let signature = self.signed_data(&read.authenticode::<Sha256>().into())?;
+        let signature = self.signed_data(&read.authenticode_digest::<Sha256>()?.into())?;
 
         let offset = image.len();
         let size = (CERTIFICATE_HEADER + signature.len()).next_multiple_of(8);
@@ -327,29 +328,19 @@ fn der<'a>(
     expected: &'static str,
     input: &'a [u8],
 ) -> Result<std::borrow::Cow<'a, [u8]>, Error> {
-    let Some(text) = std::str::from_utf8(input).ok().filter(|text| text.contains("-----BEGIN ")) else {
+    if !input.windows(BEGIN.len()).any(|window| window == BEGIN) {
         return Ok(input.into());
-    };
-    let label = |line: &'a str| line.trim_end().strip_prefix("-----BEGIN ")?.strip_suffix("-----");
-    let found: Vec<String> = text.lines().filter_map(label).map(str::to_owned).collect();
-    if found != [expected] {
-        return Err(Error::PemLabel { what, expected, found });
     }
-    let lines = text.lines().map(str::trim_end).skip_while(|line| label(line) != Some(expected)).skip(1);
-    let end = format!("-----END {expected}-----");
-    let mut base64 = String::new();
-    for line in lines {
-        if line == end {
-            return STANDARD.decode(base64).map(Into::into).map_err(|_| Error::Pem { what });
-        }
-        base64.push_str(line);
+    let (found, bytes) = pem_rfc7468::decode_vec(input).map_err(|found| Error::Pem { what, found })?;
+    if found != expected {
+        return Err(Error::PemLabel { what, expected, found: found.to_owned() });
     }
-    Err(Error::Pem { what })
+    Ok(bytes.into())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::pe::specimen::{OPTIONAL, image, set};
+    use super::super::specimen::{OPTIONAL, image, set};
     use super::*;
 
     const KEY: &[u8] = include_bytes!("specimen/key.pem");
@@ -366,12 +357,15 @@ mod tests {
     #[test]
     fn a_signature_is_a_certificate_table_at_the_end() {
         let signed = signer().sign(unsigned()).unwrap();
-        let read = Pe::read(&signed).unwrap();
+        let read = Pe::read_strict(&signed).unwrap();
         let table = read.certificates();
         assert_eq!(table.len() % 8, 0);
         assert_eq!(table[..4], (table.len() as u32).to_le_bytes());
         assert_eq!(table[4..8], [0, 2, 2, 0]);
-        assert_eq!(read.authenticode::<Sha256>(), Pe::read(&unsigned()).unwrap().authenticode::<Sha256>());
+        assert_eq!(
+            read.authenticode_digest::<Sha256>().unwrap(),
+            Pe::read_strict(&unsigned()).unwrap().authenticode_digest::<Sha256>().unwrap()
+        );
         let differ = |at: &usize| signed[*at] != unsigned()[*at];
         let changed: Vec<usize> = (0..unsigned().len()).filter(differ).collect();
         assert!(changed.iter().all(|at| (OPTIONAL + 144..OPTIONAL + 152).contains(at)), "{changed:?}");
@@ -386,9 +380,9 @@ mod tests {
     fn the_signature_names_digest_and_attributes_and_verifies() {
         let signer = signer();
         let signed = signer.sign(unsigned()).unwrap();
-        let read = Pe::read(&signed).unwrap();
+        let read = Pe::read_strict(&signed).unwrap();
         let table = read.certificates();
-        let image_digest = read.authenticode::<Sha256>();
+        let image_digest = read.authenticode_digest::<Sha256>().unwrap();
         let has = |bytes: &[u8]| table.windows(bytes.len()).any(|window| window == bytes);
         assert!(has(&[DIGEST_INFO, &image_digest].concat()));
         assert!(has(&signer.certificate));
@@ -409,8 +403,8 @@ mod tests {
         odd.extend([1, 2, 3]);
         let signed = signer().sign(odd.clone()).unwrap();
         odd.extend([0; 5]);
-        let digest = Pe::read(&odd).unwrap().authenticode::<Sha256>();
-        assert_eq!(Pe::read(&signed).unwrap().authenticode::<Sha256>(), digest);
+        let digest = Pe::read_strict(&odd).unwrap().authenticode_digest::<Sha256>().unwrap();
+        assert_eq!(Pe::read_strict(&signed).unwrap().authenticode_digest::<Sha256>().unwrap(), digest);
     }
 
     #[test]
@@ -463,14 +457,14 @@ mod tests {
     fn pem_of_another_kind_is_refused() {
         let refusal = |key: &str| Signer::new(key.as_bytes(), CERTIFICATE).unwrap_err();
         let error = refusal("-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n");
-        let text = r#"key holds PEM blocks ["RSA PRIVATE KEY"], expected one "PRIVATE KEY""#;
+        let text = r#"key is a PEM block "RSA PRIVATE KEY", expected "PRIVATE KEY""#;
         assert_eq!(error.to_string(), text);
         let encrypted =
             refusal("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
         assert!(matches!(encrypted, Error::PemLabel { .. }));
         let twice = [CERTIFICATE, CERTIFICATE].concat();
-        assert!(matches!(Signer::new(KEY, &twice), Err(Error::PemLabel { what: "certificate", .. })));
-        assert!(matches!(refusal("-----BEGIN PRIVATE KEY-----\nAAAA\n"), Error::Pem { what: "key" }));
+        assert!(matches!(Signer::new(KEY, &twice), Err(Error::Pem { what: "certificate", .. })));
+        assert!(matches!(refusal("-----BEGIN PRIVATE KEY-----\nAAAA\n"), Error::Pem { what: "key", .. }));
         assert!(matches!(
             refusal("-----BEGIN PRIVATE KEY-----\n!\n-----END PRIVATE KEY-----"),
             Error::Pem { .. }

@@ -23,8 +23,9 @@
 //!
 //! What systemd-stub measures from the image (`ovmf-measure`), signing (`sign`).
 
+use ovmf_measure::pe::{self, Name, Pe};
+
 use super::command_line;
-use super::pe::{self, Name, Pe};
 
 /// `IMAGE_SCN_CNT_CODE`.
 const CODE: u32 = 0x0000_0020;
@@ -33,6 +34,8 @@ const INITIALIZED_DATA: u32 = 0x0000_0040;
 /// `IMAGE_SCN_MEM_READ`.
 const READABLE: u32 = 0x4000_0000;
 
+/// The only section that the stub may have too.
+const SBAT: Name = Name(*b".sbat\0\0\0");
 /// The first line of every SBAT section.
 const SBAT_HEADER: &str = "sbat,1,SBAT Version,sbat,1,https://github.com/rhboot/shim/blob/main/SBAT.md\n";
 /// The line that marks the image as a UKI, as `ukify` adds it; shim uses it to revoke a generation of UKIs.
@@ -113,7 +116,7 @@ pub enum Error {
         /// The section.
         name: Name,
         /// The size of the headers.
-        expected: u32,
+        expected: u64,
         /// Where the new header would end.
         found: u64,
     },
@@ -161,7 +164,7 @@ struct Placed<'a> {
 /// that has no name, has no bytes, or already exists; a `.linux` that is not a PE image; a `.cmdline` that the kernel would
 /// not get as it is measured.
 pub fn build(stub: &[u8], sections: &[Section<'_>]) -> Result<Vec<u8>, Error> {
-    let stub = Pe::read(stub).map_err(Error::Stub)?;
+    let stub = Pe::read_strict(stub).map_err(Error::Stub)?;
     check(&stub)?;
     let mut plan = Plan::of(&stub);
     for section in sections {
@@ -190,7 +193,7 @@ impl<'a> Plan<'a> {
             added: Vec::new(),
             replaced: None,
             file_end: stub.bytes().len() as u64,
-            memory_end: stub.sections().last().map_or(0, pe::Section::virtual_end),
+            memory_end: stub.sections().last().map_or(0, pe::Section::memory_end),
             header_end: (stub.section_table() + pe::SECTION_HEADER * stub.sections().len()) as u64,
             initialized: 0,
             characteristics: stub.dll_characteristics(),
@@ -207,7 +210,7 @@ impl<'a> Plan<'a> {
             command_line::check(section.content).map_err(Error::CommandLine)?;
         }
         let too_large = |_| Error::TooLarge { name };
-        let virtual_size = u32::try_from(section.content.len()).map_err(too_large)?;
+        let memory_size = u32::try_from(section.content.len()).map_err(too_large)?;
         let given = self.replaced.iter().map(|(_, placed)| placed).chain(&self.added);
         if given.into_iter().any(|placed| placed.header.name == name) {
             return Err(Error::Exists { name });
@@ -215,39 +218,39 @@ impl<'a> Plan<'a> {
         let mut existing = stub.sections().iter().enumerate().filter(|(_, existing)| existing.name == name);
         let content = section.content;
         if let Some((index, header)) = existing.next() {
-            if name != Name::SBAT || existing.next().is_some() {
+            if name != SBAT || existing.next().is_some() {
                 return Err(Error::Exists { name });
             }
             // The section has one unit of memory alignment to itself: the next section begins after it.
             let room = header.file_size.min(stub.section_alignment());
-            if header.virtual_size == 0 || virtual_size > room {
+            if header.memory_size == 0 || memory_size > room {
                 return Err(Error::SbatRoom { expected: room, found: content.len() });
             }
-            self.replaced =
-                Some((index, Placed { header: pe::Section { virtual_size, ..*header }, content }));
+            self.replaced = Some((index, Placed { header: pe::Section { memory_size, ..*header }, content }));
             return Ok(());
         }
         self.header_end += pe::SECTION_HEADER as u64;
-        if self.header_end > stub.size_of_headers().into() {
-            return Err(Error::HeaderRoom { name, expected: stub.size_of_headers(), found: self.header_end });
+        let expected = stub.size_of_headers() as u64;
+        if self.header_end > expected {
+            return Err(Error::HeaderRoom { name, expected, found: self.header_end });
         }
-        let virtual_address = self.memory_end.next_multiple_of(stub.section_alignment().into());
-        let file_size = u64::from(virtual_size).next_multiple_of(u64::from(stub.file_alignment()));
+        let address = self.memory_end.next_multiple_of(stub.section_alignment().into());
+        let file_size = u64::from(memory_size).next_multiple_of(u64::from(stub.file_alignment()));
         let header = pe::Section {
             name,
-            virtual_size,
-            virtual_address: u32::try_from(virtual_address).map_err(too_large)?,
+            memory_size,
+            address: u32::try_from(address).map_err(too_large)?,
             file_size: u32::try_from(file_size).map_err(too_large)?,
             file_offset: u32::try_from(self.file_end).map_err(too_large)?,
             characteristics: READABLE | if section.name == ".linux" { CODE } else { INITIALIZED_DATA },
         };
         if section.name == ".linux" {
-            let kernel = Pe::read(content).map_err(Error::Kernel)?;
+            let kernel = Pe::read_strict(content).map_err(Error::Kernel)?;
             self.characteristics &= kernel.dll_characteristics() | !pe::NX_COMPAT;
         }
-        self.memory_end = header.virtual_end();
+        self.memory_end = header.memory_end();
         self.file_end += file_size;
-        self.initialized += u64::from(virtual_size);
+        self.initialized += u64::from(memory_size);
         self.added.push(Placed { header, content });
         Ok(())
     }
@@ -256,7 +259,7 @@ impl<'a> Plan<'a> {
     fn image(self) -> Result<Vec<u8>, Error> {
         let stub = self.stub;
         let last = self.added.last().map(|placed| placed.header.name);
-        let too_large = |_| Error::TooLarge { name: last.unwrap_or(Name::SBAT) };
+        let too_large = |_| Error::TooLarge { name: last.unwrap_or(SBAT) };
         let size_of_image = self.memory_end.next_multiple_of(stub.section_alignment().into());
         let size_of_image = u32::try_from(size_of_image).map_err(too_large)?;
         let mut image = Vec::with_capacity(usize::try_from(self.file_end).map_err(too_large)?);
@@ -274,7 +277,7 @@ impl<'a> Plan<'a> {
         }
         if let Some((index, Placed { header, content })) = &self.replaced {
             let start = header.file_offset as usize;
-            put(&mut image, at(*index) + 8, &header.virtual_size.to_le_bytes());
+            put(&mut image, at(*index) + 8, &header.memory_size.to_le_bytes());
             put(&mut image, start, content);
             put(&mut image, start + content.len(), &vec![0; header.file_size as usize - content.len()]);
         }
@@ -297,16 +300,16 @@ fn check(stub: &Pe<'_>) -> Result<(), Error> {
         return Err(Error::Signed { found: stub.certificates().len() });
     }
     let expected = stub.file_alignment();
-    let aligned = |what, value: u32| match value.is_multiple_of(expected) {
+    let aligned = |what, found: u64| match found.is_multiple_of(expected.into()) {
         true => Ok(()),
-        false => Err(Error::Unaligned { what, found: value.into(), expected }),
+        false => Err(Error::Unaligned { what, found, expected }),
     };
-    aligned("the headers' size", stub.size_of_headers())?;
-    let mut end = u64::from(stub.size_of_headers());
+    let mut end = stub.size_of_headers() as u64;
+    aligned("the headers' size", end)?;
     for section in stub.sections() {
-        aligned("a section's offset", section.file_offset)?;
-        aligned("a section's size", section.file_size)?;
-        end = end.max(u64::from(section.file_offset) + u64::from(section.file_size));
+        aligned("a section's offset", section.file_offset.into())?;
+        aligned("a section's size", section.file_size.into())?;
+        end = end.max(section.file_end());
     }
     let found = stub.bytes().len() as u64;
     if found == end { Ok(()) } else { Err(Error::TrailingBytes { expected: end, found }) }
@@ -314,16 +317,16 @@ fn check(stub: &Pe<'_>) -> Result<(), Error> {
 
 fn section_header(section: &pe::Section) -> [u8; pe::SECTION_HEADER] {
     let mut header = [0; pe::SECTION_HEADER];
-    put(&mut header, 0, section.name.bytes());
-    put(&mut header, 8, &section.virtual_size.to_le_bytes());
-    put(&mut header, 12, &section.virtual_address.to_le_bytes());
+    put(&mut header, 0, &section.name.0);
+    put(&mut header, 8, &section.memory_size.to_le_bytes());
+    put(&mut header, 12, &section.address.to_le_bytes());
     put(&mut header, 16, &section.file_size.to_le_bytes());
     put(&mut header, 20, &section.file_offset.to_le_bytes());
     put(&mut header, 36, &section.characteristics.to_le_bytes());
     header
 }
 
-/// Writes a field at an offset that [`Pe::read`] found inside the image.
+/// Writes a field at an offset that [`Pe::read_strict`] found inside the image.
 fn put(image: &mut [u8], offset: usize, bytes: &[u8]) {
     let place = image.get_mut(offset..offset + bytes.len());
     place.expect("the reader checked that the field lies in the image").copy_from_slice(bytes);
@@ -338,8 +341,8 @@ fn put(image: &mut [u8], offset: usize, bytes: &[u8]) {
 ///
 /// An image that cannot be read, or SBAT data that are not text or lack their header line.
 pub fn merge_sbat(stub: &[u8], kernel: &[u8], extra: &str) -> Result<Vec<u8>, Error> {
-    let stub = Pe::read(stub).map_err(Error::Stub)?;
-    let kernel = Pe::read(kernel).map_err(Error::Kernel)?;
+    let stub = Pe::read_strict(stub).map_err(Error::Stub)?;
+    let kernel = Pe::read_strict(kernel).map_err(Error::Kernel)?;
     let mut merged = SBAT_HEADER.to_owned();
     for (origin, image, wrap) in
         [("stub", stub, Error::Stub as fn(pe::Error) -> Error), ("kernel", kernel, Error::Kernel)]
@@ -370,7 +373,7 @@ pub fn merge_sbat(stub: &[u8], kernel: &[u8], extra: &str) -> Result<Vec<u8>, Er
 
 #[cfg(test)]
 mod tests {
-    use super::super::pe::specimen::{HEADERS, OPTIONAL, PE, TABLE, image, set};
+    use super::super::specimen::{HEADERS, OPTIONAL, PE, TABLE, image, set};
     use super::*;
     use proptest::prelude::*;
 
@@ -399,16 +402,14 @@ mod tests {
         let sections =
             [section(".osrel", b"ID=x\n"), section(".cmdline", b"quiet"), section(".linux", &kernel)];
         let image = build(&stub(), &sections).unwrap();
-        let read = Pe::read(&image).unwrap();
+        let read = Pe::read_strict(&image).unwrap();
         for Section { name, content } in sections {
             assert_eq!(read.extract(name).unwrap(), content, "{name}");
         }
         assert_eq!(read.extract(".text").unwrap(), [0x90; 700]);
         let rows: Vec<_> = read.sections()[3..]
             .iter()
-            .map(|row| {
-                (row.virtual_address, row.virtual_size, row.file_offset, row.file_size, row.characteristics)
-            })
+            .map(|row| (row.address, row.memory_size, row.file_offset, row.file_size, row.characteristics))
             .collect();
         let start = stub().len() as u32;
         assert_eq!(
@@ -440,12 +441,12 @@ mod tests {
         let merged = merge_sbat(&stub(), &kernel(), SBAT_UKI).unwrap();
         assert_eq!(merged, format!("{SBAT}{SBAT_UKI}\0").into_bytes());
         let image = build(&stub(), &[section(".sbat", &merged)]).unwrap();
-        let read = Pe::read(&image).unwrap();
+        let read = Pe::read_strict(&image).unwrap();
         assert_eq!(read.extract(".sbat").unwrap(), merged);
         assert_eq!(image.len(), stub().len());
         // A shorter section leaves nothing of the longer one behind.
         let shorter = build(&image, &[section(".sbat", b"sbat,1\n")]).unwrap();
-        let row = Pe::read(&shorter).unwrap().sections()[1];
+        let row = Pe::read_strict(&shorter).unwrap().sections()[1];
         assert!(
             shorter[row.file_offset as usize + 7..][..row.file_size as usize - 7]
                 .iter()
@@ -486,14 +487,14 @@ mod tests {
     fn a_stub_without_sbat_gets_one() {
         let stub = image(&[(".text", b"x")]);
         let image = build(&stub, &[section(".sbat", b"sbat,1\n")]).unwrap();
-        assert_eq!(Pe::read(&image).unwrap().extract(".sbat").unwrap(), b"sbat,1\n");
+        assert_eq!(Pe::read_strict(&image).unwrap().extract(".sbat").unwrap(), b"sbat,1\n");
     }
 
     #[test]
     fn an_image_is_as_nx_compatible_as_its_kernel() {
         let flags = |kernel: &[u8]| {
             let image = build(&stub(), &[section(".linux", kernel)]).unwrap();
-            Pe::read(&image).unwrap().dll_characteristics()
+            Pe::read_strict(&image).unwrap().dll_characteristics()
         };
         let mut old = kernel();
         set(&mut old, OPTIONAL + pe::DLL_CHARACTERISTICS, &[0, 0]);
@@ -545,7 +546,7 @@ mod tests {
         };
         assert!(matches!(
             changed(PE + 4, &[0x64, 0xaa]),
-            Error::Stub(pe::Error::Field { field: "machine", .. })
+            Error::Stub(pe::Error::Field { field: "the machine", .. })
         ));
         assert!(matches!(changed(OPTIONAL, &[0x0b, 0x01]), Error::Stub(pe::Error::Field { .. })));
         assert_eq!(changed(OPTIONAL + 68, &[3, 0]), Error::Subsystem { found: 3 });
@@ -596,7 +597,7 @@ mod tests {
             let names = [".osrel", ".dtb", ".uname", ".initrd", ".ucode", ".splash", ".pcrpkey"];
             let sections: Vec<Section<'_>> = names.iter().zip(&contents).map(|(name, content)| section(name, content)).collect();
             let image = build(&stub(), &sections).unwrap();
-            let read = Pe::read(&image).unwrap();
+            let read = Pe::read_strict(&image).unwrap();
             for Section { name, content } in sections {
                 prop_assert_eq!(read.extract(name).unwrap(), content);
             }

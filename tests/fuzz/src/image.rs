@@ -1,11 +1,10 @@
 //! Fuzz targets of proofmark-image: initrd, partition tables, PE images.
 
-use sha2::Sha256;
-
+use ovmf_measure::pe::Pe;
 use proofmark_image::cpio as initrd;
 use proofmark_image::disk::Table;
-use proofmark_image::pe::Pe;
 use proofmark_image::uki::{self, Section};
+use sha2::Sha256;
 
 use crate::Target;
 
@@ -51,10 +50,11 @@ fn mend(table: &mut [u8], header: usize, entries: usize) {
 
 /// Reads a PE image: headers, sections and digest; then builds from it as both stub and kernel.
 pub fn pe(bytes: &[u8]) {
-    let Ok(image) = Pe::read(bytes) else { return };
-    let covered: usize = image.authenticode_parts().iter().map(|part| part.len()).sum();
+    let Ok(image) = Pe::read_strict(bytes) else { return };
+    let covered: usize =
+        image.authenticode(0).expect("a strict reader leaves room").parts().map(<[u8]>::len).sum();
     assert!(covered <= bytes.len());
-    let _ = image.authenticode::<Sha256>();
+    let _ = image.authenticode_digest::<Sha256>();
     for section in image.sections() {
         let _ = image.extract(&section.name.to_string());
     }
@@ -65,7 +65,7 @@ pub fn pe(bytes: &[u8]) {
         Section { name: ".linux", content: bytes },
     ];
     if let Ok(built) = uki::build(bytes, &sections) {
-        let built = Pe::read(&built).expect("what is built can be read");
+        let built = Pe::read_strict(&built).expect("what is built can be read");
         for section in sections {
             assert_eq!(built.extract(section.name).expect("every section is there"), section.content);
         }

@@ -19,7 +19,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use proofmark::image::pe::Pe;
+use ovmf_measure::pe::Pe;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use system_tests::inputs::Inputs;
@@ -238,12 +238,10 @@ fn does_not_boot(bench: &Bench, disk: &Path) -> String {
 fn does_not_boot_directly(bench: &Bench, uki: &[u8], disk: &Path) -> String {
     let pe = Pe::read(uki).unwrap();
     let section = |name: &str| {
-        let named = |one: &&proofmark::image::pe::Section| {
-            one.name.bytes().split(|&byte| byte == 0).next() == Some(name.as_bytes())
-        };
+        let named = |one: &&ovmf_measure::pe::Section| one.name.is(name);
         let one = pe.sections().iter().find(named).unwrap();
         let start = one.file_offset as usize;
-        &uki[start..start + one.virtual_size as usize]
+        &uki[start..start + one.memory_size as usize]
     };
     let [kernel, initrd] = [".linux", ".initrd"].map(|name| {
         let path = bench.at(name);

@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use ovmf_measure::pe::Pe;
 use proofmark::image::cpio::{self, Content, Entry};
 use proofmark::image::disk::{self, Kind, Layout, Partition, Role, Table};
 use proofmark::image::esp::{self, Volume};
-use proofmark::image::pe::Pe;
 use proofmark::image::sign::Signer;
 use proofmark::image::uki::{self, Section};
 use sha2::{Digest, Sha256};
@@ -216,7 +216,7 @@ fn pesign_gives_the_same_authenticode_digest() {
     for image in [image(&stub, &program, b"initrd", "quiet"), stub, program] {
         let path = folder.path().join("image.efi");
         fs::write(&path, &image).unwrap();
-        let digest = hex::encode(Pe::read(&image).unwrap().authenticode::<Sha256>());
+        let digest = hex::encode(Pe::read(&image).unwrap().authenticode_digest::<Sha256>().unwrap());
         let text = passes(run(&pesign, ["-h", "-i", path_text(&path)]));
         assert!(text.contains(&digest), "{digest}: {text}");
     }
@@ -236,8 +236,8 @@ fn a_signature_by_sbsign_leaves_our_digest_as_it_is() {
     let signed = fs::read(&signed).unwrap();
     let read = Pe::read(&signed).unwrap();
     assert!(!read.certificates().is_empty());
-    let digest = read.authenticode::<Sha256>();
-    assert_eq!(digest, Pe::read(&image).unwrap().authenticode::<Sha256>());
+    let digest = read.authenticode_digest::<Sha256>().unwrap();
+    assert_eq!(digest, Pe::read(&image).unwrap().authenticode_digest::<Sha256>().unwrap());
     // sbsign's signature contains the digest, too.
     assert!(read.certificates().windows(32).any(|window| window == digest.as_slice()));
 }

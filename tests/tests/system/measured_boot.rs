@@ -30,6 +30,7 @@ use ovmf_measure::digest::{Algorithm, Digest};
 use ovmf_measure::event::{Expected, PlatformRule, Register};
 use ovmf_measure::firmware::Firmware;
 use ovmf_measure::log::Log;
+use ovmf_measure::pe::Pe;
 use ovmf_measure::reference::{Platform, RegisterKind};
 use ovmf_measure::replay::{Derivation, derive, replay};
 use ovmf_measure::shape::{self, Before, Hashed, Name, Start};
@@ -40,7 +41,6 @@ use proofmark::host::machine::{self, Accelerator, End, Environment, Memory, Requ
 use proofmark::image::cpio;
 use proofmark::image::disk::{HEAD, Layout, Partition, Role, TAIL, Table, guid};
 use proofmark::image::esp::{self, Esp};
-use proofmark::image::pe::Pe;
 use proofmark::image::sign::Signer;
 use proofmark::image::uki;
 use serde_json::Value;
@@ -153,12 +153,10 @@ impl Disk {
     /// The range of a UKI section on the disk.
     fn section(&self, name: &str) -> Range<usize> {
         let pe = Pe::read(&self.bytes[self.uki.clone()]).unwrap();
-        let trimmed = |section: &&proofmark::image::pe::Section| {
-            section.name.bytes().split(|&byte| byte == 0).next() == Some(name.as_bytes())
-        };
+        let trimmed = |section: &&ovmf_measure::pe::Section| section.name.is(name);
         let section = pe.sections().iter().find(trimmed).unwrap();
         let start = self.uki.start + section.file_offset as usize;
-        start..start + section.virtual_size as usize
+        start..start + section.memory_size as usize
     }
 
     /// Replaces the initrd; the kernel skips the zeros behind it.
@@ -696,7 +694,7 @@ fn list(kind: [u8; 16], entries: &[&[u8]]) -> Vec<u8> {
 }
 
 fn uki_hash(disk: &Disk) -> Vec<u8> {
-    let uki = ovmf_measure::pe::Pe::read(&disk.bytes[disk.uki.clone()]).unwrap();
+    let uki = Pe::read(&disk.bytes[disk.uki.clone()]).unwrap();
     uki.authenticode_digest::<sha2::Sha256>().unwrap().to_vec()
 }
 

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use pem_rfc7468::LineEnding;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -44,10 +45,7 @@ pub struct RekorV1<'a> {
 
 /// Encodes DER as PEM, as Rekor does.
 fn pem(label: &str, der: &[u8]) -> String {
-    let text = STANDARD.encode(der);
-    let lines: Vec<&str> =
-        (0..text.len()).step_by(64).filter_map(|at| text.get(at..text.len().min(at + 64))).collect();
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+    pem_rfc7468::encode_string(label, LineEnding::LF, der).expect("both labels are well-formed")
 }
 
 fn verifier_pem(verifier: &Verifier) -> String {
