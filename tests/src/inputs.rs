@@ -37,6 +37,18 @@ fn kept() -> PathBuf {
     target.join("tmp/proofmark")
 }
 
+/// Returns a folder of recorded cases of other projects; `None`, with a loud message, if this machine does not have it.
+pub fn vectors(below: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("PROOFMARK_VECTORS").map(PathBuf::from);
+    let folder = folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors"));
+    let folder = folder.join(below);
+    if !folder.is_dir() {
+        eprintln!("SKIPPED: {} is not there; set PROOFMARK_VECTORS", folder.display());
+        return None;
+    }
+    Some(folder)
+}
+
 /// Copies a folder of files and folders.
 ///
 /// # Errors

@@ -5,7 +5,7 @@
 //! qemu -S -qtest: no code runs; the test writes the chipset's registers as OVMF does, and reads fw_cfg by DMA
 //! ```
 //! The installed QEMU gives the reference for its own version, over many shapes. For versions that are not installed,
-//! `PROOFMARK_VECTORS` (a folder; default `shared/vectors` beside a folder above the checkout) has digests of dumps
+//! `PROOFMARK_VECTORS` (a folder; default `shared/vectors` beside the checkout) has digests of dumps
 //! made the same way.
 //!
 //! # Not here
@@ -27,6 +27,7 @@ use ovmf_measure::boot::{Start, boot_order};
 use ovmf_measure::digest::Algorithm;
 use proofmark::host::machine::{self, Accelerator, Firmware, Memory, Plan};
 use serde_json::Value;
+use system_tests::inputs;
 use system_tests::tool::{find, skipped};
 
 /// Time limit for one answer of QEMU, on a busy computer.
@@ -352,16 +353,6 @@ fn compare_early_items(start: Start, still: &mut Still) {
     assert!(!files.iter().any(|(name, ..)| others.contains(&name.as_str())), "{files:?}");
 }
 
-/// The folder of vectors, if it exists.
-fn vectors() -> Option<PathBuf> {
-    let named = std::env::var_os("PROOFMARK_VECTORS").map(PathBuf::from);
-    let beside = || {
-        let folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
-        folders.map(|folder| folder.join("shared/vectors")).find(|folder| folder.is_dir())
-    };
-    named.or_else(beside).map(|folder| folder.join("qemu-acpi-qtest")).filter(|folder| folder.is_dir())
-}
-
 /// The machine that QEMU's arguments describe, as the vectors list them.
 fn described(version: Qemu, arguments: &[&str]) -> Machine {
     let after = |name: &str| {
@@ -391,10 +382,7 @@ fn described(version: Qemu, arguments: &[&str]) -> Machine {
 
 #[test]
 fn each_digest_is_that_of_a_dump_of_three_versions_of_qemu() {
-    let Some(folder) = vectors() else {
-        eprintln!("SKIPPED: no vectors; set PROOFMARK_VECTORS");
-        return;
-    };
+    let Some(folder) = inputs::vectors("qemu-acpi-qtest") else { return };
     let mut compared = 0;
     for (name, version) in [("qemu-7.2", Qemu::V7_2), ("qemu-10.0", Qemu::V10_0), ("qemu-11.1", Qemu::V11_1)]
     {

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use ovmf_measure::digest::{Algorithm, Digest};
@@ -17,6 +17,7 @@ use ovmf_measure::volume::Profile;
 use rootfs::deb;
 use rootfs::path::TreePath;
 use serde_json::Value;
+use system_tests::inputs;
 use system_tests::tool::{find, skipped};
 
 /// Debian packages with firmware, each with the file in it and the image's SHA-256.
@@ -39,17 +40,6 @@ const IMAGES: [(&str, &str, &str); 5] = [
     ("ovmf-inteltdx_2026.08+ds-2_all.deb", "usr/share/ovmf/OVMF.inteltdx.ms.fd", "a265075b"),
     ("ovmf-amdsev_2026.08+ds-2_all.deb", "usr/share/ovmf/OVMF.amdsev.fd", "3e4fd0b3"),
 ];
-
-/// The folder of vectors; `None`, with a loud message, when there is none.
-fn vectors() -> Option<PathBuf> {
-    let folder = std::env::var_os("PROOFMARK_VECTORS").map(PathBuf::from);
-    let folder = folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors"));
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    eprintln!("SKIPPED: there are no vectors in {} (PROOFMARK_VECTORS)", folder.display());
-    None
-}
 
 /// Firmware images, as many as Debian's mirror still has.
 fn images() -> Vec<Vec<u8>> {
@@ -85,7 +75,7 @@ fn gibibytes(text: &str) -> u64 {
 
 #[test]
 fn mrtd_cfv_and_td_hobs_of_debians_firmware_are_those_of_five_other_tools() {
-    let Some(vectors) = vectors() else { return };
+    let Some(vectors) = inputs::vectors("") else { return };
     let text = fs::read(vectors.join("debian-ovmf/measurements.json")).unwrap();
     let all: Vec<Value> = serde_json::from_slice(&text).unwrap();
     let mut compared = 0;
@@ -121,7 +111,7 @@ fn known_profiles_are_those_of_the_images() {
 
 #[test]
 fn td_hobs_of_real_machines_are_rebuilt() {
-    let Some(vectors) = vectors() else { return };
+    let Some(vectors) = inputs::vectors("") else { return };
     let image = images().into_iter().find(|image| {
         // Layout of 4 MiB builds up to 2023: one piece of memory at 0x810000.
         Firmware::read(image).unwrap().sections().iter().any(|section| section.address.0 == 0x81_0000)
@@ -150,7 +140,7 @@ fn platforms_of_clouds_read_and_give_the_td_hob_of_their_logs() {
         let events = file.events(Algorithm::Sha384, 16 << 30).unwrap();
         assert!(events.len() > 10, "{name}");
     }
-    let Some(vectors) = vectors() else { return };
+    let Some(vectors) = inputs::vectors("") else { return };
     let (_, text) = ovmf_measure::known::PLATFORMS[0];
     let file: ovmf_measure::platform::PlatformFile = toml::from_str(text).unwrap();
     let events = file.events(Algorithm::Sha384, 16 << 30).unwrap();

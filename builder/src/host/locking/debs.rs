@@ -11,6 +11,23 @@ use crate::resolve::packages;
 use crate::resolve::scripts::{self, Judgement, Script, ScriptKind, Table};
 use crate::resolve::solve::{self, Essential, Request, Suite, Universe, Why};
 
+/// The lock's entry of a package that every profile has and whose scripts are not reviewed yet.
+fn entry(package: &packages::Package<'_>, archive: String, suite: &str, wanted_by: String) -> Deb {
+    Deb {
+        name: package.name.to_owned(),
+        version: package.version.as_str().to_owned(),
+        architecture: package.architecture.to_owned(),
+        archive,
+        suite: suite.to_owned(),
+        path: package.filename.to_owned(),
+        size: package.size,
+        sha256: hex::encode(package.sha256),
+        wanted_by,
+        profiles: Vec::new(),
+        scripts: Vec::new(),
+    }
+}
+
 impl Locking<'_> {
     /// Resolves the packages of every profile, from the packages that its recipe names.
     ///
@@ -52,18 +69,9 @@ impl Locking<'_> {
                     Why::Essential => "essential".to_owned(),
                     Why::Needed { by, .. } => (*by).to_owned(),
                 };
-                let deb = all.entry(package.name.to_owned()).or_insert_with(|| Deb {
-                    name: package.name.to_owned(),
-                    version: package.version.as_str().to_owned(),
-                    architecture: package.architecture.to_owned(),
-                    archive: archive.map_or(String::new(), |release| release.archive.name.clone()),
-                    suite: chosen.suite.to_owned(),
-                    path: package.filename.to_owned(),
-                    size: package.size,
-                    sha256: hex::encode(package.sha256),
-                    wanted_by,
-                    profiles: Vec::new(),
-                    scripts: Vec::new(),
+                let deb = all.entry(package.name.to_owned()).or_insert_with(|| {
+                    let archive = archive.map_or(String::new(), |release| release.archive.name.clone());
+                    entry(package, archive, chosen.suite, wanted_by)
                 });
                 deb.profiles.push(recipe.profile);
             }
@@ -96,19 +104,8 @@ impl Locking<'_> {
         }
         let missing = || Error::Firmware { name: name.clone(), place: place.clone() };
         let (release, package) = best.ok_or_else(missing)?;
-        Ok(Some(Deb {
-            name: package.name.to_owned(),
-            version: package.version.as_str().to_owned(),
-            architecture: package.architecture.to_owned(),
-            archive: release.archive.name.clone(),
-            suite: release.archive.suite.clone(),
-            path: package.filename.to_owned(),
-            size: package.size,
-            sha256: hex::encode(package.sha256),
-            wanted_by: "recipe".to_owned(),
-            profiles: Vec::new(),
-            scripts: Vec::new(),
-        }))
+        let archive = release.archive.name.clone();
+        Ok(Some(entry(&package, archive, &release.archive.suite, "recipe".to_owned())))
     }
 
     /// Fetches every package, and reviews its maintainer scripts.

@@ -1,4 +1,4 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -6,18 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::*;
-
-/// A folder of recorded cases; if they are not on this machine, prints so and gives `None`.
-fn vectors(below: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("PROOFMARK_VECTORS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors"), PathBuf::from)
-        .join(below);
-    if !folder.is_dir() {
-        eprintln!("SKIPPED: {} is not there; set PROOFMARK_VECTORS", folder.display());
-        return None;
-    }
-    Some(folder)
-}
+use crate::transparency::note::tests::vectors;
 
 struct Case {
     bundle: &'static str,
