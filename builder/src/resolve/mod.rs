@@ -21,4 +21,3 @@ pub mod packages;
 pub mod relation;
 pub mod scripts;
 pub mod solve;
-pub mod version;

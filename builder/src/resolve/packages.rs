@@ -11,8 +11,8 @@
 //! and choice ([`super::solve`]).
 
 use super::relation::is_package_name;
-use super::version::{Version, VersionError};
 use crate::trust::debian::control::{self, ControlError, Stanza, is_safe_path, read_sha256, read_size};
+use crate::trust::debian::version::{Version, VersionError};
 
 /// Why an index cannot be used; `line` is the stanza's first line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -13,7 +13,7 @@
 //! # Not here
 //! Whether anything satisfies a relation: [`super::solve`].
 
-use super::version::{Version, VersionError};
+use crate::trust::debian::version::{Version, VersionError};
 
 /// Why a relationship field cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -23,7 +23,7 @@ use std::fmt;
 
 use super::packages::{MultiArch, Package};
 use super::relation::{self, Alternative, Group, RelationError};
-use super::version::Version;
+use crate::trust::debian::version::Version;
 
 /// Package indexes of one suite.
 #[derive(Debug, Clone)]

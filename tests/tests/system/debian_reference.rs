@@ -14,9 +14,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use proofmark::resolve::packages;
 use proofmark::resolve::scripts::{self, Script, ScriptKind, Table};
 use proofmark::resolve::solve::{Essential, Request, Suite, Universe, solve};
-use proofmark::resolve::version::Version;
 use proofmark::trust::debian::inrelease::{self, Expected, InReleaseError};
 use proofmark::trust::debian::keys::{Keyring, UnixTime};
+use proofmark::trust::debian::version::Version;
 use system_tests::debian::{self, Apt, SUITES};
 
 fn apt() -> Option<Apt> {

@@ -32,8 +32,8 @@ use crate::claim::manifest::Manifest;
 use crate::image::disk::Kind as PartitionKind;
 use crate::lock::{Deb, Lock, Npm, NpmRole};
 use crate::recipe::Recipe;
-use crate::resolve::{relation, version};
-use crate::trust::debian::control;
+use crate::resolve::relation;
+use crate::trust::debian::{control, version};
 use crate::trust::purl;
 
 /// The longest `package.json` that is read, in bytes; real ones reach some hundred kilobytes.

@@ -19,7 +19,7 @@ use std::cmp::Ordering;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::resolve::version::Version;
+use crate::trust::debian::version::Version;
 
 /// Why bytes are not a usable record.
 #[derive(Debug, thiserror::Error)]

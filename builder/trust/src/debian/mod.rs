@@ -5,6 +5,7 @@
 //! ```text
 //! InRelease bytes + keys + time ─ inrelease ─> InRelease (path -> size, SHA-256)
 //! control text ─ control ─> stanzas of fields
+//! version strings ─ version ─> their order
 //! ```
 //!
 //! # Not here
@@ -13,3 +14,4 @@
 pub mod control;
 pub mod inrelease;
 pub mod keys;
+pub mod version;

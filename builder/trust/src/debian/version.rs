@@ -7,7 +7,7 @@
 //! Debian Policy 5.6.12 and deb-version(7); compared with `dpkg --compare-versions` in `system-tests`.
 //!
 //! # Not here
-//! Relations that constrain versions: [`super::relation`].
+//! Relations that constrain versions: `resolve`.
 
 use std::cmp::Ordering;
 
