@@ -16,18 +16,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rootfs::content::Sha256Digest;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::advice::{Advice, Advised};
 use crate::claim::file;
-use crate::claim::provenance::statement::{Byproduct, Statement};
+use crate::claim::provenance::statement::Statement;
 use crate::host::built::{self, Built};
 use crate::host::publication::{self, Publisher};
-
-/// The documents beside an image that the provenance names if they exist.
-const BESIDE: [&str; 4] = [file::MANIFEST, file::VALUES, file::CYCLONEDX, file::SPDX];
 
 /// Why no statements can be made about an image.
 #[derive(Debug, thiserror::Error)]
@@ -42,14 +38,6 @@ pub enum Error {
         folder: PathBuf,
         /// The file.
         name: String,
-    },
-    /// A document beside the image cannot be read.
-    #[error("cannot read {name}")]
-    Beside {
-        /// The document.
-        name: &'static str,
-        /// Why.
-        source: io::Error,
     },
     /// The reference values cannot be read.
     #[error("cannot read {}", path.display())]
@@ -107,9 +95,9 @@ pub fn whole(folder: &Path) -> Result<Built, Error> {
 /// What a builder states about an image, by kind: how it was built and, if it has any, its reference values.
 ///
 /// # Errors
-/// [`Error::Beside`], [`Error::Read`], [`Error::Values`].
+/// [`Error::Read`], [`Error::Values`].
 pub fn statements(image: &Built, builder: &str) -> Result<Vec<(&'static str, Statement)>, Error> {
-    let provenance = Statement::provenance(&image.manifest, builder, &beside(&image.folder)?);
+    let provenance = Statement::provenance(&image.manifest, builder, &image.manifest_sha256.to_string());
     let mut all = vec![("provenance", provenance)];
     let path = image.folder.join(file::VALUES);
     match std::fs::read(&path) {
@@ -121,21 +109,6 @@ pub fn statements(image: &Built, builder: &str) -> Result<Vec<(&'static str, Sta
         Err(source) => return Err(Error::Read { path, source }),
     }
     Ok(all)
-}
-
-/// The documents beside the image that its provenance names.
-fn beside(folder: &Path) -> Result<Vec<Byproduct>, Error> {
-    let mut found = Vec::new();
-    for name in BESIDE {
-        match std::fs::read(folder.join(name)) {
-            Ok(bytes) => {
-                found.push(Byproduct { name: name.to_owned(), sha256: Sha256Digest::of(&bytes).to_string() })
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(Error::Beside { name, source }),
-        }
-    }
-    Ok(found)
 }
 
 /// Signs and logs a statement, unless that was done before, and writes the files.

@@ -65,6 +65,7 @@ impl Advised for Error {
     fn advice(&self) -> Option<Advice> {
         match self {
             Error::Built(inner) => inner.advice(),
+            Error::Policy { .. } => Some(Advice::failed("see the section Policy of docs/provenance.md")),
             _ => None,
         }
     }
@@ -94,11 +95,12 @@ pub fn verify(
     now: u64,
 ) -> Result<Answer, Error> {
     let policy = read_policy(policy)?;
-    let built = Built::open(folder)?;
-    let absent = match built.check_outputs() {
-        Ok(absent) => absent,
-        // A file that does not match the manifest is an answer, not a failure of this program.
-        Err(error) => return Ok(Answer::Changed(chain(&error))),
+    let opened = Built::open(folder).and_then(|built| built.check_outputs().map(|absent| (built, absent)));
+    let (built, absent) = match opened {
+        Ok(opened) => opened,
+        // A file that does not match the manifest is an answer; one that cannot be read is not.
+        Err(error @ built::Error::Other { .. }) => return Ok(Answer::Changed(chain(&error))),
+        Err(error) => return Err(error.into()),
     };
     let cannot = |source| Error::Folder { folder: folder.to_owned(), source };
     let mut bundles = BTreeMap::new();

@@ -6,8 +6,8 @@
 //! image = "minimal"                     # the recipe's name
 //! profiles = ["release"]                # default
 //! minimum_version = "1.2.0"             # compared as Debian versions; an older image is refused
-//! maximum_age_days = 90                 # since the earliest trusted time of the signature
-//! times = ["witness", "stamp"]          # which times are trusted; needed with maximum_age_days
+//! maximum_age_days = 90                 # since the earliest trusted time of the signature, which must have a stamp
+//! times = ["witness", "stamp"]          # which times are trusted; maximum_age_days needs "stamp"
 //! builders = ["https://example.org/b"]  # allowed `runDetails.builder.id`
 //! rebuilders = 2                        # how many distinct identities must agree; default 1
 //! logs = 1                              # how many distinct logs must hold each signature; default 1
@@ -18,25 +18,34 @@
 //! name = "builder-1"
 //! key = "builder-1.pub"                 # PEM; or: certificate = "NAME", issuer = "URL"
 //! [deny]
-//! images = []  statements = []  keys = []    # SHA-256 of disk, payload, DER key
-//! versions = []
+//! images = []  statements = []  keys = []    # SHA-256 of disk, payload, DER key, as 64 hexadecimal digits
+//! versions = []                              # "1" denies "1-0" too
 //! ```
-//! Unknown members are refused: a misspelt rule must not be silently ignored.
+//! Unknown members and values that are not of their type are refused, with their line: a misspelt rule must not be silently
+//! ignored.
+//!
+//! A cosignature says that an entry existed before its time. It can be renewed by anyone who proves the old entry in a new
+//! checkpoint, so it can only make a signature older: an age needs the time at which the log took the entry, or a time stamp.
 //!
 //! # Not here
 //! What a statement says about an image: the builder's `claim::provenance`.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use toml::Spanned;
 
 use crate::Verified;
 use crate::bundle::{Artifact, Checked, PublicKey, Signer, Verify};
+use crate::debian::version::Version;
 use crate::envelope::IN_TOTO;
+use crate::transparency::checkpoint::Checkpoint;
 use crate::transparency::merkle::Hash;
 use crate::transparency::note::Note;
 use crate::transparency::note::{Material, VerifierKey};
@@ -50,8 +59,10 @@ pub enum Error {
     #[error("malformed policy")]
     Shape(#[source] toml::de::Error),
     /// A member has an invalid value.
-    #[error("the policy's {field} {reason}")]
+    #[error("line {line}: the policy's {field} {reason}")]
     Field {
+        /// The line of its value, counted from 1.
+        line: usize,
         /// Which member.
         field: &'static str,
         /// What is wrong with it.
@@ -83,6 +94,26 @@ pub enum Error {
     },
 }
 
+/// A profile of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// For production.
+    Release,
+    /// With a login.
+    Debug,
+}
+
+impl Profile {
+    /// Returns its name, as in manifests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Profile::Release => "release",
+            Profile::Debug => "debug",
+        }
+    }
+}
+
 /// A time that may be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -107,59 +138,155 @@ pub enum References {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
-    format: u32,
-    image: String,
+    format: Spanned<u32>,
+    image: Text,
     #[serde(default)]
-    profiles: Option<Vec<String>>,
+    profiles: Option<Vec<Profile>>,
     #[serde(default)]
-    minimum_version: Option<String>,
+    minimum_version: Option<DebianVersion>,
     #[serde(default)]
-    maximum_age_days: Option<u32>,
+    maximum_age_days: Option<Spanned<u32>>,
     #[serde(default)]
     times: Vec<Time>,
-    builders: Vec<String>,
-    #[serde(default = "one")]
-    rebuilders: usize,
-    #[serde(default = "one")]
-    logs: usize,
-    log_policy: String,
+    builders: Spanned<Vec<Uri>>,
     #[serde(default)]
-    trusted_root: Option<String>,
+    rebuilders: Option<Spanned<usize>>,
+    #[serde(default)]
+    logs: Option<Spanned<usize>>,
+    log_policy: Spanned<Text>,
+    #[serde(default)]
+    trusted_root: Option<Spanned<Text>>,
     #[serde(default)]
     reference_values: References,
-    identities: Vec<IdentityDocument>,
+    identities: Vec<Spanned<IdentityDocument>>,
     #[serde(default)]
-    deny: Deny,
-}
-
-fn one() -> usize {
-    1
+    deny: Option<Spanned<Deny>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct IdentityDocument {
-    name: String,
+    name: Text,
     #[serde(default)]
-    key: Option<String>,
+    key: Option<Text>,
     #[serde(default)]
-    certificate: Option<String>,
+    certificate: Option<Text>,
     #[serde(default)]
-    issuer: Option<String>,
+    issuer: Option<Uri>,
+}
+
+/// Text that is not empty, without blanks around it and without control characters.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Text(String);
+
+impl TryFrom<String> for Text {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match !text.is_empty() && text.trim() == text && !text.chars().any(char::is_control) {
+            true => Ok(Text(text)),
+            false => Err("expected text that is not empty, without blanks around it or control characters"),
+        }
+    }
+}
+
+/// A URI: a scheme, a colon, and something without blanks (RFC 3986, section 3).
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Uri(String);
+
+impl TryFrom<String> for Uri {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let fit = text.split_once(':').is_some_and(|(scheme, rest)| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"+.-".contains(&byte);
+            scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+                && scheme.bytes().all(plain)
+                && !rest.is_empty()
+                && rest.bytes().all(|byte| byte.is_ascii_graphic())
+        });
+        if fit { Ok(Uri(text)) } else { Err("expected a URI such as https://example.org/builder") }
+    }
+}
+
+/// A version that [`Version`] can read.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct DebianVersion(String);
+
+impl DebianVersion {
+    /// Returns it as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Orders a version against this one, as Debian does; `None` when it is malformed.
+    pub fn compare(&self, found: &str) -> Option<Ordering> {
+        Some(Version::read(found).ok()?.cmp(&Version::read(&self.0).ok()?))
+    }
+}
+
+impl TryFrom<String> for DebianVersion {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Version::read(&text).map_err(|error| error.to_string())?;
+        Ok(DebianVersion(text))
+    }
+}
+
+/// A SHA-256 digest, written as 64 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Sha256Digest([u8; 32]);
+
+impl TryFrom<String> for Sha256Digest {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let mut digest = [0; 32];
+        hex::decode_to_slice(&text, &mut digest)
+            .map_err(|_| format!("expected a SHA-256 digest of 64 hexadecimal digits, found {text:?}"))?;
+        Ok(Sha256Digest(digest))
+    }
 }
 
 /// What is always refused.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Deny {
-    /// SHA-256 digests of disks.
-    pub images: BTreeSet<String>,
-    /// SHA-256 digests of payloads.
-    pub statements: BTreeSet<String>,
-    /// SHA-256 digests of public keys in DER.
-    pub keys: BTreeSet<String>,
-    /// Versions.
-    pub versions: BTreeSet<String>,
+    images: BTreeSet<Sha256Digest>,
+    statements: BTreeSet<Sha256Digest>,
+    keys: BTreeSet<Sha256Digest>,
+    versions: Vec<DebianVersion>,
+}
+
+impl Deny {
+    /// Tells whether a file of an image is denied, by its SHA-256 in hexadecimal. A malformed digest is.
+    pub fn image(&self, sha256: &str) -> bool {
+        !self.images.is_empty()
+            && Sha256Digest::try_from(sha256.to_owned()).map_or(true, |digest| self.images.contains(&digest))
+    }
+
+    /// Tells whether a statement is denied, by its payload.
+    pub fn statement(&self, payload: &[u8]) -> bool {
+        self.statements.contains(&Sha256Digest(Sha256::digest(payload).into()))
+    }
+
+    /// Tells whether a signer is denied. A signer without a key of its own is not.
+    pub fn signer(&self, signer: &Signer) -> bool {
+        match signer {
+            Signer::Key(key) => self.keys.contains(&Sha256Digest(Sha256::digest(key.der()).into())),
+            Signer::Identity { .. } => false,
+        }
+    }
+
+    /// Tells whether a version is denied. A malformed version is, if any is.
+    pub fn version(&self, found: &str) -> bool {
+        self.versions.iter().any(|denied| denied.compare(found).is_none_or(Ordering::is_eq))
+    }
 }
 
 /// A trusted signer.
@@ -177,10 +304,10 @@ pub struct Policy {
     /// Name of the image.
     pub image: String,
     /// Profiles that are allowed.
-    pub profiles: BTreeSet<String>,
+    pub profiles: BTreeSet<Profile>,
     /// The oldest version that is allowed.
-    pub minimum_version: Option<String>,
-    /// The greatest age of a signature, in seconds.
+    pub minimum_version: Option<DebianVersion>,
+    /// The greatest age of a signature, in seconds. The signature needs a stamp.
     pub maximum_age: Option<u64>,
     /// Times that are trusted.
     pub times: BTreeSet<Time>,
@@ -257,6 +384,49 @@ pub fn add_authorities(root: &mut Value, given: &Value) {
     }
 }
 
+/// A policy's text, and where the files are that it names.
+struct Source<'a> {
+    text: &'a str,
+    read: &'a dyn Fn(&str) -> std::io::Result<Vec<u8>>,
+}
+
+impl Source<'_> {
+    fn wrong(&self, span: Range<usize>, field: &'static str, reason: &str) -> Error {
+        let line = 1 + self.text.bytes().take(span.start).filter(|byte| *byte == b'\n').count();
+        Error::Field { line, field, reason: reason.to_owned() }
+    }
+
+    fn file(&self, name: &str) -> Result<String, Error> {
+        let bytes = (self.read)(name).map_err(|source| Error::File { name: name.to_owned(), source })?;
+        String::from_utf8(bytes).map_err(|_| Error::File {
+            name: name.to_owned(),
+            source: std::io::Error::new(std::io::ErrorKind::InvalidData, "not UTF-8"),
+        })
+    }
+
+    fn identities(&self, documents: Vec<Spanned<IdentityDocument>>) -> Result<Vec<Identity>, Error> {
+        let mut identities: Vec<Identity> = Vec::new();
+        for identity in documents {
+            let span = identity.span();
+            let identity = identity.into_inner();
+            let signer = match (identity.key, identity.certificate, identity.issuer) {
+                (Some(Text(name)), None, None) => {
+                    let key = PublicKey::from_pem(&self.file(&name)?);
+                    Signer::Key(key.map_err(|source| Error::Key { name, source })?)
+                }
+                (None, Some(Text(name)), Some(Uri(issuer))) => Signer::Identity { name, issuer },
+                _ => return Err(self.wrong(span, "identities", "need a key, or certificate and issuer")),
+            };
+            // An identity that is named twice would count twice.
+            if identities.iter().any(|known| known.name == identity.name.0 || known.signer == signer) {
+                return Err(self.wrong(span, "identities", "list the same name or signer twice"));
+            }
+            identities.push(Identity { name: identity.name.0, signer });
+        }
+        Ok(identities)
+    }
+}
+
 impl Policy {
     /// Reads a policy, and the files that it names through `read`.
     ///
@@ -264,75 +434,71 @@ impl Policy {
     /// The reason for refusal.
     pub fn parse(text: &str, read: &dyn Fn(&str) -> std::io::Result<Vec<u8>>) -> Result<Self, Error> {
         let document: Document = toml::from_str(text).map_err(Error::Shape)?;
-        let wrong = |field, reason: &str| Error::Field { field, reason: reason.to_owned() };
-        if document.format != 1 {
-            return Err(wrong("format", "is not 1"));
+        let source = Source { text, read };
+        let wrong = |span, field, reason: &str| source.wrong(span, field, reason);
+        if *document.format.get_ref() != 1 {
+            return Err(wrong(document.format.span(), "format", "is not 1"));
         }
-        let file = |name: &str| {
-            let bytes = read(name).map_err(|source| Error::File { name: name.to_owned(), source })?;
-            String::from_utf8(bytes).map_err(|_| Error::File {
-                name: name.to_owned(),
-                source: std::io::Error::new(std::io::ErrorKind::InvalidData, "not UTF-8"),
-            })
-        };
-        let log_policy = logs::Policy::parse(&file(&document.log_policy)?)
-            .map_err(|source| Error::Logs { name: document.log_policy.clone(), source })?;
+        // serde also takes a list for a table, in the order of the members: rules are given by name.
+        let table: toml::Table = text.parse().map_err(Error::Shape)?;
+        if let Some(deny) = &document.deny
+            && !table.get("deny").is_some_and(toml::Value::is_table)
+        {
+            return Err(wrong(deny.span(), "deny", "is not a table"));
+        }
+        let listed = table.get("identities").and_then(toml::Value::as_array).into_iter().flatten();
+        for (identity, _) in document.identities.iter().zip(listed).filter(|(_, listed)| !listed.is_table()) {
+            return Err(wrong(identity.span(), "identities", "are not tables"));
+        }
+        let names_logs = document.log_policy.span();
+        let name = document.log_policy.into_inner().0;
+        let log_policy = logs::Policy::parse(&source.file(&name)?)
+            .map_err(|source| Error::Logs { name: name.clone(), source })?;
         if log_policy.logs().is_empty() {
-            return Err(wrong("log_policy", "names no log"));
+            return Err(wrong(names_logs, "log_policy", "names no log"));
         }
-        if document.logs == 0 || document.logs > log_policy.logs().len() {
-            return Err(wrong("logs", "is 0, or more than the logs that log_policy names"));
+        let logs = document.logs.as_ref().map_or(1, |logs| *logs.get_ref());
+        if logs == 0 || logs > log_policy.logs().len() {
+            let span = document.logs.map_or(names_logs, |logs| logs.span());
+            return Err(wrong(span, "logs", "is 0, or more than the logs that log_policy names"));
         }
-        let mut identities: Vec<Identity> = Vec::new();
-        for identity in document.identities {
-            let signer = match (identity.key, identity.certificate, identity.issuer) {
-                (Some(name), None, None) => {
-                    let key = PublicKey::from_pem(&file(&name)?);
-                    Signer::Key(key.map_err(|source| Error::Key { name, source })?)
-                }
-                (None, Some(name), Some(issuer)) => Signer::Identity { name, issuer },
-                _ => return Err(wrong("identities", "need a key, or certificate and issuer")),
-            };
-            // An identity that is named twice would count twice.
-            if identities.iter().any(|known| known.name == identity.name || known.signer == signer) {
-                return Err(wrong("identities", "list the same name or signer twice"));
-            }
-            identities.push(Identity { name: identity.name, signer });
+        let identities = source.identities(document.identities)?;
+        let rebuilders = document.rebuilders.as_ref().map_or(1, |rebuilders| *rebuilders.get_ref());
+        if rebuilders == 0 || rebuilders > identities.len() {
+            let span = document.rebuilders.map_or(0..0, |rebuilders| rebuilders.span());
+            return Err(wrong(span, "rebuilders", "is 0, or more than the identities"));
         }
-        if document.rebuilders == 0 || document.rebuilders > identities.len() {
-            return Err(wrong("rebuilders", "is 0, or more than the identities"));
-        }
-        if document.builders.is_empty() {
-            return Err(wrong("builders", "is empty: nothing could be accepted"));
+        if document.builders.get_ref().is_empty() {
+            return Err(wrong(document.builders.span(), "builders", "is empty: nothing could be accepted"));
         }
         let times: BTreeSet<Time> = document.times.into_iter().collect();
-        if document.maximum_age_days.is_some() && times.is_empty() {
-            return Err(wrong("maximum_age_days", "needs at least one entry in `times`"));
+        if let Some(days) = document.maximum_age_days.as_ref().filter(|_| !times.contains(&Time::Stamp)) {
+            let reason =
+                "needs \"stamp\" in `times`: a cosignature proves that an entry is old, never that it is new";
+            return Err(wrong(days.span(), "maximum_age_days", reason));
         }
         let of_logs: Vec<Value> =
             log_policy.logs().iter().map(|log| log_in_root(&log.key, log.url.as_deref())).collect();
         let mut root = trust_root(&of_logs);
         if let Some(name) = &document.trusted_root {
-            let given: Value = serde_json::from_str(&file(name)?).map_err(|error| Error::Field {
-                field: "trusted_root",
-                reason: format!("is not JSON: {error}"),
-            })?;
+            let given: Value = serde_json::from_str(&source.file(&name.get_ref().0)?)
+                .map_err(|error| wrong(name.span(), "trusted_root", &format!("is not JSON: {error}")))?;
             add_authorities(&mut root, &given);
         }
-        let profiles = document.profiles.unwrap_or_else(|| vec!["release".to_owned()]).into_iter().collect();
+        let profiles = document.profiles.unwrap_or_else(|| vec![Profile::Release]).into_iter().collect();
         Ok(Policy {
-            image: document.image,
+            image: document.image.0,
             profiles,
             minimum_version: document.minimum_version,
-            maximum_age: document.maximum_age_days.map(|days| u64::from(days) * 86_400),
+            maximum_age: document.maximum_age_days.map(|days| u64::from(days.into_inner()) * 86_400),
             times,
-            builders: document.builders.into_iter().collect(),
-            rebuilders: document.rebuilders,
-            logs: document.logs,
+            builders: document.builders.into_inner().into_iter().map(|builder| builder.0).collect(),
+            rebuilders,
+            logs,
             log_policy,
             reference_values: document.reference_values,
             identities,
-            deny: document.deny,
+            deny: document.deny.map(Spanned::into_inner).unwrap_or_default(),
             trust_root: root,
         })
     }
@@ -347,6 +513,10 @@ pub struct Signed {
     pub logs: BTreeMap<String, u64>,
     /// The earliest trusted time of the signature, in seconds since 1970.
     pub time: Option<u64>,
+    /// Whether a trusted stamp says when it was made: the time at which a log took it, or a time stamp.
+    pub stamped: bool,
+    /// The checkpoints that prove its entries.
+    pub checkpoints: Vec<Checkpoint>,
 }
 
 impl Policy {
@@ -366,13 +536,13 @@ impl Policy {
         let checked = checked.map_err(|error| error.to_string())?;
         let payload = checked.payload().filter(|payload| payload.kind == IN_TOTO);
         let payload = payload.ok_or_else(|| "the bundle has no in-toto statement".to_owned())?.bytes.clone();
-        let (logs, time) = self.logged(&checked)?;
-        Ok(Verified::by_its_judge(Signed { payload, logs, time }))
+        self.logged(&checked, payload).map(Verified::by_its_judge)
     }
 
-    /// The policy's logs that hold the bundle's entry, and the earliest trusted time.
-    fn logged(&self, checked: &Verified<Checked>) -> Result<(BTreeMap<String, u64>, Option<u64>), String> {
+    /// The policy's logs that hold the bundle's entry, and when it was signed.
+    fn logged(&self, checked: &Verified<Checked>, payload: Vec<u8>) -> Result<Signed, String> {
         let mut logs = BTreeMap::new();
+        let mut checkpoints = Vec::new();
         let mut times: Vec<u64> = Vec::new();
         let mut reasons = Vec::new();
         for entry in checked.entries() {
@@ -392,6 +562,7 @@ impl Policy {
             match proof.verify(&entry.body, &self.log_policy) {
                 Ok(accepted) => {
                     logs.insert(accepted.log().name().to_owned(), entry.index);
+                    checkpoints.push(accepted.checkpoint().clone());
                     if self.times.contains(&Time::Witness) {
                         times.extend(accepted.cosigned().values());
                     }
@@ -407,10 +578,12 @@ impl Policy {
                 if reasons.is_empty() { "no more entries".to_owned() } else { reasons.join("; ") }
             ));
         }
-        if self.times.contains(&Time::Stamp) {
-            times.extend(checked.times().iter().filter_map(|time| u64::try_from(*time).ok()));
-        }
-        Ok((logs, times.into_iter().min()))
+        let stamps: Vec<u64> = match self.times.contains(&Time::Stamp) {
+            true => checked.times().iter().filter_map(|time| u64::try_from(*time).ok()).collect(),
+            false => Vec::new(),
+        };
+        let stamped = !stamps.is_empty();
+        Ok(Signed { payload, logs, time: times.into_iter().chain(stamps).min(), stamped, checkpoints })
     }
 }
 
@@ -426,7 +599,7 @@ image = "minimal"
 builders = ["https://example.org/b"]
 log_policy = "logs"
 maximum_age_days = 2
-times = ["witness"]
+times = ["witness", "stamp"]
 [[identities]]
 name = "one"
 key = "one.pub"
@@ -455,7 +628,7 @@ issuer = "https://id.example.org"
         assert_eq!(policy.identities.len(), 2);
         assert_eq!(policy.maximum_age, Some(172_800));
         assert_eq!(policy.reference_values, References::Required);
-        assert_eq!(policy.profiles, BTreeSet::from(["release".to_owned()]));
+        assert_eq!(policy.profiles, BTreeSet::from([Profile::Release]));
         crate::bundle::Sigstore::new(policy.trust_root.to_string().as_bytes()).unwrap();
     }
 
@@ -469,11 +642,18 @@ issuer = "https://id.example.org"
             ("\"logs\"", "\"none\"", "names no log"),
             ("\"one.pub\"", "\"logs\"", "is not a public key"),
             ("key = \"one.pub\"\n", "", "need a key"),
-            ("key = \"one.pub\"\n", "key = \"one.pub\"\nissuer = \"x\"\n", "need a key"),
+            ("key = \"one.pub\"\n", "key = \"one.pub\"\nissuer = \"urn:x\"\n", "need a key"),
             ("name = \"two\"", "name = \"one\"", "twice"),
             ("[\"https://example.org/b\"]", "[]", "builders is empty"),
-            ("times = [\"witness\"]", "", "needs at least one entry"),
-            ("times = [\"witness\"]", "times = [\"sundial\"]", "malformed"),
+            ("times = [\"witness\", \"stamp\"]", "", "line 6: the policy's maximum_age_days needs \"stamp\""),
+            ("\"stamp\"]", "]", "line 6: the policy's maximum_age_days needs \"stamp\""),
+            ("\"stamp\"]", "\"sundial\"]", "malformed"),
+            ("\"minimal\"", "\"\"", "malformed"),
+            ("\"minimal\"", "\" minimal\"", "malformed"),
+            ("https://example.org/b", "example.org/b", "malformed"),
+            ("https://id.example.org", "id", "malformed"),
+            ("image =", "profiles = [\"Release\"]\nimage =", "malformed"),
+            ("image =", "minimum_version = \"one two\"\nimage =", "malformed"),
             ("image =", "rebuilders = 3\nimage =", "rebuilders is 0, or more"),
             ("image =", "rebuilders = 0\nimage =", "rebuilders is 0, or more"),
             ("image =", "logs = 2\nimage =", "logs is 0, or more"),
@@ -483,6 +663,60 @@ issuer = "https://id.example.org"
             assert_ne!(text, GOOD);
             let error = Policy::parse(&text, &read).unwrap_err().to_string();
             assert!(error.contains(part), "{from} to {to}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_a_policy_denies_is_of_its_type_or_refused() {
+        let digest = "ab".repeat(32);
+        for kind in ["images", "statements", "keys"] {
+            for value in
+                [format!("sha256:{digest}"), digest[1..].to_owned(), format!("{digest} "), "x".repeat(64)]
+            {
+                let error =
+                    Policy::parse(&format!("{GOOD}[deny]\n{kind} = [\"{value}\"]\n"), &read).unwrap_err();
+                let Error::Shape(error) = error else { panic!("{error}") };
+                let text = error.to_string();
+                assert!(text.contains("line 16") && text.contains("64 hexadecimal digits"), "{text}");
+            }
+        }
+        for deny in ["[deny]\nversions = [\"\"]", "[deny]\nversions = [\"1 2\"]", "[deny]\nimage = []"] {
+            assert!(
+                matches!(Policy::parse(&format!("{GOOD}{deny}\n"), &read), Err(Error::Shape(_))),
+                "{deny}"
+            );
+        }
+        let deny = format!("{GOOD}[deny]\nimages = [\"{}\"]\nversions = [\"1-0\"]\n", digest.to_uppercase());
+        let deny = Policy::parse(&deny, &read).unwrap().deny;
+        assert!(deny.image(&digest) && deny.image("nonsense") && !deny.image(&"0".repeat(64)));
+        assert!(deny.version("1") && deny.version("0:1-00") && deny.version("not a version"));
+        assert!(!deny.version("1.0"));
+        assert!(!Deny::default().image("nonsense") && !Deny::default().version("not a version"));
+    }
+
+    #[test]
+    fn a_list_instead_of_a_table_is_refused() {
+        for (from, to, part) in [
+            (
+                "format = 1",
+                "deny = [[], [], [], [\"1\"]]\nformat = 1",
+                "line 2: the policy's deny is not a table",
+            ),
+            (
+                &GOOD[GOOD.find("[[").unwrap()..],
+                "identities = [[\"one\", \"one.pub\"]]",
+                "line 8: the policy's identities are not",
+            ),
+            (
+                &GOOD[GOOD.find("[[").unwrap()..],
+                "identities = [\n  [\"two\", \"one.pub\", \"x\", \"urn:x\"]]",
+                "line 9: the policy's identities are not tables",
+            ),
+        ] {
+            let text = GOOD.replacen(from, to, 1);
+            assert_ne!(text, GOOD);
+            let error = Policy::parse(&text, &read).unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
         }
     }
 }

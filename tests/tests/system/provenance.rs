@@ -152,13 +152,22 @@ fn a_changed_image_key_log_or_version_is_refused() {
     lab.refused("no identity in the policy has signed");
     image(&lab.path("out"), "1.2.0", b"a disk");
     lab.verify().succeeded();
+    // An output that cannot be read is no answer.
+    let disk = fs::read(lab.path("out/disk.raw")).unwrap();
+    fs::remove_file(lab.path("out/disk.raw")).unwrap();
+    fs::create_dir(lab.path("out/disk.raw")).unwrap();
+    let outcome = lab.verify();
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains("cannot read out/disk.raw"), "{outcome:?}");
+    fs::remove_dir(lab.path("out/disk.raw")).unwrap();
+    fs::write(lab.path("out/disk.raw"), disk).unwrap();
     let policy = lab.read("policy.toml");
     for (from, to, part) in [
         ("minimum_version = \"1.0\"", "minimum_version = \"1.10\"", "older than 1.10"),
         ("image = \"minimal\"", "image = \"other\"", "the policy is for \"other\""),
         ("https://example.org/b", "https://example.org/c", "is not allowed"),
         ("reference_values = \"not-demanded\"", "", "reference values"),
-        ("log_policy", "maximum_age_days = 1\ntimes = [\"witness\"]\nlog_policy", "no trusted time"),
+        ("log_policy", "maximum_age_days = 1\ntimes = [\"stamp\"]\nlog_policy", "no trusted stamp"),
     ] {
         fs::write(lab.path("policy.toml"), policy.replacen(from, to, 1)).unwrap();
         lab.refused(part);
@@ -229,13 +238,14 @@ fn a_witness_is_demanded_and_a_monitor_tells_of_strangers_and_forks() {
     monitor(4, "quorum_lost");
     lab.publish().succeeded();
     assert!(lab.read("out/provenance.tlog-proof").contains("witness.example/w"));
-    let timed = lab.read("policy.toml").replacen(
-        "log_policy",
-        "maximum_age_days = 1\ntimes = [\"witness\"]\nlog_policy",
-        1,
-    );
-    fs::write(lab.path("policy.toml"), timed).unwrap();
+    let policy = lab.read("policy.toml");
+    let timed = policy.replacen("log_policy", "times = [\"witness\"]\nlog_policy", 1);
+    fs::write(lab.path("policy.toml"), &timed).unwrap();
     lab.verify().succeeded();
+    // A cosignature can be had at any time for an old entry: it is no proof of a young one.
+    fs::write(lab.path("policy.toml"), format!("maximum_age_days = 1\n{timed}")).unwrap();
+    lab.verify().refused(1, &["policy.toml", "line 1", "maximum_age_days needs \"stamp\""]);
+    fs::write(lab.path("policy.toml"), timed).unwrap();
     monitor(0, "1 new ones are ours");
     // The witness is gone: nothing more is published, and nothing is lost.
     drop(witness);

@@ -18,6 +18,7 @@
 //! # Not here
 //! Reading files, the clock, and the recomputation itself: the caller supplies them.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -26,17 +27,20 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::statement::{PROVENANCE, REFERENCE, REPRODUCED, SUMMARY, Statement};
+use super::statement::{PROVENANCE, REFERENCE, SUMMARY, Statement};
 use crate::claim::file;
 use crate::claim::manifest::Manifest;
 use crate::claim::reference;
-use crate::resolve::version::Version;
 use crate::trust::Verified;
-use crate::trust::bundle::{self, Signer, Verify};
+use crate::trust::bundle::{self, Verify};
 use crate::trust::image_policy::{Identity, Policy, References, Signed};
+use crate::trust::transparency::merkle::Hash;
 
 /// How many seconds a trusted time may be ahead of this machine's clock.
 const SKEW: u64 = 300;
+
+/// How many differences between a statement and an image are told.
+const TOLD: usize = 5;
 
 /// The image to judge.
 pub struct Image<'a> {
@@ -118,6 +122,15 @@ pub enum Problem {
         /// Names of the bundles.
         bundles: Vec<String>,
     },
+    /// A log signed two trees of one size: it shows different entries to different people.
+    Fork {
+        /// The log.
+        log: String,
+        /// The number of entries in both trees.
+        size: u64,
+        /// Names of the bundles.
+        bundles: Vec<String>,
+    },
     /// No signer that the policy names states how the image was built.
     NoProvenance,
     /// Too few identities agree.
@@ -151,6 +164,13 @@ impl fmt::Display for Problem {
             Problem::Statement { bundle, reason } => write!(out, "{bundle}: {reason}"),
             Problem::Contradiction { predicate, bundles } => {
                 write!(out, "statements {predicate} of {} differ", bundles.join(" and "))
+            }
+            Problem::Fork { log, size, bundles } => {
+                write!(
+                    out,
+                    "log {log} is forked: it signed different trees of {size} entries, in {}",
+                    bundles.join(" and ")
+                )
             }
             Problem::NoProvenance => {
                 out.write_str("no identity in the policy has signed the image's provenance")
@@ -235,6 +255,41 @@ fn bundle_chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Lists where a statement differs from the one that the image gives, by JSON pointers: whatever a builder states about an
+/// image is in its manifest.
+fn contradictions(found: &Statement, expected: &Statement) -> Vec<String> {
+    fn walk(place: &str, found: Option<&Value>, expected: Option<&Value>, differ: &mut Vec<String>) {
+        match (found, expected) {
+            (Some(Value::Object(found)), Some(Value::Object(expected))) => {
+                let names: BTreeSet<&String> = found.keys().chain(expected.keys()).collect();
+                for name in names {
+                    walk(&format!("{place}/{name}"), found.get(name), expected.get(name), differ);
+                }
+            }
+            (Some(Value::Array(found)), Some(Value::Array(expected))) => {
+                for index in 0..found.len().max(expected.len()) {
+                    walk(&format!("{place}/{index}"), found.get(index), expected.get(index), differ);
+                }
+            }
+            (found, expected) if found == expected => {}
+            (found, expected) => {
+                let say = |value: Option<&Value>| value.map_or("absent".to_owned(), Value::to_string);
+                differ.push(format!("{place} is {}, expected {}", say(found), say(expected)));
+            }
+        }
+    }
+    let document = |statement: &Statement| serde_json::to_value(statement).unwrap_or_default();
+    let mut differ = Vec::new();
+    walk("", Some(&document(found)), Some(&document(expected)), &mut differ);
+    // After a missing entry of a list, all later ones differ.
+    let more = differ.len().saturating_sub(TOLD);
+    differ.truncate(TOLD);
+    if more > 0 {
+        differ.push(format!("and {more} more differences"));
+    }
+    differ
+}
+
 /// Lists where a statement does not match the image.
 fn misfits(
     proven: &Proven<'_>,
@@ -263,39 +318,27 @@ fn misfits(
     };
     match statement.predicate_kind.as_str() {
         PROVENANCE => {
-            must("/buildDefinition/buildType", super::statement::BUILD_TYPE)?;
-            must("/buildDefinition/externalParameters/recipe", &manifest.name)?;
-            must("/buildDefinition/externalParameters/version", &manifest.version)?;
-            must("/buildDefinition/externalParameters/profile", manifest.profile.name())?;
-            must("/buildDefinition/resolvedDependencies/0/digest/sha256", &manifest.lock_sha256)?;
             let builder = statement.text("/runDetails/builder/id")?;
             if !policy.builders.contains(builder) {
                 misfits.push(format!("builder {builder:?} is not allowed"));
             }
-            let byproducts = statement.predicate.pointer("/runDetails/byproducts").and_then(Value::as_array);
-            let named = byproducts.into_iter().flatten().any(|byproduct| {
-                byproduct.get("name").and_then(Value::as_str) == Some(file::MANIFEST)
-                    && byproduct.pointer("/digest/sha256").and_then(Value::as_str)
-                        == Some(image.manifest_sha256.as_str())
-            });
-            if !named {
-                misfits.push("its manifest.json differs from the image's".to_owned());
-            }
+            let expected = Statement::provenance(manifest, builder, &image.manifest_sha256);
+            misfits.extend(contradictions(statement, &expected));
         }
         SUMMARY => {
-            must("/policy/uri", REPRODUCED)?;
-            must("/policy/digest/sha256", &manifest.lock_sha256)?;
-            must("/verificationResult", "PASSED")?;
-            must("/inputAttestations/0/digest/sha256", &image.manifest_sha256)?;
             let verifier = statement.text("/verifier/id")?;
             if !policy.builders.contains(verifier) {
                 misfits.push(format!("verifier {verifier:?} is not allowed"));
             }
+            let expected = Statement::reproduced(manifest, verifier, &image.manifest_sha256);
+            misfits.extend(contradictions(statement, &expected));
         }
         REFERENCE => {
             must("/image/name", &manifest.name)?;
             must("/image/version", &manifest.version)?;
             must("/image/profile", manifest.profile.name())?;
+            let expected = Statement::reference(manifest, statement.predicate.clone());
+            misfits.extend(contradictions(statement, &expected));
         }
         other => misfits.push(format!("predicate {other:?} is unknown")),
     }
@@ -309,22 +352,19 @@ fn problems_of_image(policy: &Policy, image: &Image<'_>) -> Vec<Problem> {
     if manifest.name != policy.image {
         problems.push(Problem::Name { expected: policy.image.clone(), found: manifest.name.clone() });
     }
-    if !policy.profiles.contains(manifest.profile.name()) {
+    if !policy.profiles.iter().any(|allowed| allowed.name() == manifest.profile.name()) {
         problems.push(Problem::Profile(manifest.profile.name().to_owned()));
     }
     if let Some(least) = &policy.minimum_version {
-        let (a, b) = (Version::read(least), Version::read(&manifest.version));
-        let fits = matches!((&a, &b), (Ok(least), Ok(found)) if found >= least);
-        if !fits {
+        if !least.compare(&manifest.version).is_some_and(Ordering::is_ge) {
             let found = manifest.version.clone();
-            problems.push(Problem::Version { least: least.clone(), found });
+            problems.push(Problem::Version { least: least.as_str().to_owned(), found });
         }
     }
-    if policy.deny.versions.contains(&manifest.version) {
+    if policy.deny.version(&manifest.version) {
         problems.push(Problem::Denied(format!("version {}", manifest.version)));
     }
-    if let Some(output) = manifest.outputs.values().find(|output| policy.deny.images.contains(&output.sha256))
-    {
+    if let Some(output) = manifest.outputs.values().find(|output| policy.deny.image(&output.sha256)) {
         problems.push(Problem::Denied(format!("image {}", output.sha256)));
     }
     problems
@@ -341,6 +381,7 @@ pub fn judge(
     let mut problems = problems_of_image(policy, image);
     let mut passed_over: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let found = all_proven(policy, image, bundles, &mut problems, &mut passed_over);
+    problems.extend(forks(&found));
     let fitting = fitting(found, policy, image, &mut problems);
     problems.extend(disagreements(&fitting, policy));
     problems.extend(of_reference_values(&fitting, policy, recompute));
@@ -385,9 +426,7 @@ fn all_proven<'a>(
             for (name, bytes) in bundles {
                 let mut reasons = Vec::new();
                 for identity in &policy.identities {
-                    if let Signer::Key(key) = &identity.signer
-                        && policy.deny.keys.contains(&hex::encode(Sha256::digest(key.der())))
-                    {
+                    if policy.deny.signer(&identity.signer) {
                         reasons.push(format!("{}: the policy denies the key", identity.name));
                         continue;
                     }
@@ -414,8 +453,8 @@ fn fitting<'a>(
 ) -> Vec<Proven<'a>> {
     let mut fitting: Vec<Proven<'a>> = Vec::new();
     for proven in found {
-        let digest = hex::encode(Sha256::digest(&proven.signed.payload));
-        if policy.deny.statements.contains(&digest) {
+        if policy.deny.statement(&proven.signed.payload) {
+            let digest = hex::encode(Sha256::digest(&proven.signed.payload));
             problems.push(Problem::Denied(format!("statement {digest}")));
             continue;
         }
@@ -428,6 +467,23 @@ fn fitting<'a>(
         }
     }
     fitting
+}
+
+/// Lists the logs that signed two trees of one size.
+fn forks(found: &[Proven<'_>]) -> Vec<Problem> {
+    let mut trees: BTreeMap<(&str, u64), (Hash, &str)> = BTreeMap::new();
+    let mut forks = Vec::new();
+    for proven in found {
+        for checkpoint in &proven.signed.checkpoints {
+            let (log, size, bundle) = (checkpoint.origin(), checkpoint.size(), proven.bundle);
+            let (root, first) = *trees.entry((log, size)).or_insert((checkpoint.root(), bundle));
+            if root != checkpoint.root() {
+                let bundles = vec![first.to_owned(), bundle.to_owned()];
+                forks.push(Problem::Fork { log: log.to_owned(), size, bundles });
+            }
+        }
+    }
+    forks
 }
 
 /// Lists the problems if too few agree or some disagree.
@@ -472,8 +528,9 @@ fn of_reference_values(fitting: &[Proven<'_>], policy: &Policy, recompute: &dyn 
 /// Returns the problem if the image was stated too long ago, or in the future.
 fn of_age(fitting: &[Proven<'_>], policy: &Policy, now: u64) -> Option<Problem> {
     let most = policy.maximum_age?;
-    let reason = match of(fitting, PROVENANCE).filter_map(|proven| proven.signed.time).min() {
-        None => "no trusted time is known".to_owned(),
+    let stamped = of(fitting, PROVENANCE).filter(|proven| proven.signed.stamped);
+    let reason = match stamped.filter_map(|proven| proven.signed.time).min() {
+        None => "no trusted stamp says when it was signed".to_owned(),
         Some(time) if time > now.saturating_add(SKEW) => {
             format!("signed at {time}, which is in the future")
         }

@@ -106,15 +106,6 @@ fn subjects(manifest: &Manifest) -> Vec<Subject> {
     named.map(|(name, output)| subject(name, &output.sha256)).collect()
 }
 
-/// A file beside the image that a statement names: the manifest, the reference values, a bill of materials.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Byproduct {
-    /// Its name.
-    pub name: String,
-    /// SHA-256, in hexadecimal.
-    pub sha256: String,
-}
-
 impl Statement {
     fn new(predicate_kind: &str, subject: Vec<Subject>, predicate: Value) -> Self {
         Statement {
@@ -125,8 +116,8 @@ impl Statement {
         }
     }
 
-    /// States how an image was built: every input by digest; `beside` lists documents beside the outputs.
-    pub fn provenance(manifest: &Manifest, builder: &str, beside: &[Byproduct]) -> Self {
+    /// States how an image was built: every input and output by digest, and the manifest that names them.
+    pub fn provenance(manifest: &Manifest, builder: &str, manifest_sha256: &str) -> Self {
         let mut dependencies = vec![json!({
             "name": file::LOCK,
             "digest": {"sha256": manifest.lock_sha256},
@@ -150,8 +141,7 @@ impl Statement {
             .filter(|(name, _)| *name != file::DISK && *name != file::UKI)
             .map(|(name, output)| json!({"name": name, "digest": {"sha256": output.sha256}}))
             .collect();
-        byproducts
-            .extend(beside.iter().map(|file| json!({"name": file.name, "digest": {"sha256": file.sha256}})));
+        byproducts.push(json!({"name": file::MANIFEST, "digest": {"sha256": manifest_sha256}}));
         byproducts.push(json!({
             "name": "dm-verity root hash",
             "annotations": {"rootHash": manifest.verity.root_hash, "algorithm": manifest.verity.algorithm},
@@ -314,8 +304,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_provenance_names_every_input_and_output() {
-        let beside = [Byproduct { name: "manifest.json".to_owned(), sha256: "5".repeat(64) }];
-        let statement = Statement::provenance(&manifest(), "https://example.org/builder", &beside);
+        let statement = Statement::provenance(&manifest(), "https://example.org/builder", &"5".repeat(64));
         let payload = statement.to_payload();
         assert_eq!(Statement::parse(&payload).unwrap(), statement);
         assert_eq!(statement.digest_of("disk.raw"), Some("1".repeat(64).as_str()));
@@ -336,7 +325,7 @@ pub(super) mod tests {
     fn equal_images_give_equal_payloads_whatever_the_order_of_inputs() {
         let mut other = manifest();
         other.inputs.reverse();
-        let of = |manifest: &Manifest| Statement::provenance(manifest, "b", &[]).to_payload();
+        let of = |manifest: &Manifest| Statement::provenance(manifest, "b", "5").to_payload();
         assert_eq!(of(&manifest()), of(&other));
         let text = String::from_utf8(of(&other)).unwrap();
         assert!(text.starts_with(r#"{"_type":"#));

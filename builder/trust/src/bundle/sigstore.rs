@@ -3,15 +3,21 @@
 //! # Not here
 //! The algorithms: `algorithms`.
 
+use serde_json::Value;
 use sigstore_trust_root::{SIGSTORE_PRODUCTION_TRUSTED_ROOT, TrustedRoot};
 use sigstore_types::{
     ArtifactDigest, Bundle, DerPublicKey, HashAlgorithm, KindVersion, Sha256Hash, Sha512Hash,
-    SignatureContent,
+    SignatureContent, TransparencyLogEntry,
 };
 use sigstore_verify::{PublicKeyVerificationPolicy, VerificationPolicy, VerificationResult, Verifier};
 
 use super::{Artifact, Checked, Error, LogEntry, MOST_BYTES, Payload, Signer, Verify, algorithms};
 use crate::Verified;
+use crate::transparency::checkpoint::Checkpoint;
+use crate::transparency::note::{Material, Note, VerifierKey};
+
+/// DER of an Ed25519 `SubjectPublicKeyInfo` up to the key (RFC 8410, section 4).
+pub(crate) const ED25519: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
 
 /// Whether a certificate needs a signed timestamp (SCT) from a certificate transparency log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +32,72 @@ enum CertificateStamps {
 pub struct Sigstore {
     verifier: Verifier,
     stamps: CertificateStamps,
+    logs: Vec<Log>,
+}
+
+/// A log of the trust root.
+struct Log {
+    /// Its identifier, as bundles write it.
+    id: Vec<u8>,
+    /// DER `SubjectPublicKeyInfo`.
+    key: Vec<u8>,
+}
+
+impl Log {
+    /// The key under a name, to verify checkpoints; `None` when the algorithm is not one of a note.
+    fn under(&self, name: &str) -> Option<VerifierKey> {
+        use p256::pkcs8::DecodePublicKey;
+        let edwards = self.key.strip_prefix(ED25519).and_then(|key| key.try_into().ok());
+        let edwards = edwards.and_then(|key| ed25519_dalek::VerifyingKey::from_bytes(key).ok());
+        let material = edwards.map(Material::Ed25519).or_else(|| {
+            p256::ecdsa::VerifyingKey::from_public_key_der(&self.key).ok().map(Material::Ecdsa)
+        })?;
+        VerifierKey::new(name, material).ok()
+    }
+}
+
+/// Checks what a log entry says beside the proof that [`Verifier`] checked: that the log it names signed the checkpoint, and
+/// that root, tree size and index, where they are stated again, are those of the proof.
+///
+/// # Errors
+/// What contradicts the checkpoint.
+fn consistent(logs: &[Log], entry: &TransparencyLogEntry, stated_index: Option<u64>) -> Result<(), String> {
+    let id = entry.log_id.key_id.as_bytes();
+    let log = logs.iter().find(|log| log.id == id);
+    let log = log.ok_or_else(|| format!("log ID {} is not in the trust root", entry.log_id.key_id))?;
+    let Some(proof) = entry.inclusion_proof.as_ref() else { return Ok(()) };
+    if matches!(entry.kind_version, KindVersion::HashedRekordV002)
+        && let Some(stated) = stated_index.filter(|stated| *stated != entry.log_index.get())
+    {
+        let expected = entry.log_index.get();
+        return Err(format!("the inclusion proof's index is {stated}, expected the entry's, {expected}"));
+    }
+    let envelope = proof.checkpoint.envelope();
+    if envelope.is_empty() {
+        return Ok(());
+    }
+    let note = Note::parse(envelope.as_bytes()).map_err(|error| error.to_string())?;
+    let checkpoint = Checkpoint::parse(note.text()).map_err(|error| error.to_string())?;
+    if proof.root_hash.as_bytes() != &checkpoint.root().0 {
+        return Err("the inclusion proof's root is not the checkpoint's".to_owned());
+    }
+    if proof.tree_size != checkpoint.size() {
+        let (found, expected) = (proof.tree_size, checkpoint.size());
+        return Err(format!(
+            "the inclusion proof's tree size is {found}, expected the checkpoint's, {expected}"
+        ));
+    }
+    // Rekor v1 writes its tree ID after the name: `rekor.example - 123`.
+    let name = checkpoint.origin().split(" - ").next().unwrap_or_default();
+    let by = |error: String| format!("log ID {} is not that of the checkpoint: {error}", entry.log_id.key_id);
+    match log.under(name) {
+        Some(key) => Checkpoint::verified(&note, &key).map(|_| ()).map_err(|error| by(error.to_string())),
+        // The ID begins with the key's ID in the note (C2SP signed-note).
+        None => match note.signatures().iter().any(|line| line.name == name && id.starts_with(&line.id)) {
+            true => Ok(()),
+            false => Err(by("it has no signature with this ID".to_owned())),
+        },
+    }
 }
 
 impl Sigstore {
@@ -43,7 +115,11 @@ impl Sigstore {
             true => CertificateStamps::PassedOver,
             false => CertificateStamps::Demanded,
         };
-        Ok(Sigstore { verifier, stamps })
+        let logs = root.tlogs.iter().map(|log| Log {
+            id: log.log_id.key_id.as_bytes().to_vec(),
+            key: log.public_key.raw_bytes.as_bytes().to_vec(),
+        });
+        Ok(Sigstore { verifier, stamps, logs: logs.collect() })
     }
 
     /// Creates a verifier that trusts Sigstore's public instance as of the release of `sigstore-trust-root`.
@@ -109,8 +185,16 @@ impl Verify for Sigstore {
         if !result.tlog_verified() || material.tlog_entries.is_empty() {
             return Err(Error::Refused { reason: "the bundle has no log entry".to_owned() });
         }
+        // Whether a member is stated at all shows only in the text.
+        let stated: Value = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
         let mut entries = Vec::with_capacity(material.tlog_entries.len());
-        for entry in &material.tlog_entries {
+        for (number, entry) in material.tlog_entries.iter().enumerate() {
+            let index = format!("/verificationMaterial/tlogEntries/{number}/inclusionProof/logIndex");
+            let stated_index = stated.pointer(&index).map(|_| entry.inclusion_proof.as_ref());
+            let stated_index = stated_index.flatten().map(|proof| proof.log_index.get());
+            consistent(&self.logs, entry, stated_index).map_err(|reason| Error::Refused {
+                reason: format!("log entry {}: {reason}", entry.log_index.get()),
+            })?;
             if entry.inclusion_proof.is_none() && entry.inclusion_promise.is_none() {
                 let reason =
                     format!("log entry {} has neither inclusion proof nor promise", entry.log_index.get());

@@ -24,7 +24,7 @@ fn message(time: u64, text: &str) -> Vec<u8> {
 }
 
 /// Verifies a cosignature and gives its time. Every signature under the witness's name and ID must be valid;
-/// if there are several, the first counts.
+/// if there are several, the earliest counts: the witness saw the checkpoint then.
 ///
 /// # Errors
 /// [`Error::Unsigned`], [`Error::Invalid`]; [`Error::Key`] when the key is not a witness's.
@@ -43,7 +43,7 @@ pub fn verify(note: &Note, key: &VerifierKey) -> Result<u64, Error> {
         }
         times.push(time);
     }
-    times.first().copied().ok_or_else(invalid)
+    times.into_iter().min().ok_or_else(invalid)
 }
 
 /// Cosigns a checkpoint's note as a witness, at a time in seconds since 1970.
@@ -83,6 +83,15 @@ mod tests {
         note.add(sign(&note, &witness, 1_795_000_000).unwrap());
         let note = Note::parse(note.to_string().as_bytes()).unwrap();
         assert_eq!(verify(&note, witness.public()).unwrap(), 1_795_000_000);
+    }
+
+    #[test]
+    fn of_two_cosignatures_the_earliest_counts() {
+        let (mut note, key) = signed();
+        for time in [300, 7, 200] {
+            note.add(sign(&note, &key, time).unwrap());
+        }
+        assert_eq!(verify(&note, key.public()).unwrap(), 7);
     }
 
     #[test]

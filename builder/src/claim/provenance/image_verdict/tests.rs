@@ -1,9 +1,11 @@
+use std::cell::Cell;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
+use super::super::statement::BUILD_TYPE;
 use super::super::statement::tests::manifest;
-use super::super::statement::{BUILD_TYPE, Byproduct};
 use super::*;
 use crate::trust::envelope::{self, Envelope, IN_TOTO, pae};
 use crate::trust::transparency::checkpoint::Checkpoint;
@@ -24,6 +26,8 @@ struct World {
     witness: SigningKey,
     manifest: Manifest,
     policy: String,
+    /// How many bundles were made: each is in a larger tree of the log.
+    made: Cell<u32>,
 }
 
 fn world() -> World {
@@ -32,9 +36,10 @@ fn world() -> World {
         log: SigningKey::new("log.example", Role::Log, &[1; 32]).unwrap(),
         witness: SigningKey::new("witness.example", Role::Witness, &[2; 32]).unwrap(),
         manifest: manifest(),
+        made: Cell::new(0),
         policy: format!(
             "format = 1\nimage = \"minimal\"\nbuilders = [\"{BUILDER}\"]\nlog_policy = \"logs\"\n\
-             maximum_age_days = 2\ntimes = [\"witness\"]\nminimum_version = \"1.1\"\n\
+             times = [\"witness\"]\nminimum_version = \"1.1\"\n\
              [[identities]]\nname = \"one\"\nkey = \"0\"\n[[identities]]\nname = \"two\"\nkey = \"1\"\n"
         ),
     }
@@ -55,8 +60,7 @@ impl Recompute for Values {
 
 impl World {
     fn provenance(&self) -> Statement {
-        let beside = [Byproduct { name: "manifest.json".to_owned(), sha256: MANIFEST.to_owned() }];
-        Statement::provenance(&self.manifest, BUILDER, &beside)
+        Statement::provenance(&self.manifest, BUILDER, MANIFEST)
     }
 
     fn policy(&self) -> Policy {
@@ -75,7 +79,8 @@ impl World {
         Policy::parse(&self.policy, &read).unwrap()
     }
 
-    /// Makes a bundle of a statement: in a log of two entries, at index 1, cosigned.
+    /// Makes a bundle of a statement: cosigned, at index 1 in a log of two entries, the next one at index 2 of three, then 4
+    /// of five.
     fn bundle(&self, statement: &Statement, builder: usize) -> Value {
         self.bundle_by(statement, builder, &self.log, Some(&self.witness))
     }
@@ -93,24 +98,29 @@ impl World {
         let verifier = Verifier::Key(self.builders[builder].public().der().unwrap());
         let body = envelope.entry(verifier.clone()).to_bytes();
         let mut frontier = Frontier::default();
-        let other = merkle::leaf(b"other");
-        frontier.push(other, &mut |_, _, _| {});
+        let index = 1u64 << self.made.replace(self.made.get() + 1);
+        for _ in 0..index {
+            frontier.push(merkle::leaf(b"other"), &mut |_, _, _| {});
+        }
+        let others = frontier.root();
         frontier.push(merkle::leaf(&body), &mut |_, _, _| {});
-        let mut note = Checkpoint::new(log.public().name(), 2, frontier.root()).unwrap().sign(log).unwrap();
+        let size = index + 1;
+        let checkpoint = Checkpoint::new(log.public().name(), size, frontier.root()).unwrap();
+        let mut note = checkpoint.sign(log).unwrap();
         if let Some(witness) = witness {
             note.add(cosignature::sign(&note, witness, TIME).unwrap());
         }
         let root = crate::trust::image_policy::log_in_root(log.public(), None);
         let entry = json!({
-            "logIndex": "1",
+            "logIndex": index.to_string(),
             "logId": root["logId"],
             "kindVersion": {"kind": "hashedrekord", "version": "0.0.2"},
             "integratedTime": "0",
             "inclusionProof": {
-                "logIndex": "1",
+                "logIndex": index.to_string(),
                 "rootHash": frontier.root().to_base64(),
-                "treeSize": "2",
-                "hashes": [other.to_base64()],
+                "treeSize": size.to_string(),
+                "hashes": [others.to_base64()],
                 "checkpoint": {"envelope": note.to_string()},
             },
             "canonicalizedBody": STANDARD.encode(&body),
@@ -181,6 +191,9 @@ fn forged_signatures_payloads_indices_proofs_and_checkpoints_are_refused() {
         ("/dsseEnvelope/payload".to_owned(), json!(STANDARD.encode(world.references().to_string()))),
         (at("/logIndex"), json!("0")),
         (at("/inclusionProof/hashes/0"), json!(other)),
+        (at("/inclusionProof/rootHash"), json!(other)),
+        (at("/inclusionProof/treeSize"), json!("3")),
+        (at("/inclusionProof/logIndex"), json!("0")),
         (at("/inclusionProof/checkpoint/envelope"), json!(text.replacen("\n2\n", "\n3\n", 1))),
         (at("/canonicalizedBody"), json!(STANDARD.encode("{}"))),
         (at("/logId/keyId"), json!(other)),
@@ -188,10 +201,6 @@ fn forged_signatures_payloads_indices_proofs_and_checkpoints_are_refused() {
         let mut forged = good.clone();
         *forged.pointer_mut(&pointer).unwrap() = value;
         let verdict = world.judge(&[&forged, &world.references()]);
-        // A log ID is only a hint: the checkpoint's key decides.
-        if pointer == at("/logId/keyId") {
-            continue;
-        }
         assert!(verdict.problems.contains(&Problem::NoProvenance), "{pointer}: {verdict:?}");
     }
 }
@@ -242,22 +251,43 @@ fn a_statement_of_other_files_or_another_builder_is_refused() {
             .any(|problem| matches!(problem, Problem::Statement { reason, .. } if reason.contains(part)));
         assert!(found && !verdict.holds(), "{part}: {verdict:?}");
     };
-    let beside = [Byproduct { name: "manifest.json".to_owned(), sha256: MANIFEST.to_owned() }];
-    refused(&Statement::provenance(&world.manifest, "https://example.org/other", &beside), "is not allowed");
-    refused(&Statement::provenance(&world.manifest, BUILDER, &[]), "manifest.json differs");
+    refused(&Statement::provenance(&world.manifest, "https://example.org/other", MANIFEST), "is not allowed");
+    refused(
+        &Statement::provenance(&world.manifest, BUILDER, &"0".repeat(64)),
+        "/runDetails/byproducts/1/digest",
+    );
     let mut other = world.manifest.clone();
     other.version = "1.3.0".to_owned();
-    refused(&Statement::provenance(&other, BUILDER, &beside), "externalParameters/version");
+    refused(&Statement::provenance(&other, BUILDER, MANIFEST), "externalParameters/version");
     let mut other = world.manifest.clone();
     other.outputs.get_mut("image.efi").unwrap().sha256 = "0".repeat(64);
-    refused(&Statement::provenance(&other, BUILDER, &beside), "its image.efi differs");
+    refused(&Statement::provenance(&other, BUILDER, MANIFEST), "its image.efi differs");
     let mut other = world.provenance();
     other.predicate["buildDefinition"]["buildType"] = json!(format!("{BUILD_TYPE}x"));
     refused(&other, "buildType");
+    // Whatever it claims is compared, and nothing may be left out.
+    let mut other = world.provenance();
+    other.predicate["runDetails"]["byproducts"][2]["annotations"]["rootHash"] = json!("0".repeat(64));
+    refused(&other, "byproducts/2/annotations/rootHash");
+    let mut other = world.provenance();
+    other.predicate["buildDefinition"]["resolvedDependencies"].as_array_mut().unwrap().truncate(1);
+    refused(&other, "resolvedDependencies/1");
+    let mut other = world.provenance();
+    other.predicate["buildDefinition"]["internalParameters"]["commandLine"] = json!("ro debug");
+    refused(&other, "internalParameters/commandLine");
+    let mut other = world.provenance();
+    other.predicate["runDetails"]["more"] = json!(1);
+    refused(&other, "/runDetails/more");
+    let mut other = world.provenance();
+    other.subject.retain(|subject| subject.name == "disk.raw");
+    refused(&other, "/subject/1");
+    let mut other = Statement::reference(&world.manifest, values());
+    other.subject.retain(|subject| subject.name == "disk.raw");
+    refused(&other, "/subject/1");
     // Another disk: no bundle about it concerns this image.
     let mut other = world.manifest.clone();
     other.outputs.get_mut("disk.raw").unwrap().sha256 = "0".repeat(64);
-    let bundle = world.bundle(&Statement::provenance(&other, BUILDER, &beside), 0);
+    let bundle = world.bundle(&Statement::provenance(&other, BUILDER, MANIFEST), 0);
     assert!(world.judge(&[&bundle]).problems.contains(&Problem::NoProvenance));
 }
 
@@ -304,10 +334,29 @@ fn so_many_distinct_identities_must_agree() {
 fn two_statements_for_one_image_are_a_contradiction() {
     let world = world();
     let one = world.bundle(&world.provenance(), 0);
-    let mut other = world.provenance();
-    other.predicate["more"] = json!(1);
+    let mut world = world;
+    world.policy = world.policy.replace("builders = [", "builders = [\"https://example.org/other\", ");
+    let other = Statement::provenance(&world.manifest, "https://example.org/other", MANIFEST);
     let verdict = world.judge(&[&one, &world.bundle(&other, 1), &world.references()]);
     assert!(matches!(verdict.problems.as_slice(), [Problem::Contradiction { .. }]), "{verdict:?}");
+}
+
+#[test]
+fn a_log_that_signed_two_trees_of_one_size_is_forked() {
+    let mut world = world();
+    // Without a witness nobody else would notice: each bundle holds an entry of its own at index 1.
+    let one = world.bundle(&world.provenance(), 0);
+    world.made.set(0);
+    let two = world.bundle(&world.provenance(), 1);
+    let verdict = world.judge(&[&one, &two, &one]);
+    let fork = |bundles: [&str; 2]| Problem::Fork {
+        log: "log.example".to_owned(),
+        size: 2,
+        bundles: bundles.map(str::to_owned).to_vec(),
+    };
+    assert!(verdict.problems.contains(&fork(["0", "1"])), "{verdict:?}");
+    world.policy = world.policy.replace("image =", "reference_values = \"not-demanded\"\nimage =");
+    assert!(world.judge(&[&one, &one]).holds());
 }
 
 #[test]
@@ -315,13 +364,20 @@ fn an_old_a_future_or_an_untimed_signature_is_refused() {
     let mut world = world();
     let bundles = [&world.bundle(&world.provenance(), 0), &world.references()];
     let values = Values(Ok(values()));
-    assert!(world.judge_at(&bundles, &values, TIME + 2 * 86_400).holds());
-    for now in [TIME + 3 * 86_400, TIME - 301] {
-        assert!(matches!(world.judge_at(&bundles, &values, now).problems.as_slice(), [Problem::Age(_)]));
+    assert!(world.judge_at(&bundles, &values, TIME + 200 * 86_400).holds());
+    // A cosignature of this minute says nothing of when the image was signed: no stamp does.
+    for times in ["\"witness\", \"stamp\"", "\"stamp\""] {
+        world.policy = world
+            .policy
+            .replace("times = [\"witness\"]", &format!("maximum_age_days = 2\ntimes = [{times}]"));
+        for now in [TIME, TIME + 86_400, TIME + 3 * 86_400] {
+            let problems = world.judge_at(&bundles, &values, now).problems;
+            assert!(matches!(problems.as_slice(), [Problem::Age(_)]), "{times}: {problems:?}");
+        }
+        world.policy = world
+            .policy
+            .replace(&format!("maximum_age_days = 2\ntimes = [{times}]"), "times = [\"witness\"]");
     }
-    // Only time stamps are trusted, and there is none.
-    world.policy = world.policy.replace("\"witness\"]", "\"stamp\"]");
-    assert!(matches!(world.judge(&bundles).problems.as_slice(), [Problem::Age(_)]));
 }
 
 #[test]
