@@ -323,8 +323,13 @@ impl Guest<'_> {
         let progress = self.session.progress;
         let stage = (ready.is_some() && progress == Progress::Terminal).then(|| progress.stage("boot", 0));
         let mut noted = Duration::ZERO;
+        let mut failed = 0;
         loop {
             let age = self.machine.age();
+            for unit in self.machine.console().failed().iter().skip(failed) {
+                failed += 1;
+                progress.note(&format!("{unit} failed"));
+            }
             if self.interrupted.load(Ordering::Relaxed) {
                 return Ok(Outcome::Interrupted);
             }
@@ -364,6 +369,12 @@ impl Guest<'_> {
         self.machine.stop();
         // Report only the first failure.
         let _ = self.machine.console().finish();
+        let failed = self.machine.console().failed();
+        let what = if failed.is_empty() {
+            what.to_owned()
+        } else {
+            format!("{what}; units that failed: {}", failed.join(", "))
+        };
         let lines: String = self.machine.console().all().iter().map(|line| format!("\n  {line}")).collect();
         if lines.is_empty() {
             return anyhow::anyhow!("{what}; the console said nothing");

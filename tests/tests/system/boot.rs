@@ -467,6 +467,46 @@ fn a_release_image_takes_no_credentials_of_the_host() {
     assert!(!said.contains(TOKEN) && !said.contains(KEY), "{said}");
 }
 
+/// A service whose program fails, and then switches the machine off so that nobody waits for readiness.
+const BROKEN: &str = r#"
+[systemd]
+enable = ["broken.service"]
+[[files]]
+target = "/etc/systemd/system/broken.service"
+text = """
+[Service]
+ExecStart=/usr/bin/systemctl no-such-verb
+[Install]
+WantedBy=multi-user.target
+"""
+[[files]]
+target = "/etc/systemd/system/failure@broken.service.service.d/20-off.conf"
+text = """
+[Service]
+ExecStartPost=/usr/bin/systemctl poweroff
+"""
+"#;
+
+#[test]
+fn a_unit_that_fails_is_named_on_the_console_and_by_who_waits() {
+    let Some(bench) = Bench::new() else { return };
+    let recipe = bench.at("broken");
+    let shipped = workspace().join("recipes/minimal").canonicalize().unwrap();
+    fs::create_dir(&recipe).unwrap();
+    let extends = format!("extends = [\"{}\"]\n{BROKEN}", relative(&recipe, &shipped));
+    bench.write("broken/recipe.toml", &extends);
+    fs::copy(shipped.join("recipe.lock"), recipe.join("recipe.lock")).unwrap();
+    let image = bench.build(&recipe, "release");
+    let mut command = Command::new(program::proofmark());
+    command.arg("run").arg(&image.folder).args(["--accel", "tcg", "--until-ready", "--timeout"]);
+    let done = command.arg(LIMIT.as_secs().to_string()).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert_eq!(done.status.code(), Some(1), "{said}");
+    assert!(said.lines().any(|line| line == "broken.service failed"), "{said}");
+    let error = "the guest switched itself off, before it was ready; units that failed: broken.service;";
+    assert!(said.contains(error), "{said}");
+}
+
 /// The relative path from one folder to another.
 fn relative(from: &Path, to: &Path) -> String {
     let from = from.canonicalize().unwrap();

@@ -1,7 +1,8 @@
-//! Yields the last lines of a guest's serial console, and passes on all output as it arrives.
+//! Yields the last lines of a guest's serial console and the units that failed by it, and passes on all output as it
+//! arrives.
 //!
-//! # Not here
-//! What the lines mean.
+//! # Source
+//! ECMA-48, 5.3 to 5.6 and 8.3 (escape sequences, control sequences, control strings); systemctl(1), `list-units`.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -15,6 +16,10 @@ use rustix::termios::{InputModes, LocalModes, OptionalActions, Termios, tcgetatt
 const LINES: usize = 25;
 /// Number of characters kept per line.
 const LENGTH: usize = 200;
+/// Number of failed units kept: a guest can print any number of names.
+const UNITS: usize = 50;
+/// What `systemctl list-units` prints between the name of a failed unit and its description, columns aside.
+const FAILED: [&str; 3] = ["loaded", "failed", "failed"];
 
 /// The last lines of a console, without cursor movements.
 #[derive(Debug, Default)]
@@ -23,6 +28,7 @@ pub struct Lines {
     partial: String,
     escape: Escape,
     lossy: Vec<u8>,
+    failed: Vec<String>,
 }
 
 /// The console's position in an escape sequence of ECMA-48.
@@ -32,25 +38,56 @@ enum Escape {
     Outside,
     /// After ESC.
     Begun,
+    /// After ESC and a byte of 0x20 to 0x2f: more of them, then a final byte.
+    Intermediate,
     /// After ESC and `[`: parameters, then a final byte of 0x40 to 0x7e (ECMA-48, 5.4).
     Control,
+    /// In a control string, such as the palette that systemd resets by `ESC ]104 BEL`: up to ESC `\`, or BEL as
+    /// terminals allow (ECMA-48, 5.6).
+    String,
+    /// After ESC in a control string.
+    StringEnd,
+}
+
+impl Escape {
+    /// The position after a byte.
+    fn next(self, byte: u8) -> Self {
+        match (self, byte) {
+            // In any state, ESC begins anew and a line feed ends what is broken.
+            (Escape::String, 0x1b) => Escape::StringEnd,
+            (_, 0x1b) => Escape::Begun,
+            (_, b'\n') => Escape::Outside,
+            (Escape::Begun, b'[') => Escape::Control,
+            (Escape::Begun, b']' | b'P' | b'X' | b'^' | b'_') => Escape::String,
+            (Escape::Begun | Escape::Intermediate, 0x20..=0x2f) => Escape::Intermediate,
+            (Escape::Control, 0x40..=0x7e) | (Escape::String, 0x07) => Escape::Outside,
+            (Escape::Control | Escape::String, _) => self,
+            (Escape::Outside | Escape::Begun | Escape::Intermediate | Escape::StringEnd, _) => {
+                Escape::Outside
+            }
+        }
+    }
+}
+
+/// Returns the unit that a line says failed: `report.service loaded failed failed Report`, after any prefix.
+fn failed(line: &str) -> Option<&str> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let found = words.windows(4).find(|words| words.get(1..) == Some(&FAILED[..]))?;
+    found.first().copied().filter(|unit| unit.contains('.'))
 }
 
 impl Lines {
     /// Adds console output.
     pub fn feed(&mut self, bytes: &[u8]) {
         for &byte in bytes {
-            match (self.escape, byte) {
-                (Escape::Outside, 0x1b) => self.escape = Escape::Begun,
-                (Escape::Begun, b'[') => self.escape = Escape::Control,
-                (Escape::Begun, _) => self.escape = Escape::Outside,
-                (Escape::Control, 0x40..=0x7e) => self.escape = Escape::Outside,
-                (Escape::Control, _) => {}
-                (Escape::Outside, b'\n') => self.end_line(),
+            let before = self.escape;
+            self.escape = before.next(byte);
+            match (before, byte) {
+                (_, b'\n') => self.end_line(),
                 (Escape::Outside, b'\t' | 0x20..=0x7e | 0x80..) if self.lossy.len() < LENGTH => {
                     self.lossy.push(if byte == b'\t' { b' ' } else { byte });
                 }
-                (Escape::Outside, _) => {}
+                _ => {}
             }
         }
         self.partial = String::from_utf8_lossy(&self.lossy).trim().to_owned();
@@ -61,6 +98,12 @@ impl Lines {
         self.lossy.clear();
         if line.is_empty() {
             return;
+        }
+        if let Some(unit) = failed(&line)
+            && self.failed.len() < UNITS
+            && !self.failed.iter().any(|one| one == unit)
+        {
+            self.failed.push(unit.to_owned());
         }
         if self.whole.len() == LINES {
             self.whole.pop_front();
@@ -77,6 +120,11 @@ impl Lines {
     pub fn all(&self) -> Vec<String> {
         let partial = Some(&self.partial).filter(|line| !line.is_empty());
         self.whole.iter().chain(partial).cloned().collect()
+    }
+
+    /// Returns the units that failed, in the order in which the console named them.
+    pub fn failed(&self) -> &[String] {
+        &self.failed
     }
 }
 
@@ -132,6 +180,11 @@ impl Console {
     /// Returns the last lines, oldest first.
     pub fn all(&self) -> Vec<String> {
         self.lines.lock().map_or(Vec::new(), |lines| lines.all())
+    }
+
+    /// Returns the units that failed, in the order in which the console named them.
+    pub fn failed(&self) -> Vec<String> {
+        self.lines.lock().map_or(Vec::new(), |lines| lines.failed().to_vec())
     }
 
     /// Waits until the console is closed.
@@ -196,6 +249,32 @@ mod tests {
         assert_eq!(lines.last(), "login:");
         lines.feed(b"\n");
         assert_eq!(lines.last(), "login:");
+    }
+
+    #[test]
+    fn control_strings_leave_nothing_behind() {
+        let mut lines = Lines::default();
+        for bytes in [
+            &b"\x1b]104\x07\x1b]0;title\x1b\\\x1b(B\x1bP1$r\x1b\\one\n"[..],
+            b"\x1b]8;;never ended\ntwo\n",
+            b"\x1b[1\x1b[0mthree\n",
+        ] {
+            lines.feed(bytes);
+        }
+        assert_eq!(lines.all(), ["one", "two", "three"]);
+    }
+
+    #[test]
+    fn units_that_fail_are_named_once() {
+        let mut lines = Lines::default();
+        lines.feed(b"[    9.123456] systemctl[210]:   hello.service  loaded failed failed Say hello\r\n");
+        lines.feed(b"hello.service loaded failed failed Say hello\na.mount loaded failed failed /a\n");
+        lines.feed(b"b.service loaded active exited B\nnone loaded failed failed\nloaded failed failed\n");
+        assert_eq!(lines.failed(), ["hello.service", "a.mount"]);
+        for number in 0..100 {
+            lines.feed(format!("{number}.service loaded failed failed\n").as_bytes());
+        }
+        assert_eq!(lines.failed().len(), UNITS);
     }
 
     #[test]
