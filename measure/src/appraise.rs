@@ -38,6 +38,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 
 pub use policy::{AttributeRule, BitNames, Exception, Policy};
 pub use verdict::{Answer, Note, Place, Reason, Signature, Verdict};
@@ -54,6 +55,8 @@ use crate::replay;
 pub struct Evidence<S> {
     held: Held,
     log: Log,
+    /// The number of bytes that a sender added to the quote.
+    trailing: usize,
     signature: S,
 }
 
@@ -106,6 +109,7 @@ impl Evidence<Unverified> {
         Evidence {
             held: Held::Td(Box::new(quote.td.clone())),
             log: Log { kind: RegisterKind::Tdx, ..log },
+            trailing: quote.trailing,
             signature: Unverified(()),
         }
     }
@@ -115,6 +119,7 @@ impl Evidence<Unverified> {
         Evidence {
             held: Held::Td(Box::new(report.td.clone())),
             log: Log { kind: RegisterKind::Tdx, ..log },
+            trailing: 0,
             signature: Unverified(()),
         }
     }
@@ -136,6 +141,7 @@ impl Evidence<Unverified> {
         Ok(Evidence {
             held: Held::Pcrs { algorithm, values },
             log: Log { kind: RegisterKind::Tpm, ..log },
+            trailing: 0,
             signature: Unverified(()),
         })
     }
@@ -220,8 +226,9 @@ pub enum Error {
 
 /// Appraises evidence against reference values and a policy.
 ///
-/// If the reference has several platforms of the evidence's kind, the verdict is from the one with the fewest reasons to
-/// refuse: none, if one accepts.
+/// If the reference has several platforms of the evidence's kind, the verdict is from the one that accepts or, if none does,
+/// from the closest: the one with the evidence's MRTD, then the one that predicted most of the log, then the one with the
+/// fewest reasons to refuse.
 ///
 /// # Errors
 ///
@@ -253,25 +260,28 @@ pub fn appraise<S: Trust>(
             reasons.push(Reason::DebugImage { image });
         }
     }
+    if evidence.trailing > 0 {
+        reasons.push(Reason::Trailing { found: evidence.trailing });
+    }
     if let Held::Td(td) = &evidence.held {
         identity(td, policy, &mut reasons, &mut notes);
     }
-    let mut best: Option<(&Platform, Vec<Reason>, Vec<Note>)> = None;
+    let mut best: Option<(&Platform, Judgement)> = None;
     for platform in &reference.platforms {
         check(platform)?;
         let wanted = policy.platforms.is_empty() || policy.platforms.contains(&platform.name);
         if !wanted || platform.kind != kind || platform.algorithm != algorithm {
             continue;
         }
-        let (against, noted) = judge(evidence, platform, policy);
-        if best.as_ref().is_none_or(|(_, fewest, _)| against.len() < fewest.len()) {
-            best = Some((platform, against, noted));
+        let judgement = judge(evidence, platform, policy);
+        if best.as_ref().is_none_or(|(_, best)| judgement.closeness() > best.closeness()) {
+            best = Some((platform, judgement));
         }
     }
     let platform = match best {
-        Some((platform, against, noted)) => {
-            reasons.extend(against);
-            notes.extend(noted);
+        Some((platform, judgement)) => {
+            reasons.extend(judgement.reasons);
+            notes.extend(judgement.notes);
             Some(platform)
         }
         None => {
@@ -363,10 +373,29 @@ fn check(platform: &Platform) -> Result<(), Error> {
     Ok(())
 }
 
+/// What one platform says of evidence.
+struct Judgement {
+    reasons: Vec<Reason>,
+    notes: Vec<Note>,
+    /// Whether the platform lists the evidence's MRTD.
+    same_mrtd: bool,
+    /// The number of records that are the predicted events by digest or name.
+    agreed: usize,
+}
+
+impl Judgement {
+    /// Orders platforms: an accepting one is the closest.
+    fn closeness(&self) -> (bool, bool, usize, Reverse<usize>) {
+        (self.reasons.is_empty(), self.same_mrtd, self.agreed, Reverse(self.reasons.len()))
+    }
+}
+
 /// Judges evidence against one platform.
-fn judge<S>(evidence: &Evidence<S>, platform: &Platform, policy: &Policy) -> (Vec<Reason>, Vec<Note>) {
+fn judge<S>(evidence: &Evidence<S>, platform: &Platform, policy: &Policy) -> Judgement {
     let (mut reasons, mut notes) = (Vec::new(), Vec::new());
+    let mut same_mrtd = false;
     if let Held::Td(td) = &evidence.held {
+        same_mrtd = platform.mrtd.iter().any(|mrtd| mrtd.digest == td.mrtd);
         let accepted: Vec<Digest> =
             platform.mrtd.iter().map(|mrtd| mrtd.digest).chain(policy.mrtd.iter().copied()).collect();
         if !accepted.contains(&td.mrtd) {
@@ -381,7 +410,7 @@ fn judge<S>(evidence: &Evidence<S>, platform: &Platform, policy: &Policy) -> (Ve
         Ok(logged) => logged,
         Err(error) => {
             reasons.push(Reason::Unreplayable { why: error.to_string() });
-            return (reasons, notes);
+            return Judgement { reasons, notes, same_mrtd, agreed: 0 };
         }
     };
     let mut predicted: BTreeMap<Register, Vec<&Event>> = BTreeMap::new();
@@ -391,13 +420,10 @@ fn judge<S>(evidence: &Evidence<S>, platform: &Platform, policy: &Policy) -> (Ve
         }
     }
     let held = evidence.registers();
-    let judged = judged(evidence.kind(), logged.keys().chain(predicted.keys()).copied());
-    for (register, value) in held.iter().filter(|(register, _)| !judged.contains(register)) {
-        // A register at its reset value needs no judging.
-        if *value != replay::reset_value(*register, algorithm) {
-            notes.push(Note::NotJudged { register: *register });
-        }
-    }
+    // A register at its reset value, of which nothing else speaks, needs no judging.
+    let moved = held.iter().filter(|(register, value)| **value != replay::reset_value(**register, algorithm));
+    let touched = logged.keys().chain(predicted.keys()).chain(policy.runtime.keys());
+    let judged = judged(evidence.kind(), touched.chain(moved.map(|(register, _)| register)).copied());
     let at_start = replay::at_start(&evidence.log, algorithm);
     let mut findings = closed::Findings::default();
     for register in judged {
@@ -435,17 +461,20 @@ fn judge<S>(evidence: &Evidence<S>, platform: &Platform, policy: &Policy) -> (Ve
             reasons.push(Reason::Register { register, expected: known, found: *found });
         }
     }
+    let agreed = findings.agreed();
     let (against, noted) = findings.told();
     reasons.extend(against);
     notes.extend(noted);
-    (reasons, notes)
+    Judgement { reasons, notes, same_mrtd, agreed }
 }
 
-/// Returns the registers to judge: every RTMR; PCRs 0 to 7 and any other that is predicted or logged.
+/// Returns the registers to judge: every RTMR; the PCRs that belong to the boot; any other that is predicted, logged, named by
+/// the policy or not at its reset value.
 fn judged(kind: RegisterKind, touched: impl Iterator<Item = Register>) -> BTreeSet<Register> {
     let always: Vec<Register> = match kind {
         RegisterKind::Tdx => (0..4).map(Register::Rtmr).collect(),
-        RegisterKind::Tpm => (0..8).map(Register::Pcr).collect(),
+        // 0 to 7: the firmware. 8: grub. 12 to 14: systemd-stub's overrides and extensions, shim's keys.
+        RegisterKind::Tpm => (0..9).chain(12..15).map(Register::Pcr).collect(),
     };
     touched.chain(always).collect()
 }

@@ -251,8 +251,13 @@ pub enum PlatformRule {
     },
     /// The digest of the event's own data, whatever they are.
     FromData {
-        /// The maximum number of such events in a row.
+        /// The maximum number of such events in a row; 1 means exactly one.
         at_most: u32,
+    },
+    /// The digest of the event's own data, which are a variable of UEFI's with this name.
+    Variable {
+        /// The name: `db`, `dbx`, `dbt` or `dbr` of the image security database, or a global variable.
+        name: String,
     },
     /// Any digest: nothing constrains it, and the verdict says that it was not judged.
     Unjudged,
@@ -277,6 +282,8 @@ impl fmt::Display for PlatformRule {
             PlatformRule::BootOption { description } => {
                 write!(f, "the digest of an active boot option whose description begins with {description:?}")
             }
+            PlatformRule::FromData { at_most: 1 } => f.write_str("the digest of its own data"),
+            PlatformRule::Variable { name } => write!(f, "the digest of its own data, the variable {name}"),
             PlatformRule::FromData { at_most } => {
                 write!(f, "the digest of its own data, at most {at_most} in a row")
             }
@@ -348,8 +355,11 @@ mod tests {
         assert_eq!(one_of, alloc::format!("platform-given, one of {digest} {digest}"));
         let option = given(PlatformRule::BootOption { description: "UEFI".into() });
         assert!(option.ends_with("an active boot option whose description begins with \"UEFI\""), "{option}");
-        let from_data = given(PlatformRule::FromData { at_most: 1 });
-        assert_eq!(from_data, "platform-given, the digest of its own data, at most 1 in a row");
+        let from_data = |at_most| given(PlatformRule::FromData { at_most });
+        assert_eq!(from_data(2), "platform-given, the digest of its own data, at most 2 in a row");
+        assert_eq!(from_data(1), "platform-given, the digest of its own data");
+        let variable = given(PlatformRule::Variable { name: "dbx".into() });
+        assert_eq!(variable, "platform-given, the digest of its own data, the variable dbx");
         assert_eq!(given(PlatformRule::Unjudged), "platform-given, any digest, not judged");
     }
 }

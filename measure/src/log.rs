@@ -125,6 +125,9 @@ impl Entry {
     }
 }
 
+/// The maximum number of records. The area of 64 KiB that firmware reserves has room for some hundred.
+pub const MOST_RECORDS: usize = 1 << 16;
+
 /// Bytes are not an event log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -132,6 +135,12 @@ pub enum Error {
     /// The bytes end inside a record.
     #[error(transparent)]
     Truncated(#[from] Truncated),
+    /// There are more records than firmware has room for.
+    #[error("expected at most {MOST_RECORDS} records, found another at offset {offset}")]
+    TooMany {
+        /// Its offset.
+        offset: usize,
+    },
     /// The first record is not the one that lists the banks.
     #[error("expected EV_NO_ACTION at offset 4, found {found}: not a TPM 2.0 or TD event log")]
     NoSpecId {
@@ -262,6 +271,9 @@ fn read(bytes: &[u8]) -> Result<(u32, Log), Error> {
     let length = loop {
         match end(&reader)? {
             Some(length) => break length,
+            None if entries.len() == MOST_RECORDS => {
+                return Err(Error::TooMany { offset: reader.offset() });
+            }
             None => entries.push(entry(&mut reader, &banks)?),
         }
     };

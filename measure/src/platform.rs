@@ -12,6 +12,7 @@
 //!                     data = "…"                           exact: the digest of this text
 //!                     bytes = "…"                          exact: the digest of these bytes, in hexadecimal
 //!                     boot-option = "UEFI …"               the digest of its own data, a boot option with this prefix
+//!                     variable = "SecureBoot"              the digest of its own data, a variable with this name
 //!                     from-data = 8                        up to so many events, each with the digest of its own data
 //!                   in boot order, up to the first event that the image decides
 //! ```
@@ -124,6 +125,9 @@ pub struct Given {
     /// A boot option whose description has this prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_option: Option<String>,
+    /// The variable with this name, with the digest of its own data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variable: Option<String>,
     /// Up to so many events, each with the digest of its own data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_data: Option<u32>,
@@ -209,6 +213,7 @@ impl PlatformFile {
             given.data.is_some(),
             given.bytes.is_some(),
             given.boot_option.is_some(),
+            given.variable.is_some(),
             given.from_data.is_some(),
         ];
         let found = found.iter().filter(|rule| **rule).count();
@@ -239,6 +244,10 @@ impl PlatformFile {
             }
             Given { boot_option: Some(description), .. } => {
                 let rule = PlatformRule::BootOption { description: description.clone() };
+                (Expected::PlatformGiven(rule), "the data of the variable in the log".to_string())
+            }
+            Given { variable: Some(name), .. } => {
+                let rule = PlatformRule::Variable { name: name.clone() };
                 (Expected::PlatformGiven(rule), "the data of the variable in the log".to_string())
             }
             Given { from_data: Some(at_most), .. } => {
@@ -284,6 +293,7 @@ mod tests {
             data: None,
             bytes: None,
             boot_option: None,
+            variable: None,
             from_data: None,
         }
     }
@@ -312,6 +322,8 @@ mod tests {
         assert_eq!(one(|g| g.bytes = Some("0000".into())), exact(b"\0\0"));
         let rule = PlatformRule::BootOption { description: "UEFI".into() };
         assert_eq!(one(|g| g.boot_option = Some("UEFI".into())), Expected::PlatformGiven(rule));
+        let rule = PlatformRule::Variable { name: "dbx".into() };
+        assert_eq!(one(|g| g.variable = Some("dbx".into())), Expected::PlatformGiven(rule));
         let rule = PlatformRule::FromData { at_most: 3 };
         assert_eq!(one(|g| g.from_data = Some(3)), Expected::PlatformGiven(rule));
         assert!(matches!(one(|g| g.td_hob = Some(TdHob::Google)), Expected::Exact(_)));

@@ -315,7 +315,7 @@ pub struct Quote {
     pub signed: Vec<u8>,
     /// The signature data, for a verifier.
     pub signature: Vec<u8>,
-    /// The number of bytes after the quote, which nothing covers: padding, or added by a sender.
+    /// The number of bytes after the quote, up to the last one that is not zero. Nothing covers them: a sender added them.
     pub trailing: usize,
 }
 
@@ -358,7 +358,8 @@ impl Quote {
             return Err(Error::NoSignature { offset });
         }
         let signature = reader.take("the signature data", length.into())?.to_vec();
-        let trailing = reader.rest().len();
+        // A buffer's padding is harmless.
+        let last = reader.rest().iter().rposition(|byte| *byte != 0);
         Ok(Quote {
             version,
             body,
@@ -368,7 +369,7 @@ impl Quote {
             td,
             signed,
             signature,
-            trailing,
+            trailing: last.map_or(0, |last| last.saturating_add(1)),
         })
     }
 }

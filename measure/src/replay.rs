@@ -28,8 +28,8 @@ mod subject;
 use alloc::collections::BTreeMap;
 use core::fmt;
 
-pub(crate) use derive::Variable;
 pub use derive::{Derivation, Rule, WhyNot, derive};
+pub(crate) use derive::{Variable, section_name};
 pub use subject::subject;
 
 use crate::digest::{Algorithm, Digest};

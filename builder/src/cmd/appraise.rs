@@ -1,6 +1,5 @@
 //! `proofmark appraise`.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,7 +9,7 @@ use ovmf_measure::appraise::{self, Exception, Policy};
 use ovmf_measure::quote::Bytes;
 use ovmf_measure::reference::Reference;
 use proofmark::claim::appraisal;
-use proofmark::host::output;
+use proofmark::host::{output, small_file};
 use proofmark::trust::evidence;
 use serde::de::DeserializeOwned;
 
@@ -78,10 +77,13 @@ pub fn run(arguments: &Arguments, format: Format) -> anyhow::Result<ExitCode> {
     policy.platforms.extend(arguments.platform.iter().cloned());
     policy.report_data = arguments.report_data.or(policy.report_data);
     let beside = arguments.log.as_ref().map(|path| {
-        evidence::read_log(&bytes(path)?).with_context(|| format!("cannot read {}", path.display()))
+        let bytes = small_file::read_at_most(path, "event log", small_file::EVIDENCE)?;
+        evidence::read_log(&bytes).with_context(|| format!("cannot read {}", path.display()))
     });
     let named = || format!("cannot read {}", arguments.evidence.display());
-    let parts = evidence::read(&bytes(&arguments.evidence)?).with_context(named)?;
+    let parts =
+        evidence::read(&small_file::read_at_most(&arguments.evidence, "evidence", small_file::EVIDENCE)?)
+            .with_context(named)?;
     let evidence = parts.with_log(beside.transpose()?, &reference).map_err(|error| match error {
         evidence::Error::NoLog => hinted(error.to_string(), "name the log of the same boot with --log FILE"),
         evidence::Error::TwoLogs => hinted(error.to_string(), "leave out --log"),
@@ -101,13 +103,9 @@ pub fn run(arguments: &Arguments, format: Format) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn bytes(path: &Path) -> anyhow::Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
-}
-
 /// Reads JSON, or TOML if the file's name says so.
 fn document<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
-    let bytes = bytes(path)?;
+    let bytes = small_file::read(path)?;
     let named = || format!("cannot read {}", path.display());
     if path.extension().is_some_and(|extension| extension == "toml") {
         let text = String::from_utf8(bytes).with_context(named)?;

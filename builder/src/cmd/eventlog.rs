@@ -1,6 +1,5 @@
 //! `proofmark eventlog`.
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,7 +8,7 @@ use clap::ValueEnum;
 use ovmf_measure::digest::Algorithm;
 use ovmf_measure::log::Area;
 use proofmark::claim::eventlog;
-use proofmark::host::output;
+use proofmark::host::{output, small_file};
 use proofmark::trust::evidence;
 
 use crate::failure::NO;
@@ -44,13 +43,13 @@ enum Bank {
 
 /// Reads an event log, and prints it.
 pub fn run(arguments: &Arguments, format: Format) -> anyhow::Result<ExitCode> {
-    let read = |path: &PathBuf| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-    let bytes = read(&arguments.log)?;
+    let bytes = small_file::read_at_most(&arguments.log, "event log", small_file::EVIDENCE)?;
     let named = || format!("cannot read {}", arguments.log.display());
     let mut log = evidence::read_log(&bytes).with_context(named)?;
     if let Some(table) = &arguments.table {
         let named = || format!("{} is not the table of this log", table.display());
-        let area = Area::read(&read(table)?).with_context(named)?;
+        let area = Area::read(&small_file::read_at_most(table, "ACPI table", small_file::LOG)?)
+            .with_context(named)?;
         area.holds(bytes.len() as u64).with_context(named)?;
         log.kind = area.technology.into();
     }

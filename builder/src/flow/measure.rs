@@ -23,6 +23,7 @@ use crate::host::fetch;
 use crate::host::firmware::{self, Derived};
 use crate::host::pages::Pages;
 use crate::host::raw_disk::{self, RawDisk};
+use crate::host::small_file;
 use crate::lock::{self, Lock};
 use crate::session::Session;
 
@@ -36,6 +37,12 @@ pub enum Error {
         path: PathBuf,
         /// The missing disk.
         disk: PathBuf,
+    },
+    /// The path is neither a folder nor a regular file.
+    #[error("{} is neither an image's folder nor a disk image", path.display())]
+    NoDisk {
+        /// The path.
+        path: PathBuf,
     },
     /// The disk cannot be read.
     #[error(transparent)]
@@ -55,6 +62,9 @@ pub enum Error {
     /// The lock names no archive of the firmware.
     #[error("the lock's firmware is not in any archive")]
     NoArchive,
+    /// A document cannot be read, or is too long.
+    #[error(transparent)]
+    Long(#[from] small_file::Error),
     /// A file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
@@ -94,7 +104,7 @@ pub enum Error {
 impl Advised for Error {
     fn advice(&self) -> Option<Advice> {
         match self {
-            Error::NoImage { .. } => Some(Advice::failed(
+            Error::NoImage { .. } | Error::NoDisk { .. } => Some(Advice::failed(
                 "name a folder that `proofmark build` wrote, such as out/minimal-1, or a raw disk",
             )),
             Error::NoLock | Error::NoFirmware { .. } => {
@@ -117,6 +127,7 @@ pub struct FirmwareFiles<'a> {
 }
 
 /// Where an image's files are.
+#[derive(Debug)]
 pub struct Place {
     /// The image's folder; `None` for a raw disk.
     pub folder: Option<PathBuf>,
@@ -137,13 +148,16 @@ impl Place {
     /// Finds the files of an image's folder or of a raw disk.
     ///
     /// # Errors
-    /// [`Error::NoImage`].
+    /// [`Error::NoImage`], [`Error::NoDisk`].
     pub fn find(path: &Path) -> Result<Self, Error> {
         let folder = path.is_dir().then(|| path.to_owned());
         let disk = match &folder {
             Some(folder) => folder.join(file::DISK),
             None => path.to_owned(),
         };
+        if folder.is_none() && disk.exists() && !disk.is_file() {
+            return Err(Error::NoDisk { path: disk });
+        }
         if !disk.is_file() {
             return Err(Error::NoImage { path: path.to_owned(), disk });
         }
@@ -268,6 +282,21 @@ pub fn machines(document: &Reference) -> Result<Vec<(Name, Shape)>, Error> {
 /// # Errors
 /// [`Error::Read`], [`Error::Document`].
 pub fn document(path: &Path) -> Result<Reference, Error> {
-    let text = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let text = small_file::read(path)?;
     serde_json::from_slice(&text).map_err(|source| Error::Document { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_image_is_said_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let told = |path: &Path| Place::find(path).unwrap_err().to_string();
+        let none = folder.path().join("none");
+        assert_eq!(told(&none), format!("{0} is not an image: there is no {0}", none.display()));
+        assert!(told(folder.path()).ends_with("/disk.raw"));
+        assert_eq!(told(Path::new("/dev/null")), "/dev/null is neither an image's folder nor a disk image");
+    }
 }

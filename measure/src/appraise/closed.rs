@@ -27,7 +27,9 @@ use crate::digest::{Algorithm, Digest};
 use crate::event::{Event, EventType, Expected, PlatformRule, Register};
 use crate::log::{Entry, Log};
 use crate::read::Reader;
-use crate::replay::{self, Derivation, derive, subject};
+use crate::replay::{self, Derivation, derive, section_name, subject};
+use crate::stub;
+use crate::variable::{GLOBAL, IMAGE_SECURITY};
 
 const INVOKED: &[u8] = b"Exit Boot Services Invocation";
 const FAILED: &[u8] = b"Exit Boot Services Returned with Failure";
@@ -79,6 +81,8 @@ pub(super) struct Findings<'a> {
     extra: Vec<Extra<'a>>,
     /// The registers with a retried ExitBootServices.
     retried: BTreeSet<Register>,
+    /// The number of records that a digest or a name identifies as the predicted event.
+    agreed: usize,
     /// The predictions for each register, to recognise repetitions.
     foreseen: BTreeMap<(Register, Digest), &'a Event>,
 }
@@ -126,7 +130,8 @@ impl<'a> Findings<'a> {
                     (next.saturating_add(1), at)
                 }
                 (Some(event), Some(record)) if fits(event, record) => {
-                    self.fitting(register, at, event, record);
+                    let before = next.checked_sub(1).and_then(|before| predicted.get(before)).copied();
+                    self.fitting(register, at, (before, event), record);
                     (next.saturating_add(1), at.saturating_add(1))
                 }
                 (Some(event), Some(record))
@@ -225,7 +230,38 @@ impl<'a> Findings<'a> {
         self.extra.push(Extra { register, position, event: record.entry, digest: record.digest });
     }
 
-    fn fitting(&mut self, register: Register, place: usize, event: &Event, record: &Logged<'_>) {
+    /// Returns how many records a digest or a name identifies as the predicted events.
+    pub(super) fn agreed(&self) -> usize {
+        self.agreed
+    }
+
+    fn fitting(
+        &mut self,
+        register: Register,
+        place: usize,
+        (before, event): (Option<&Event>, &Event),
+        record: &Logged<'_>,
+    ) {
+        if names(event, record) {
+            self.agreed = self.agreed.saturating_add(1);
+        }
+        let algorithm = record.digest.algorithm();
+        // A section's name comes before its content, and the record of either says the name.
+        let section =
+            labels(event, algorithm).or_else(|| before.and_then(|before| labels(before, algorithm)));
+        let found = record.entry.data.as_deref();
+        if event.kind == EventType::EV_IPL
+            && let (Some(expected), Some(found)) = (section, found)
+            && section_name(found).as_deref() != Some(expected.as_bytes())
+        {
+            self.reasons.push(Reason::Relabelled {
+                register,
+                position: place.saturating_add(1),
+                offset: record.entry.offset,
+                expected: expected.into(),
+                found: subject(record.entry),
+            });
+        }
         if event.kind != record.entry.kind {
             self.reasons.push(Reason::Kind {
                 register,
@@ -241,9 +277,14 @@ impl<'a> Findings<'a> {
     }
 
     fn given(&mut self, register: Register, event: &Event, record: &Logged<'_>) {
+        let value = match &event.expected {
+            Expected::PlatformGiven(PlatformRule::Variable { .. }) => value(record.entry),
+            _ => None,
+        };
         self.notes.push(Note::PlatformGiven {
             register,
             subject: event.subject.clone(),
+            value,
             rule: wanted(event),
             digest: record.digest,
         });
@@ -303,7 +344,7 @@ fn is_retry(event: &Event, failed: &Logged<'_>, again: Option<&Logged<'_>>) -> b
 /// Returns the maximum length of a run of platform-given events; `None` if the event is not a run.
 fn is_run(event: &Event) -> Option<u32> {
     match &event.expected {
-        Expected::PlatformGiven(PlatformRule::FromData { at_most }) => Some(*at_most),
+        Expected::PlatformGiven(PlatformRule::FromData { at_most }) if *at_most != 1 => Some(*at_most),
         _ => None,
     }
 }
@@ -331,6 +372,9 @@ fn fits(event: &Event, record: &Logged<'_>) -> bool {
             event.kind == record.entry.kind && is_boot_option(record, description)
         }
         Expected::PlatformGiven(PlatformRule::FromData { .. }) => in_run(event, None, record),
+        Expected::PlatformGiven(PlatformRule::Variable { name }) => {
+            event.kind == record.entry.kind && is_variable(record, name)
+        }
         Expected::PlatformGiven(PlatformRule::Unjudged) => event.kind == record.entry.kind,
     }
 }
@@ -342,6 +386,33 @@ fn names(event: &Event, record: &Logged<'_>) -> bool {
         Expected::PlatformGiven(PlatformRule::Unjudged | PlatformRule::FromData { .. })
     );
     !any && fits(event, record)
+}
+
+/// Returns the section whose name a predicted event measures; `None` for other events.
+fn labels(event: &Event, algorithm: Algorithm) -> Option<&'static str> {
+    let label =
+        |name: &&&str| event.expected == Expected::Exact(algorithm.of_pieces([name.as_bytes(), &[0][..]]));
+    stub::MEASURED.iter().find(label).copied().filter(|_| event.kind == EventType::EV_IPL)
+}
+
+/// Tells whether a record is a variable of this name, with the digest of its own data. The vendors' GUIDs: UEFI 2.10, 3.3 and
+/// 32.4.1.
+fn is_variable(record: &Logged<'_>, name: &str) -> bool {
+    let vendor = if matches!(name, "db" | "dbx" | "dbt" | "dbr") { IMAGE_SECURITY } else { GLOBAL };
+    let data = record.entry.data.as_deref().filter(|_| matches!(record.derivation, Derivation::Derived(_)));
+    let Some(data) = data.filter(|data| data.starts_with(&vendor)) else { return false };
+    let variable = replay::Variable::read(data);
+    variable.is_some_and(|variable| letters(variable.name).as_deref() == Some(name.as_bytes()))
+}
+
+/// Describes a variable's value: in hexadecimal if it is short, else by its length.
+fn value(entry: &Entry) -> Option<String> {
+    let variable = replay::Variable::read(entry.data.as_deref()?)?;
+    Some(match variable.value {
+        [] => "empty".to_string(),
+        value if value.len() <= 8 => hex::encode(value),
+        value => alloc::format!("{} bytes", value.len()),
+    })
 }
 
 /// Describes what a prediction accepts, without listing digests.

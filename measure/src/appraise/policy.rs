@@ -25,6 +25,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::digest::Digest;
@@ -33,7 +34,7 @@ use crate::quote::{Attributes, Bytes, Xfam};
 
 /// What a relying party accepts; [`Policy::default`] is the strictest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, remote = "Self")]
 pub struct Policy {
     /// Exceptions to what is otherwise refused.
     pub allow: BTreeSet<Exception>,
@@ -58,6 +59,7 @@ pub struct Policy {
     /// The required REPORTDATA; if absent, not judged.
     pub report_data: Option<Bytes<64>>,
     /// What the running system extends after boot, in order.
+    #[serde(deserialize_with = "each_once")]
     pub runtime: BTreeMap<Register, Vec<Digest>>,
     /// The registers that are not judged; never MRTD, RTMR1, RTMR2 or PCR 4.
     pub unjudged: BTreeSet<Register>,
@@ -75,7 +77,7 @@ pub enum Exception {
 
 /// The TD attributes that must or may be set; all other bits must be clear.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, remote = "Self")]
 pub struct AttributeRule {
     /// The bits that must be set.
     pub required: BitNames<Attributes>,
@@ -128,6 +130,67 @@ impl Default for AttributeRule {
             allowed: BitNames(Attributes(DEFAULT_ALLOWED)),
         }
     }
+}
+
+/// Reads a struct from members with names only: a derived `Deserialize` also takes a list, in the order of the members.
+struct ByName<D>(D);
+
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for ByName<D> {
+    type Error = D::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_map(visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+macro_rules! by_name {
+    ($($rules:ident),*) => {$(
+        impl Serialize for $rules {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                Self::serialize(self, serializer)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $rules {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Self::deserialize(ByName(deserializer))
+            }
+        }
+    )*};
+}
+
+by_name!(Policy, AttributeRule);
+
+/// Reads a map in which no register occurs twice: of two demands, neither may get lost.
+fn each_once<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<Register, Vec<Digest>>, D::Error> {
+    struct Registers;
+
+    impl<'de> Visitor<'de> for Registers {
+        type Value = BTreeMap<Register, Vec<Digest>>;
+
+        fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+            f.write_str("digests by register")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+            let mut all = BTreeMap::new();
+            while let Some((register, digests)) = access.next_entry()? {
+                if all.insert(register, digests).is_some() {
+                    return Err(serde::de::Error::custom(format_args!("{register} occurs twice")));
+                }
+            }
+            Ok(all)
+        }
+    }
+
+    deserializer.deserialize_map(Registers)
 }
 
 macro_rules! bit_names {

@@ -633,15 +633,127 @@ fn pcrs_are_judged_by_the_same_closed_world() {
     assert!(reasons(&less, &log)[0].contains("pcr.4 is logged or predicted, but the evidence lacks it"));
     let mut later = values.clone();
     later.insert(10, h("IMA"));
-    assert_eq!(reasons(&later, &log), [""; 0], "nothing was predicted or logged for PCR 10");
+    assert!(reasons(&later, &log)[0].starts_with("pcr.10 is "), "nothing was predicted or logged for PCR 10");
     let evidence = Evidence::of_pcrs(SHA384, later, log.clone()).unwrap();
-    let verdict = appraise(&evidence, &reference, &lenient()).unwrap();
+    let policy = Policy { unjudged: [Register::Pcr(10)].into(), ..lenient() };
+    let verdict = appraise(&evidence, &reference, &policy).unwrap();
+    assert_eq!(verdict.reasons(), []);
     let not_judged = |note: &&Note| matches!(note, Note::NotJudged { .. });
     let not_judged: Vec<&Note> = verdict.notes().iter().filter(not_judged).collect();
     assert_eq!(not_judged, [&Note::NotJudged { register: Register::Pcr(10) }]);
     let mut logged = log.clone();
     logged.entries.push(plain(9, EventType::EV_EVENT_TAG, b"x"));
     assert!(!reasons(&values, &logged).is_empty());
+}
+
+#[test]
+fn a_pcr_that_nothing_explains_is_refused_until_the_policy_names_it() {
+    let (log, mut values, reference) = tpm();
+    values.extend((16..24).map(|pcr| (pcr, replay::reset_value(Register::Pcr(pcr), SHA384))));
+    let judge = |values: &BTreeMap<u8, Digest>, policy: &Policy| {
+        let evidence = Evidence::of_pcrs(SHA384, values.clone(), log.clone()).unwrap();
+        appraise(&evidence, &reference, policy).unwrap().reasons().to_vec()
+    };
+    assert_eq!(judge(&values, &lenient()), []);
+    for pcr in [8, 9, 10, 12, 13, 14, 15, 16, 17, 22, 23] {
+        let mut extended = values.clone();
+        extended.insert(pcr, extended[&pcr].extended(&h("later")));
+        let found = judge(&extended, &lenient());
+        assert!(
+            matches!(found[..], [Reason::Replay { register: Register::Pcr(at), .. }] if at == pcr),
+            "{found:?}"
+        );
+        let runtime = |digests: &[&str]| {
+            let digests = digests.iter().map(|text| h(text)).collect();
+            Policy { runtime: [(Register::Pcr(pcr), digests)].into(), ..lenient() }
+        };
+        assert_eq!(judge(&extended, &runtime(&["later"])), []);
+        // What the policy demands is looked at, also when nothing was extended, something else was, or the value is withheld.
+        assert_ne!(judge(&values, &runtime(&["later"])), []);
+        assert_ne!(judge(&extended, &runtime(&["other"])), []);
+        extended.remove(&pcr);
+        let found = judge(&extended, &runtime(&["later"]));
+        assert_eq!(found, [Reason::NoValue { register: Register::Pcr(pcr) }]);
+    }
+    for pcr in [8, 12, 13, 14] {
+        let mut withheld = values.clone();
+        withheld.remove(&pcr);
+        assert_eq!(judge(&withheld, &lenient()), [Reason::NoValue { register: Register::Pcr(pcr) }]);
+    }
+}
+
+#[test]
+fn a_section_under_another_name_is_refused() {
+    let with = |place: usize, data: Option<Vec<u8>>| {
+        let mut all = entries();
+        all[place].data = data;
+        let verdict = judged_by(&ran(all), &lenient());
+        verdict.reasons().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    // The name, then the content.
+    for place in [9, 10] {
+        assert_eq!(with(place, Some(wide(".linux\0"))), [""; 0]);
+        assert_eq!(with(place, None), [""; 0], "a log may be stored without data");
+        for data in [wide(".initrd\0"), wide(".linux"), b".linux\0".to_vec(), Vec::new()] {
+            let reasons = with(place, Some(data));
+            assert!(reasons.iter().any(|reason| reason.contains("is of section .linux")), "{reasons:?}");
+        }
+    }
+}
+
+#[test]
+fn a_variable_is_accepted_under_its_own_name_only_and_its_value_is_told() {
+    let vendor = crate::variable::GLOBAL;
+    let named = |vendor: [u8; 16], name: &str, value: &[u8]| {
+        let mut data = variable(name, value);
+        data[..16].copy_from_slice(&vendor);
+        plain(1, EventType::EV_EFI_VARIABLE_DRIVER_CONFIG, &data)
+    };
+    let mut reference = reference();
+    reference.platforms[0].events[1].expected = given(PlatformRule::Variable { name: "SecureBoot".into() });
+    reference.platforms[0].registers.remove(&Register::Rtmr(0));
+    let with = |entry: Option<Entry>| {
+        let mut all = entries();
+        all.splice(1..2, entry);
+        appraise(&ran(all), &reference, &lenient()).unwrap()
+    };
+    let verdict = with(Some(named(vendor, "SecureBoot", &[1])));
+    assert_eq!(verdict.reasons(), []);
+    let told = |note: &Note| note.to_string().contains("SecureBoot (01) is platform-given");
+    assert!(verdict.notes().iter().any(told), "{:?}", verdict.notes());
+    for wrong in [
+        None,
+        Some(named(vendor, "SetupMode", &[1])),
+        Some(named(vendor, "SecureBoo", &[1])),
+        Some(named(crate::variable::IMAGE_SECURITY, "SecureBoot", &[1])),
+        Some(Entry { data: None, ..named(vendor, "SecureBoot", &[1]) }),
+    ] {
+        assert_ne!(with(wrong.clone()).reasons(), [], "{wrong:?}");
+    }
+}
+
+#[test]
+fn the_closest_platform_is_the_one_whose_events_were_logged() {
+    let mut reference = reference();
+    // Another cloud, with little of its own to contradict: it predicts only the image.
+    let mut other = reference.platforms[0].clone();
+    other.name = "other-cloud".into();
+    other.mrtd.clear();
+    other.registers.clear();
+    other.events.drain(..5);
+    reference.platforms.insert(0, other);
+    let mut changed = entries();
+    for entry in &mut changed[..3] {
+        *entry = Entry { digests: [h("updated")].into(), ..entry.clone() };
+    }
+    changed.truncate(5);
+    for known in [true, false] {
+        if !known {
+            reference.platforms[1].mrtd.clear();
+        }
+        let verdict = appraise(&ran(changed.clone()), &reference, &lenient()).unwrap();
+        assert_eq!(verdict.platform().unwrap().name, self::reference().platforms[0].name);
+    }
 }
 
 #[test]
@@ -656,6 +768,13 @@ fn evidence_of_another_kind_or_bank_finds_no_platform() {
     assert!(matches!(mixed, Error::PcrAlgorithm { pcr: 0, .. }));
     let far = Evidence::of_pcrs(SHA384, [(24, h(""))].into(), log).unwrap_err();
     assert_eq!(far, Error::PcrNumber { found: 24 });
+}
+
+#[test]
+fn bytes_that_a_sender_added_to_a_quote_are_refused() {
+    let log = log_of(entries());
+    let evidence = Evidence { trailing: 3, ..evidence_of(td_of(&log), log) };
+    assert_eq!(judged_by(&evidence, &lenient()).reasons(), [Reason::Trailing { found: 3 }]);
 }
 
 #[test]
@@ -686,6 +805,12 @@ fn a_policy_file_names_bits_and_rejects_unknown_names() {
         r#"{"attributes": {"allowed": ["debug"]}}"#,
         r#"{"unjudged": ["pcr.24"]}"#,
         r#"{"mr_owner": "00"}"#,
+        r#"[["unverified_quote"]]"#,
+        r#"[]"#,
+        r#"{"attributes": [[], ["DEBUG"]]}"#,
+        r#"{"runtime": {"rtmr3": [], "rtmr3": []}}"#,
+        r#"{"runtime": [["rtmr3", []]]}"#,
+        r#"{"allow": [], "allow": ["unverified_quote"]}"#,
     ] {
         assert!(serde_json::from_str::<Policy>(wrong).is_err(), "{wrong}");
     }

@@ -137,6 +137,11 @@ impl fmt::Display for Signature {
 pub enum Reason {
     /// The evidence's signature was not verified.
     SignatureNotVerified,
+    /// Something other than zero padding follows the quote.
+    Trailing {
+        /// The number of bytes, up to the last one that is not zero.
+        found: usize,
+    },
     /// The image has the debug profile.
     DebugImage {
         /// Its name.
@@ -305,6 +310,19 @@ pub enum Reason {
         /// The digest in the log.
         found: Digest,
     },
+    /// The log gives a section another name than the stub measured.
+    Relabelled {
+        /// The register.
+        register: Register,
+        /// Its position in the log.
+        position: usize,
+        /// Offset of the record.
+        offset: usize,
+        /// The section's name.
+        expected: String,
+        /// What the record says.
+        found: String,
+    },
     /// The log gives an event another type than predicted.
     Kind {
         /// The register.
@@ -324,6 +342,9 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::SignatureNotVerified => f.write_str("the evidence's signature was not verified"),
+            Reason::Trailing { found } => {
+                write!(f, "{found} bytes follow the quote, which nothing covers: expected only zeros there")
+            }
             Reason::DebugImage { image } => write!(f, "{image} is a debug image"),
             Reason::NoPlatform { kind, algorithm } => write!(
                 f,
@@ -383,6 +404,10 @@ impl fmt::Display for Reason {
                 f,
                 "{register}: event {position} at offset {offset} should be {subject} with {expected}, but has {found}"
             ),
+            Reason::Relabelled { register, position, offset, expected, found } => write!(
+                f,
+                "{register}: event {position} at offset {offset} is of section {expected}, but its data say {found}"
+            ),
             Reason::Kind { register, position, subject, expected, found } => {
                 write!(f, "{register}: event {position} ({subject}) has type {found}, expected {expected}")
             }
@@ -421,6 +446,9 @@ pub enum Note {
         register: Register,
         /// What was measured.
         subject: String,
+        /// A variable's value: `empty`, hexadecimal digits, or its length.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        value: Option<String>,
         /// The rule.
         rule: String,
         /// Its digest.
@@ -447,8 +475,9 @@ impl fmt::Display for Note {
                 "{register}: the firmware failed the first ExitBootServices, and the kernel called again: the value differs \
                  from the reference's, but the events are the predicted ones"
             ),
-            Note::PlatformGiven { register, subject, rule, digest } => {
-                write!(f, "{register}: {subject} is platform-given, {rule}: {digest}")
+            Note::PlatformGiven { register, subject, value, rule, digest } => {
+                let value = value.as_ref().map(|value| alloc::format!(" ({value})")).unwrap_or_default();
+                write!(f, "{register}: {subject}{value} is platform-given, {rule}: {digest}")
             }
         }
     }

@@ -69,6 +69,15 @@ fn a_log_reads_the_same_with_and_without_padding() {
 }
 
 #[test]
+fn more_records_than_firmware_has_room_for_are_refused() {
+    let one = record(1, EventType::EV_SEPARATOR, &[SHA384], &[0; 4]);
+    let of = |count: usize| [first(1, &[SHA384]), one.repeat(count)].concat();
+    assert_eq!(Log::read_any(&of(MOST_RECORDS)).unwrap().entries.len(), MOST_RECORDS);
+    let offset = of(MOST_RECORDS).len();
+    assert_eq!(Log::read_any(&of(MOST_RECORDS + 1)), Err(Error::TooMany { offset }));
+}
+
+#[test]
 fn records_behind_the_padding_are_refused() {
     let mut bytes = sample();
     let end = bytes.len();

@@ -57,8 +57,10 @@ fn bytes_after_a_quote_are_not_part_of_it() {
     let mut bytes = quote(4, None, &body(584));
     let alone = Quote::read(&bytes).unwrap();
     assert_eq!(alone.trailing, 0);
-    bytes.extend(b"more");
-    assert_eq!(Quote::read(&bytes).unwrap(), Quote { trailing: 4, ..alone });
+    bytes.extend([0; 4]);
+    assert_eq!(Quote::read(&bytes).unwrap(), alone);
+    bytes.extend(b"more\0");
+    assert_eq!(Quote::read(&bytes).unwrap(), Quote { trailing: 8, ..alone });
 }
 
 #[test]

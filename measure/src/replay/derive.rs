@@ -227,7 +227,7 @@ fn labelled(data: &[u8]) -> Option<&[u8]> {
 }
 
 /// Returns a section's name in ASCII if the data are exactly that, in UTF-16 with a NUL. The name starts with `.`.
-pub(super) fn section_name(data: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn section_name(data: &[u8]) -> Option<Vec<u8>> {
     let mut name = Vec::new();
     for unit in data.chunks_exact(2) {
         match unit {

@@ -11,9 +11,23 @@ use ovmf_measure::gpt::{ESP, Gpt, SECTOR, TABLE};
 /// The maximum size of a system partition in bytes.
 const MOST_ESP: u64 = 2 << 30;
 
-/// Reads a whole file.
-pub fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| path.display().to_string())
+/// The maximum size of a firmware file in bytes: more does not fit below 4 GiB beside the devices.
+pub const MOST_FIRMWARE: u64 = 64 << 20;
+/// The maximum size of a UKI in bytes.
+pub const MOST_UKI: u64 = 2 << 30;
+
+/// Reads a whole file of at most `most` bytes.
+pub fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let read = || {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+        std::io::Result::Ok(bytes)
+    };
+    let bytes = read().with_context(|| path.display().to_string())?;
+    if bytes.len() as u64 > most {
+        bail!("{}: expected at most {} MiB", path.display(), most >> 20);
+    }
+    Ok(bytes)
 }
 
 /// Parses a size such as 512M or 4G.

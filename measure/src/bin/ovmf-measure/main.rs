@@ -23,6 +23,8 @@ use ovmf_measure::reference::RegisterKind;
 use ovmf_measure::shape::{self, Before, Hashed, Options, Start};
 use ovmf_measure::volume::Profile;
 
+use files::{MOST_FIRMWARE, MOST_UKI};
+
 /// Reference values of a measured boot: bytes in, digests out.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -144,11 +146,13 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<String> {
     match arguments.verb {
         Verb::Mrtd { firmware, two_pass } => {
-            let bytes = files::read(&firmware)?;
+            let bytes = files::read(&firmware, MOST_FIRMWARE)?;
             let image = Firmware::read(&bytes).with_context(|| firmware.display().to_string())?;
             Ok(format!("{}\n", mrtd(&image, order(two_pass))))
         }
-        Verb::Profile { firmware } => Ok(toml::to_string(&Profile::read(&files::read(&firmware)?)?)?),
+        Verb::Profile { firmware } => {
+            Ok(toml::to_string(&Profile::read(&files::read(&firmware, MOST_FIRMWARE)?)?)?)
+        }
         Verb::Boot(arguments) => boot(&arguments),
     }
 }
@@ -166,7 +170,7 @@ fn boot(arguments: &Boot) -> Result<String> {
     };
     let disk = arguments.disk.as_deref().map(files::Disk::read).transpose()?;
     let uki = match (&arguments.uki, &disk) {
-        (Some(path), _) => files::read(path)?,
+        (Some(path), _) => files::read(path, MOST_UKI)?,
         (None, Some(disk)) => disk.boot_program()?,
         (None, None) => bail!("expected --uki or --disk"),
     };
@@ -181,8 +185,9 @@ fn boot(arguments: &Boot) -> Result<String> {
         }
         None => {
             let path = arguments.firmware.as_ref().context("expected --firmware for QEMU")?;
-            let variables = arguments.variables.as_deref().map(files::read).transpose()?;
-            let file = files::read(path)?;
+            let variables =
+                arguments.variables.as_deref().map(|path| files::read(path, MOST_FIRMWARE)).transpose()?;
+            let file = files::read(path, MOST_FIRMWARE)?;
             let bytes = Firmware::joined(&file, variables.as_deref()).map_err(|error| {
                 let hint = match error {
                     firmware::Error::CodeAlone { .. } => ": give --variables too",
