@@ -13,6 +13,7 @@ use toml::Spanned;
 
 use super::document::{self, Document};
 use super::parsed::{Parsed, normal};
+use super::promise;
 use super::{
     Access, Debian, Entry, EntryKind, Error, Kernel, Measure, Place, Profile, Recipe, Source, Systemd,
 };
@@ -41,7 +42,7 @@ pub(super) fn lay(path: &Path, profile: Profile, chain: &[Parsed]) -> Result<Rec
             all
         };
     static NONE: Vec<String> = Vec::new();
-    let (words, command_line_places) = words(overlays())?;
+    let (words, command_line_places) = words(overlays(), profile)?;
     Ok(Recipe {
         hostname: last.hostname.unwrap_or_else(|| name.clone()),
         name,
@@ -166,6 +167,7 @@ fn packages<'a>(
 /// Collects the words of the command line, and where each is. Each must reach the kernel as it is.
 fn words<'a>(
     overlays: impl Iterator<Item = (&'a Parsed, &'a document::Overlay)>,
+    profile: Profile,
 ) -> Result<(Vec<String>, Vec<Place>), Error> {
     let (mut words, mut places) = (Vec::new(), Vec::new());
     let mut length = 0;
@@ -177,6 +179,16 @@ fn words<'a>(
             }
             let wrong = |why: command_line::Error| parsed.wrong(word.span(), format!("{text:?}: {why}"));
             command_line::check(text.as_bytes()).map_err(wrong)?;
+            promise::check(text, profile).map_err(|why| Error::Wrong {
+                place: parsed.place(word.span()),
+                message: why.to_string(),
+                hint: match why {
+                    promise::Error::Opens { .. } => Some(
+                        "put it under [profiles.debug], which verifiers refuse, or leave it out".to_owned(),
+                    ),
+                    promise::Error::Reserved { .. } => Some("leave it out".to_owned()),
+                },
+            })?;
             length += text.len() + 1;
             if length > command_line::MOST {
                 return Err(parsed.wrong(word.span(), too_long(length)));

@@ -14,6 +14,7 @@
 pub mod document;
 mod laid;
 mod parsed;
+pub mod promise;
 
 pub use laid::{is_plain_name, too_long};
 use std::collections::BTreeMap;

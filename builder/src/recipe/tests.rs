@@ -194,6 +194,18 @@ fn words_of_the_command_line_that_the_kernel_does_not_get_are_refused_with_their
 }
 
 #[test]
+fn a_word_that_opens_a_release_image_is_refused_with_its_place_and_debug_may_have_it() {
+    let word = "systemd.import_credentials=yes";
+    let message = refused(&format!("command-line = [\n\"quiet\",\n\"{word}\",\n]\n"));
+    assert!(message.starts_with("12:1 ") && message.contains("opens the machine to its host"), "{message}");
+    let message = refused(&format!("[profiles.release]\ncommand-line = [\"{word}\"]\n"));
+    assert!(message.starts_with("11:17 ") && message.contains("opens the machine to its host"), "{message}");
+    load_one(&format!("{BASE}[profiles.debug]\ncommand-line = [\"{word}\"]\n")).unwrap();
+    let message = refused("command-line = [\"proofmark.salt=-\"]\n");
+    assert!(message.contains("reserved"), "{message}");
+}
+
+#[test]
 fn recipes_that_extend_in_a_circle_or_into_nothing_are_refused() {
     let circle = load_one("extends = [\"../x\"]\n").unwrap_err();
     assert!(circle.to_string().contains("in a loop"), "{circle}");

@@ -1,0 +1,156 @@
+//! Judges words of the kernel command line by what the release profile promises: the machine takes no shell, credential or
+//! start target from its host.
+//!
+//! # Shape
+//! ```text
+//! proofmark.*                                       the builder's own, in every profile
+//! systemd.import_credentials=, debug_shell= …       only with a value that means no
+//! systemd.unit=, systemd.run=, init=, rescue …      never in the release profile
+//! ```
+//! `-` and `_` are the same in a name, as for systemd and the kernel; quotes do not count; a word may hold several.
+//!
+//! # Source
+//! kernel-command-line(7), systemd(1), systemd-debug-generator(8), systemd-run-generator(8), systemd.system-credentials(7);
+//! Linux Documentation/admin-guide/kernel-parameters.txt.
+//!
+//! # Not here
+//! Units and files of a recipe that open a machine: they run as what they are, and are measured.
+
+use super::Profile;
+
+/// Why a word is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The builder writes it itself.
+    #[error("{word:?} is written by the builder: words that begin with `proofmark.` are reserved")]
+    Reserved {
+        /// The word.
+        word: String,
+    },
+    /// It opens a release image to its host.
+    #[error("{word:?} opens the machine to its host, which the release profile promises not to do")]
+    Opens {
+        /// The word.
+        word: String,
+    },
+}
+
+/// Switches that open a machine unless they are off.
+const OFF: [&str; 9] = [
+    "systemd.confirm_spawn",
+    "systemd.debug_shell",
+    "systemd.firstboot",
+    "systemd.getty_auto",
+    "systemd.gpt_auto",
+    "systemd.import_credentials",
+    "systemd.journald.forward_to_console",
+    "systemd.default_debug_tty",
+    "systemd.tpm2_allow_clear",
+];
+/// Words that choose what starts, or that give a shell or a debugger.
+const NEVER: [&str; 27] = [
+    "1",
+    "2",
+    "3",
+    "4",
+    "5",
+    "S",
+    "_b",
+    "_s",
+    "b",
+    "emergency",
+    "init",
+    "kgdboc",
+    "kgdbwait",
+    "mount.usr",
+    "rd.break",
+    "rdinit",
+    "rescue",
+    "root",
+    "s",
+    "single",
+    "systemd.mask",
+    "systemd.run",
+    "systemd.set_credential",
+    "systemd.set_credential_binary",
+    "systemd.setenv",
+    "systemd.unit",
+    "systemd.wants",
+];
+
+/// Checks one word of a recipe for a profile.
+///
+/// # Errors
+/// [`Error`].
+pub fn check(word: &str, profile: Profile) -> Result<(), Error> {
+    let plain: String = word.chars().filter(|c| !matches!(c, '"' | '\'' | '\\')).collect();
+    for part in plain.split_ascii_whitespace() {
+        let (name, value) = part.split_once('=').map_or((part, None), |(name, value)| (name, Some(value)));
+        let name = name.replace('-', "_");
+        if name.starts_with("proofmark.") {
+            return Err(Error::Reserved { word: word.to_owned() });
+        }
+        let off = matches!(value, Some("0" | "no" | "n" | "false" | "f" | "off"));
+        let named = |all: &[&str]| {
+            all.iter().any(|one| one.eq_ignore_ascii_case(&name) && (one.len() > 1 || **one == name))
+        };
+        if profile == Profile::Release && (named(&NEVER) || named(&OFF) && !off) {
+            return Err(Error::Opens { word: word.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_opens_a_release_image_is_refused_however_it_is_written() {
+        for word in [
+            "systemd.import_credentials=yes",
+            "systemd.import_credentials",
+            "systemd.import-credentials=1",
+            "systemd.import_credentials=",
+            "\"systemd.import_credentials=yes\"",
+            "systemd.\"import\"_credentials=yes",
+            "'systemd.import_credentials=yes'",
+            "quiet systemd.import_credentials=yes",
+            "systemd.debug-shell=ttyS0",
+            "systemd.getty_auto=yes",
+            "systemd.unit=rescue.target",
+            "systemd.set_credential=a:b",
+            "systemd.run=/bin/sh",
+            "init=/bin/sh",
+            "root=/dev/vda9",
+            "rescue",
+            "single",
+            "-s",
+            "1",
+        ] {
+            let opens = Error::Opens { word: word.to_owned() };
+            assert_eq!(check(word, Profile::Release), Err(opens), "{word}");
+            assert_eq!(check(word, Profile::Debug), Ok(()), "{word}");
+        }
+        for word in [
+            "systemd.import_credentials=no",
+            "systemd.gpt_auto=0",
+            "quiet",
+            "panic=-1",
+            "B",
+            "loglevel=1",
+            "debug",
+        ] {
+            assert_eq!(check(word, Profile::Release), Ok(()), "{word}");
+        }
+    }
+
+    #[test]
+    fn the_builders_own_words_are_reserved_in_every_profile() {
+        for word in ["proofmark.roothash=00", "\"proofmark.salt\"=-", "quiet proofmark.profile=debug"] {
+            for profile in Profile::ALL {
+                assert_eq!(check(word, profile), Err(Error::Reserved { word: word.to_owned() }));
+            }
+        }
+    }
+}
