@@ -447,7 +447,9 @@ impl Policy {
             return Err(wrong(deny.span(), "deny", "is not a table"));
         }
         let listed = table.get("identities").and_then(toml::Value::as_array).into_iter().flatten();
-        for (identity, _) in document.identities.iter().zip(listed).filter(|(_, listed)| !listed.is_table()) {
+        if let Some((identity, _)) =
+            document.identities.iter().zip(listed).find(|(_, listed)| !listed.is_table())
+        {
             return Err(wrong(identity.span(), "identities", "are not tables"));
         }
         let names_logs = document.log_policy.span();
