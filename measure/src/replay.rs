@@ -119,6 +119,12 @@ pub(crate) fn at_start(log: &Log, algorithm: Algorithm) -> BTreeMap<Register, Di
     };
     let mut registers: BTreeMap<Register, Digest> =
         (0..=last).map(|index| (register(index), algorithm.zero())).collect();
+    // A dynamic launch (DRTM) sets PCRs 17 to 22 to zeros, and only then is anything extended into them: TCG PC Client
+    // Platform TPM Profile 1.05, 4.6.
+    let dynamic = |entry: &Entry| entry.is_extended() && (17..=22).contains(&entry.index);
+    if log.kind == RegisterKind::Tpm && log.entries.iter().any(dynamic) {
+        registers.extend((17..=22).map(|pcr| (Register::Pcr(pcr), algorithm.zero())));
+    }
     let locality = log.entries.iter().find_map(startup_locality);
     if let (RegisterKind::Tpm, Some(locality)) = (log.kind, locality) {
         registers.insert(Register::Pcr(0), ending_with(algorithm, locality));

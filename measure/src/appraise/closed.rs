@@ -27,7 +27,7 @@ use crate::digest::{Algorithm, Digest};
 use crate::event::{Event, EventType, Expected, PlatformRule, Register};
 use crate::log::{Entry, Log};
 use crate::read::Reader;
-use crate::replay::{self, Derivation, derive, section_name, subject};
+use crate::replay::{self, Derivation, WhyNot, derive, section_name, subject};
 use crate::stub;
 use crate::variable::{GLOBAL, IMAGE_SECURITY};
 
@@ -151,15 +151,21 @@ impl<'a> Findings<'a> {
     /// Reports the records whose digest does not match their own data.
     fn contradictions(&mut self, register: Register, logged: &[Logged<'a>]) {
         for record in logged {
-            if let Derivation::Contradicted { expected, .. } = &record.derivation {
-                self.reasons.push(Reason::Contradicted {
-                    register,
-                    offset: record.entry.offset,
-                    subject: subject(record.entry),
-                    expected: *expected,
-                    found: record.digest,
-                });
-            }
+            let expected = match &record.derivation {
+                Derivation::Contradicted { expected, .. } => *expected,
+                // Firmware that hashes other bytes than it logs is none whose events are predicted.
+                Derivation::NotDerivable(WhyNot::FirmwareText) => {
+                    record.digest.algorithm().of(record.entry.data.as_deref().unwrap_or_default())
+                }
+                _ => continue,
+            };
+            self.reasons.push(Reason::Contradicted {
+                register,
+                offset: record.entry.offset,
+                subject: subject(record.entry),
+                expected,
+                found: record.digest,
+            });
         }
     }
 

@@ -3,8 +3,10 @@
 //! # Shape
 //!
 //! ```text
-//! EV_SEPARATOR, EV_ACTION, EV_EFI_ACTION, EV_EFI_GPT_EVENT, …   the data
-//! EV_EFI_VARIABLE_DRIVER_CONFIG, _AUTHORITY, _BOOT2             the data: UEFI_VARIABLE_DATA, names and all
+//! EV_SEPARATOR, EV_EFI_ACTION, EV_EFI_GPT_EVENT, …              the data
+//! EV_ACTION, EV_S_CRTM_VERSION                                  the data; some firmware hashes other bytes
+//! EV_EFI_VARIABLE_DRIVER_CONFIG, _AUTHORITY, _BOOT2             the data: UEFI_VARIABLE_DATA, names and all; old shims log
+//!                                                               some bytes more than the variable, and one more than they hash
 //! EV_EFI_VARIABLE_BOOT                                          the variable's value only
 //! EV_EVENT_TAG "AAEL"                                           the data, header and all
 //! EV_IPL of grub, "grub_cmd: …" and "kernel_cmdline: …"         the text after the label; one patched grub adds a NUL
@@ -55,6 +57,8 @@ pub enum Derivation {
 pub enum Rule {
     /// The event data.
     EventData,
+    /// The variable in the event data, without the last byte or all bytes after it.
+    VariableWithoutSurplus,
     /// The value of the variable in the event data.
     VariableValue,
     /// The name of a section in ASCII with its NUL.
@@ -71,6 +75,9 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Rule::EventData => "the hash of the event data",
+            Rule::VariableWithoutSurplus => {
+                "the hash of the variable; more bytes were logged than hashed, as old shims do"
+            }
             Rule::VariableValue => "the hash of the variable's value",
             Rule::SectionName => "the hash of the section's name in ASCII with its NUL",
             Rule::LabelledText => "the hash of the text after the label",
@@ -91,6 +98,8 @@ pub enum WhyNot {
     NoDigest,
     /// The Authenticode digest of a PE file; the data name the file.
     PeFile,
+    /// Bytes that the firmware chose instead of the text in the data.
+    FirmwareText,
     /// A firmware volume; the data give its address.
     FirmwareVolume,
     /// A table in memory; the data give its address.
@@ -116,6 +125,7 @@ impl fmt::Display for WhyNot {
             WhyNot::NoData => "the log was stored without event data",
             WhyNot::NoDigest => "the record has no digest for this bank",
             WhyNot::PeFile => "the Authenticode hash of a PE file, which the event data only name",
+            WhyNot::FirmwareText => "the hash of other bytes than the text, as some firmware takes them",
             WhyNot::FirmwareVolume => "the hash of a firmware volume; the event data only give its address",
             WhyNot::Table => "the hash of a table; the event data only give its address",
             WhyNot::Label => "the hash of something that the event data only name",
@@ -148,10 +158,12 @@ pub fn derive(entry: &Entry, algorithm: Algorithm) -> Derivation {
     // A type without a rule of its own may still hold what was hashed.
     let may = |why: WhyNot| if whole { Derivation::Derived(Rule::EventData) } else { NotDerivable(why) };
     match entry.kind {
+        EventType::EV_ACTION | EventType::EV_S_CRTM_VERSION => may(WhyNot::FirmwareText),
+        EventType::EV_EFI_VARIABLE_AUTHORITY if !whole && hashes_less(data, digest) => {
+            Derivation::Derived(Rule::VariableWithoutSurplus)
+        }
         EventType::EV_SEPARATOR
-        | EventType::EV_ACTION
         | EventType::EV_EFI_ACTION
-        | EventType::EV_S_CRTM_VERSION
         | EventType::EV_OMIT_BOOT_DEVICE_EVENTS
         | EventType::EV_EFI_GPT_EVENT
         | EventType::EV_EFI_GPT_EVENT2
@@ -195,6 +207,19 @@ pub fn derive(entry: &Entry, algorithm: Algorithm) -> Derivation {
         }
         _ => may(WhyNot::UnknownType),
     }
+}
+
+/// The most bytes after a variable that old shims log.
+const SURPLUS: usize = 8;
+
+/// Tells whether a digest is that of a variable with fewer bytes after it than the data have: without the last, or none.
+fn hashes_less(data: &[u8], digest: &Digest) -> bool {
+    let surplus = Variable::begin(data).map_or(0, |(_, rest)| rest.len());
+    let of_all_but = |count: usize| {
+        let hashed = data.len().checked_sub(count).and_then(|length| data.get(..length));
+        hashed.is_some_and(|hashed| digest.algorithm().of(hashed) == *digest)
+    };
+    (1..=SURPLUS).contains(&surplus) && (of_all_but(1) || of_all_but(surplus))
 }
 
 /// Derives a boot loader's event.
@@ -259,11 +284,16 @@ pub(crate) struct Variable<'a> {
 impl<'a> Variable<'a> {
     /// Reads [GUID, characters u64, bytes u64, name, value]; trailing bytes are refused.
     pub(crate) fn read(data: &'a [u8]) -> Option<Variable<'a>> {
+        Variable::begin(data).filter(|(_, rest)| rest.is_empty()).map(|(variable, _)| variable)
+    }
+
+    /// Reads a variable, and returns the bytes after it.
+    pub(crate) fn begin(data: &'a [u8]) -> Option<(Variable<'a>, &'a [u8])> {
         let mut reader = Reader::new(data, 16);
         let characters = reader.u64("a name's length").ok()?;
         let bytes = reader.u64("a value's length").ok()?;
         let name = reader.take("a name", characters.checked_mul(2)?).ok()?;
         let value = reader.take("a value", bytes).ok()?;
-        reader.rest().is_empty().then_some(Variable { name, value })
+        Some((Variable { name, value }, reader.rest()))
     }
 }

@@ -34,8 +34,8 @@ pub fn subject(entry: &Entry) -> String {
         EventType::EV_EFI_VARIABLE_DRIVER_CONFIG
         | EventType::EV_EFI_VARIABLE_AUTHORITY
         | EventType::EV_EFI_VARIABLE_BOOT
-        | EventType::EV_EFI_VARIABLE_BOOT2 => match Variable::read(data) {
-            Some(variable) => variable_name(&variable, entry.kind),
+        | EventType::EV_EFI_VARIABLE_BOOT2 => match Variable::begin(data) {
+            Some((variable, _)) => variable_name(&variable, entry.kind),
             None => "malformed variable".into(),
         },
         EventType::EV_EFI_GPT_EVENT | EventType::EV_EFI_GPT_EVENT2 => {

@@ -64,12 +64,44 @@ fn pcr_0_starts_with_the_startup_locality() {
 }
 
 #[test]
-fn pcrs_17_to_22_start_as_ones() {
+fn pcrs_17_to_22_start_as_zeros_if_there_was_a_dynamic_launch_and_are_ones_if_not() {
     let event = plain(17, EventType::EV_SEPARATOR, &[0; 4]);
     let registers = replay(&log(RegisterKind::Tpm, [event.clone()].into()), SHA384).unwrap();
-    let expected = Digest::Sha384([0xff; 48]).extended(&event.digests[0]);
-    assert_eq!(registers[&Register::Pcr(17)], expected);
-    assert_eq!(registers.len(), 17);
+    assert_eq!(registers[&Register::Pcr(17)], SHA384.zero().extended(&event.digests[0]));
+    assert_eq!(registers[&Register::Pcr(22)], SHA384.zero());
+    assert_eq!(registers.len(), 22);
+    let without = log(RegisterKind::Tpm, [plain(16, EventType::EV_SEPARATOR, &[0; 4])].into());
+    assert!(!replay(&without, SHA384).unwrap().contains_key(&Register::Pcr(17)));
+    assert_eq!(reset_value(Register::Pcr(17), SHA384), Digest::Sha384([0xff; 48]));
+}
+
+/// Not of the data does not mean changed.
+#[test]
+fn honest_firmware_that_hashes_other_bytes_than_it_logs_is_not_accused() {
+    let certificate = variable("Shim", b"certificate");
+    let surplus = [&certificate[..], &[0]].concat();
+    let kind = EventType::EV_EFI_VARIABLE_AUTHORITY;
+    let shim = entry(7, kind, SHA384.of(&certificate), &surplus);
+    assert_eq!(derive(&shim, SHA384), Derivation::Derived(Rule::VariableWithoutSurplus));
+    let padded = [&surplus[..], &[0; 5]].concat();
+    for hashed in [&padded[..padded.len() - 1], &certificate] {
+        let shim = entry(7, kind, SHA384.of(hashed), &padded);
+        assert_eq!(derive(&shim, SHA384), Derivation::Derived(Rule::VariableWithoutSurplus));
+    }
+    assert!(subject(&shim).contains("Shim"), "{}", subject(&shim));
+    let mut changed = surplus.clone();
+    changed[40] ^= 1;
+    let long = [&surplus[..], &[0; 8]].concat();
+    for data in [changed, long, certificate[..certificate.len() - 1].to_vec()] {
+        let record = entry(7, kind, SHA384.of(&certificate), &data);
+        assert!(matches!(derive(&record, SHA384), Derivation::Contradicted { .. }), "{data:?}");
+    }
+    for kind in [EventType::EV_S_CRTM_VERSION, EventType::EV_ACTION] {
+        assert_eq!(derive(&plain(0, kind, b"text"), SHA384), Derivation::Derived(Rule::EventData));
+        let other = entry(0, kind, SHA384.of(b"other"), b"text");
+        assert_eq!(derive(&other, SHA384), Derivation::NotDerivable(WhyNot::FirmwareText));
+        assert_eq!(findings(&log(RegisterKind::Tpm, [other].into()), SHA384), Ok(Vec::new()));
+    }
 }
 
 #[test]
