@@ -355,11 +355,11 @@ fn problems_of_image(policy: &Policy, image: &Image<'_>) -> Vec<Problem> {
     if !policy.profiles.iter().any(|allowed| allowed.name() == manifest.profile.name()) {
         problems.push(Problem::Profile(manifest.profile.name().to_owned()));
     }
-    if let Some(least) = &policy.minimum_version {
-        if !least.compare(&manifest.version).is_some_and(Ordering::is_ge) {
-            let found = manifest.version.clone();
-            problems.push(Problem::Version { least: least.as_str().to_owned(), found });
-        }
+    if let Some(least) = &policy.minimum_version
+        && !least.compare(&manifest.version).is_some_and(Ordering::is_ge)
+    {
+        let found = manifest.version.clone();
+        problems.push(Problem::Version { least: least.as_str().to_owned(), found });
     }
     if policy.deny.version(&manifest.version) {
         problems.push(Problem::Denied(format!("version {}", manifest.version)));
