@@ -92,7 +92,8 @@ impl Npm {
         fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    /// The folder in which npm installed this application; it is kept, because npm takes half a minute or more.
+    /// The folder in which npm installed this application; it is kept, because npm takes half a minute or more. One test
+    /// installs while the others wait.
     ///
     /// # Errors
     /// When npm fails.
@@ -105,9 +106,12 @@ impl Npm {
         let bytes: Vec<u8> = documents.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
         let folder = self.kept.join(format!("npm-ci-{}", Sha256Digest::of(&bytes)));
         let done = folder.join("done");
+        let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+        fs::create_dir_all(&folder).map_err(failed)?;
+        // Held as long as the file is open.
+        let lock = fs::File::create(folder.with_extension("lock")).map_err(failed)?;
+        lock.lock().map_err(failed)?;
         if !done.is_file() {
-            let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
-            fs::create_dir_all(&folder).map_err(failed)?;
             for (name, bytes) in &documents {
                 fs::write(folder.join(name), bytes).map_err(failed)?;
             }
