@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use proofmark::claim::file;
+use proofmark::flow::measure;
 use proofmark::host::machine::console::{Keys, Sink};
 use proofmark::host::machine::ready::{Answer, Ready};
 use proofmark::host::machine::{
@@ -191,6 +192,9 @@ impl Image {
             anyhow::Error::new(source).context(format!("cannot open {}", path.display()))
         })?;
         let disk = if meta.is_dir() { path.join(file::DISK) } else { path.to_owned() };
+        if !meta.is_dir() && !meta.is_file() {
+            return Err(measure::Error::NoDisk { path: disk }.into());
+        }
         if !disk.is_file() {
             return Err(hinted(
                 format!("{} holds no disk.raw", path.display()),
@@ -489,6 +493,8 @@ mod tests {
         let disk = folder.path().join("disk.raw");
         let error = Image::open(folder.path()).unwrap_err();
         assert!(error.to_string().ends_with("holds no disk.raw"), "{error}");
+        let error = Image::open(Path::new("/dev/null")).unwrap_err();
+        assert_eq!(error.to_string(), "/dev/null is neither an image's folder nor a disk image");
         fs::write(&disk, "").unwrap();
         assert_eq!(Image::open(folder.path()).unwrap().profile, None);
         let manifest = folder.path().join("manifest.json");
