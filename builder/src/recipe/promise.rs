@@ -5,7 +5,8 @@
 //! ```text
 //! proofmark.*                                       the builder's own, in every profile
 //! systemd.import_credentials=, debug_shell= …       only with a value that means no
-//! systemd.unit=, systemd.run=, init=, rescue …      never in the release profile
+//! systemd.hostname=, systemd.log_level= …           always
+//! any other systemd.*, init=, rescue …              never in the release profile
 //! ```
 //! `-` and `_` are the same in a name, as for systemd and the kernel; quotes do not count; a word may hold several.
 //!
@@ -47,8 +48,26 @@ const OFF: [&str; 9] = [
     "systemd.default_debug_tty",
     "systemd.tpm2_allow_clear",
 ];
-/// Words that choose what starts, or that give a shell or a debugger.
-const NEVER: [&str; 27] = [
+/// Words of systemd that start nothing, and take nothing from the host. All others are refused, so that those of a later systemd
+/// are too. An underscore at the end is that of a prefix.
+const HARMLESS: [&str; 14] = [
+    "systemd.cpu_affinity",
+    "systemd.crash_action",
+    "systemd.crash_reboot",
+    "systemd.default_device_timeout_sec",
+    "systemd.default_timeout_start_sec",
+    "systemd.dump_core",
+    "systemd.hostname",
+    "systemd.journald.max_level_",
+    "systemd.log_",
+    "systemd.machine_id",
+    "systemd.service_watchdogs",
+    "systemd.show_status",
+    "systemd.status_unit_format",
+    "systemd.watchdog_",
+];
+/// Other words that choose what starts, or that give a shell or a debugger.
+const NEVER: [&str; 24] = [
     "1",
     "2",
     "3",
@@ -67,15 +86,12 @@ const NEVER: [&str; 27] = [
     "rdinit",
     "rescue",
     "root",
+    "roothash",
     "s",
     "single",
-    "systemd.mask",
-    "systemd.run",
-    "systemd.set_credential",
-    "systemd.set_credential_binary",
-    "systemd.setenv",
-    "systemd.unit",
-    "systemd.wants",
+    "sysrq_always_enabled",
+    "usrhash",
+    "verity",
 ];
 
 /// Checks one word of a recipe for a profile.
@@ -94,7 +110,15 @@ pub fn check(word: &str, profile: Profile) -> Result<(), Error> {
         let named = |all: &[&str]| {
             all.iter().any(|one| one.eq_ignore_ascii_case(&name) && (one.len() > 1 || **one == name))
         };
-        if profile == Profile::Release && (named(&NEVER) || named(&OFF) && !off) {
+        let harmless = HARMLESS.iter().any(|one| match one.ends_with('_') {
+            true => name.starts_with(one),
+            false => name == *one,
+        });
+        let opens = match name.to_ascii_lowercase().starts_with("systemd.") {
+            true => !(harmless || named(&OFF) && off),
+            false => named(&NEVER),
+        };
+        if profile == Profile::Release && opens {
             return Err(Error::Opens { word: word.to_owned() });
         }
     }
@@ -120,7 +144,17 @@ mod tests {
             "systemd.getty_auto=yes",
             "systemd.unit=rescue.target",
             "systemd.set_credential=a:b",
+            "systemd.set_credential_binary=a:b",
             "systemd.run=/bin/sh",
+            "systemd.run_success_action=none",
+            "systemd.mask=a.service",
+            "systemd.wants=debug-shell.service",
+            "systemd.setenv=A=b",
+            "systemd.crash_shell",
+            "systemd.ssh_listen=vsock::22",
+            "systemd.journald.forward_to_console=1",
+            "systemd.a_word_of_a_later_version",
+            "Systemd.unit=rescue.target",
             "init=/bin/sh",
             "root=/dev/vda9",
             "rescue",
@@ -135,6 +169,9 @@ mod tests {
         for word in [
             "systemd.import_credentials=no",
             "systemd.gpt_auto=0",
+            "systemd.log_level=debug",
+            "systemd.show-status=error",
+            "systemd.journald.max_level_store=info",
             "quiet",
             "panic=-1",
             "B",
