@@ -112,13 +112,14 @@ pub struct Files {
 
 /// Returns the description of an image that reference values carry.
 pub fn image_of(name: &str, version: &str, profile: recipe::Profile) -> reference::Image {
-    reference::Image {
-        name: name.to_owned(),
-        version: version.to_owned(),
-        profile: match profile {
-            recipe::Profile::Release => reference::Profile::Release,
-            recipe::Profile::Debug => reference::Profile::Debug,
-        },
+    reference::Image { name: name.to_owned(), version: version.to_owned(), profile: profile_of(profile) }
+}
+
+/// Returns a recipe's profile as reference values and policies name it.
+pub fn profile_of(profile: recipe::Profile) -> reference::Profile {
+    match profile {
+        recipe::Profile::Release => reference::Profile::Release,
+        recipe::Profile::Debug => reference::Profile::Debug,
     }
 }
 

@@ -36,6 +36,7 @@ use std::ops::Range;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use ovmf_measure::reference::Profile;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -92,26 +93,6 @@ pub enum Error {
         /// Why.
         source: crate::bundle::Error,
     },
-}
-
-/// A profile of an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Profile {
-    /// For production.
-    Release,
-    /// With a login.
-    Debug,
-}
-
-impl Profile {
-    /// Returns its name, as in manifests.
-    pub fn name(self) -> &'static str {
-        match self {
-            Profile::Release => "release",
-            Profile::Debug => "debug",
-        }
-    }
 }
 
 /// A time that may be trusted.
@@ -345,18 +326,15 @@ pub fn log_id(key: &VerifierKey) -> [u8; 32] {
 
 /// A log's key as trust roots write it: DER key, its kind, and its identifier.
 pub fn log_in_root(key: &VerifierKey, url: Option<&str>) -> Value {
-    // RFC 8410 §4: SubjectPublicKeyInfo of an Ed25519 key.
-    const ED25519: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
-    let bytes = key.identity();
-    let (der, details) = match key.material() {
-        Material::Ecdsa(_) => (bytes, "PKIX_ECDSA_P256_SHA_256"),
-        Material::Ed25519(_) | Material::Cosignature(_) => ([ED25519, &bytes].concat(), "PKIX_ED25519"),
+    let details = match key.material() {
+        Material::Ecdsa(_) => "PKIX_ECDSA_P256_SHA_256",
+        Material::Ed25519(_) | Material::Cosignature(_) => "PKIX_ED25519",
     };
     json!({
         "baseUrl": url.map_or_else(|| format!("https://{}", key.name()), str::to_owned),
         "hashAlgorithm": "SHA2_256",
         "publicKey": {
-            "rawBytes": STANDARD.encode(der),
+            "rawBytes": STANDARD.encode(key.der()),
             "keyDetails": details,
             "validFor": {"start": "1970-01-01T00:00:00Z"},
         },

@@ -352,7 +352,7 @@ fn problems_of_image(policy: &Policy, image: &Image<'_>) -> Vec<Problem> {
     if manifest.name != policy.image {
         problems.push(Problem::Name { expected: policy.image.clone(), found: manifest.name.clone() });
     }
-    if !policy.profiles.iter().any(|allowed| allowed.name() == manifest.profile.name()) {
+    if !policy.profiles.contains(&reference::profile_of(manifest.profile)) {
         problems.push(Problem::Profile(manifest.profile.name().to_owned()));
     }
     if let Some(least) = &policy.minimum_version
@@ -525,11 +525,17 @@ fn of_reference_values(fitting: &[Proven<'_>], policy: &Policy, recompute: &dyn 
     }
 }
 
-/// Returns the problem if the image was stated too long ago, or in the future.
+/// Returns the problem if the image was stated too long ago, or in the future: by the earliest time that any bundle proves, if
+/// there is a stamp at all.
 fn of_age(fitting: &[Proven<'_>], policy: &Policy, now: u64) -> Option<Problem> {
-    let most = policy.maximum_age?;
-    let stamped = of(fitting, PROVENANCE).filter(|proven| proven.signed.stamped);
-    let reason = match stamped.filter_map(|proven| proven.signed.time).min() {
+    let stamped = of(fitting, PROVENANCE).any(|proven| proven.signed.stamped);
+    let earliest = of(fitting, PROVENANCE).filter_map(|proven| proven.signed.time).min();
+    age(earliest.filter(|_| stamped), policy.maximum_age?, now)
+}
+
+/// Returns the problem of a signature of this time, in seconds since 1970, that may be at most so many seconds old.
+fn age(signed: Option<u64>, most: u64, now: u64) -> Option<Problem> {
+    let reason = match signed {
         None => "no trusted stamp says when it was signed".to_owned(),
         Some(time) if time > now.saturating_add(SKEW) => {
             format!("signed at {time}, which is in the future")

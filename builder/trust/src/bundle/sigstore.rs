@@ -14,10 +14,7 @@ use sigstore_verify::{PublicKeyVerificationPolicy, VerificationPolicy, Verificat
 use super::{Artifact, Checked, Error, LogEntry, MOST_BYTES, Payload, Signer, Verify, algorithms};
 use crate::Verified;
 use crate::transparency::checkpoint::Checkpoint;
-use crate::transparency::note::{Material, Note, VerifierKey};
-
-/// DER of an Ed25519 `SubjectPublicKeyInfo` up to the key (RFC 8410, section 4).
-pub(crate) const ED25519: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
+use crate::transparency::note::{Note, VerifierKey};
 
 /// Whether a certificate needs a signed timestamp (SCT) from a certificate transparency log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,19 +40,6 @@ struct Log {
     key: Vec<u8>,
 }
 
-impl Log {
-    /// The key under a name, to verify checkpoints; `None` when the algorithm is not one of a note.
-    fn under(&self, name: &str) -> Option<VerifierKey> {
-        use p256::pkcs8::DecodePublicKey;
-        let edwards = self.key.strip_prefix(ED25519).and_then(|key| key.try_into().ok());
-        let edwards = edwards.and_then(|key| ed25519_dalek::VerifyingKey::from_bytes(key).ok());
-        let material = edwards.map(Material::Ed25519).or_else(|| {
-            p256::ecdsa::VerifyingKey::from_public_key_der(&self.key).ok().map(Material::Ecdsa)
-        })?;
-        VerifierKey::new(name, material).ok()
-    }
-}
-
 /// Checks what a log entry says beside the proof that [`Verifier`] checked: that the log it names signed the checkpoint, and
 /// that root, tree size and index, where they are stated again, are those of the proof.
 ///
@@ -72,11 +56,7 @@ fn consistent(logs: &[Log], entry: &TransparencyLogEntry, stated_index: Option<u
         let expected = entry.log_index.get();
         return Err(format!("the inclusion proof's index is {stated}, expected the entry's, {expected}"));
     }
-    let envelope = proof.checkpoint.envelope();
-    if envelope.is_empty() {
-        return Ok(());
-    }
-    let note = Note::parse(envelope.as_bytes()).map_err(|error| error.to_string())?;
+    let note = Note::parse(proof.checkpoint.envelope().as_bytes()).map_err(|error| error.to_string())?;
     let checkpoint = Checkpoint::parse(note.text()).map_err(|error| error.to_string())?;
     if proof.root_hash.as_bytes() != &checkpoint.root().0 {
         return Err("the inclusion proof's root is not the checkpoint's".to_owned());
@@ -90,7 +70,7 @@ fn consistent(logs: &[Log], entry: &TransparencyLogEntry, stated_index: Option<u
     // Rekor v1 writes its tree ID after the name: `rekor.example - 123`.
     let name = checkpoint.origin().split(" - ").next().unwrap_or_default();
     let by = |error: String| format!("log ID {} is not that of the checkpoint: {error}", entry.log_id.key_id);
-    match log.under(name) {
+    match VerifierKey::from_der(name, &log.key) {
         Some(key) => Checkpoint::verified(&note, &key).map(|_| ()).map_err(|error| by(error.to_string())),
         // The ID begins with the key's ID in the note (C2SP signed-note).
         None => match note.signatures().iter().any(|line| line.name == name && id.starts_with(&line.id)) {

@@ -230,6 +230,9 @@ pub enum Material {
     Cosignature(ed25519_dalek::VerifyingKey),
 }
 
+/// DER of an Ed25519 `SubjectPublicKeyInfo` up to the key (RFC 8410, section 4).
+const ED25519: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
+
 /// A public key that verifies signatures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifierKey {
@@ -298,6 +301,25 @@ impl VerifierKey {
         let mut key = VerifierKey { name: name.to_owned(), id: [0; 4], material };
         key.id = key_id(name, key.kind(), &key.bytes());
         Ok(key)
+    }
+
+    /// Creates a log's key from DER `SubjectPublicKeyInfo`; `None` when it is neither Ed25519 nor P-256, or the name is invalid.
+    pub fn from_der(name: &str, der: &[u8]) -> Option<Self> {
+        use p256::pkcs8::DecodePublicKey;
+        let edwards = der.strip_prefix(ED25519).and_then(|key| key.try_into().ok());
+        let edwards = edwards.and_then(|key| ed25519_dalek::VerifyingKey::from_bytes(key).ok());
+        let material = edwards
+            .map(Material::Ed25519)
+            .or_else(|| p256::ecdsa::VerifyingKey::from_public_key_der(der).ok().map(Material::Ecdsa))?;
+        VerifierKey::new(name, material).ok()
+    }
+
+    /// The public key as DER `SubjectPublicKeyInfo`.
+    pub fn der(&self) -> Vec<u8> {
+        match self.material {
+            Material::Ecdsa(_) => self.bytes(),
+            Material::Ed25519(_) | Material::Cosignature(_) => [ED25519, &self.bytes()].concat(),
+        }
     }
 
     /// The key's name; for a log, its origin.
@@ -489,6 +511,17 @@ pub(crate) mod tests {
     const NOTE: &str = "If you think cryptography is the answer to your problem,\nthen you don't know what your \
                         problem is.\n\n\u{2014} PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUg\
                         YN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n";
+
+    #[test]
+    fn a_logs_key_is_read_from_the_der_that_it_writes() {
+        let key = SigningKey::new("log.example", Role::Log, &[1; 32]).unwrap();
+        let key = key.public();
+        assert_eq!(VerifierKey::from_der("log.example", &key.der()).as_ref(), Some(key));
+        assert_eq!(VerifierKey::from_der("log.example", &key.der()[1..]), None);
+        assert_eq!(VerifierKey::from_der("log example", &key.der()), None);
+        let p256 = crate::envelope::SigningKey::from_seed(&[1; 32]).unwrap().public().der().unwrap();
+        assert_eq!(VerifierKey::from_der("log.example", &p256).unwrap().der(), p256);
+    }
 
     #[test]
     fn a_note_is_read_verified_and_written_as_it_was() {

@@ -332,9 +332,8 @@ fn so_many_distinct_identities_must_agree() {
 
 #[test]
 fn two_statements_for_one_image_are_a_contradiction() {
-    let world = world();
+    let mut world = world();
     let one = world.bundle(&world.provenance(), 0);
-    let mut world = world;
     world.policy = world.policy.replace("builders = [", "builders = [\"https://example.org/other\", ");
     let other = Statement::provenance(&world.manifest, "https://example.org/other", MANIFEST);
     let verdict = world.judge(&[&one, &world.bundle(&other, 1), &world.references()]);
@@ -357,6 +356,22 @@ fn a_log_that_signed_two_trees_of_one_size_is_forked() {
     assert!(verdict.problems.contains(&fork(["0", "1"])), "{verdict:?}");
     world.policy = world.policy.replace("image =", "reference_values = \"not-demanded\"\nimage =");
     assert!(world.judge(&[&one, &one]).holds());
+}
+
+#[test]
+fn an_age_counts_up_to_the_most_that_is_allowed_and_never_from_the_future() {
+    const DAY: u64 = 86_400;
+    let refused = |signed, now, part: &str| {
+        let Some(Problem::Age(reason)) = age(signed, 2 * DAY, now) else { panic!("{part}") };
+        assert!(reason.contains(part), "{part}: {reason}");
+    };
+    for now in [TIME - SKEW, TIME, TIME + 2 * DAY] {
+        assert_eq!(age(Some(TIME), 2 * DAY, now), None);
+    }
+    refused(Some(TIME), TIME + 2 * DAY + 1, "signed 2 days ago, at most 2 are allowed");
+    refused(Some(TIME), TIME + 3 * DAY, "signed 3 days ago, at most 2 are allowed");
+    refused(Some(TIME), TIME - SKEW - 1, "in the future");
+    refused(None, TIME, "no trusted stamp");
 }
 
 #[test]
