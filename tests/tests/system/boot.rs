@@ -83,6 +83,17 @@ impl Bench {
         Image::read(folder)
     }
 
+    /// Builds the release image of a shipped recipe with more lines; the recipe is in a folder of this name.
+    fn build_with(&self, name: &str, shipped: &str, more: &str) -> Image {
+        let shipped = workspace().join(shipped).canonicalize().unwrap();
+        let recipe = self.at(name);
+        fs::create_dir_all(&recipe).unwrap();
+        let text = format!("extends = [\"{}\"]\n{more}", relative(&recipe, &shipped));
+        fs::write(recipe.join("recipe.toml"), text).unwrap();
+        fs::copy(shipped.join("recipe.lock"), recipe.join("recipe.lock")).unwrap();
+        self.build(&recipe, "release")
+    }
+
     /// Starts a machine.
     fn boot(&self, image: &Path, words: &[String]) -> Machine {
         let console = self.at("console");
@@ -430,21 +441,15 @@ socket.on("error", (error) => console.log("PROBE gateway", error.code));
 fn a_release_image_takes_no_credentials_of_the_host() {
     let Some(bench) = Bench::new() else { return };
     // The release image as it is, plus one service that inspects it.
-    let recipe = bench.at("probe");
-    let shipped = workspace().join("recipes/openclaw").canonicalize().unwrap();
     bench.write("probe/probe.service", PROBE);
     bench.write("probe/probe.mjs", PROBE_PROGRAM);
-    bench.write(
-        "probe/recipe.toml",
-        &format!(
-            "extends = [\"{}\"]\n[systemd]\nenable = [\"probe.service\"]\n\
-             [[files]]\nsource = \"probe.service\"\ntarget = \"/etc/systemd/system/probe.service\"\n\
-             [[files]]\nsource = \"probe.mjs\"\ntarget = \"/etc/probe.mjs\"\n",
-            relative(&recipe, &shipped)
-        ),
+    let image = bench.build_with(
+        "probe",
+        "recipes/openclaw",
+        "[systemd]\nenable = [\"probe.service\"]\n\
+         [[files]]\nsource = \"probe.service\"\ntarget = \"/etc/systemd/system/probe.service\"\n\
+         [[files]]\nsource = \"probe.mjs\"\ntarget = \"/etc/probe.mjs\"\n",
     );
-    fs::copy(shipped.join("recipe.lock"), recipe.join("recipe.lock")).unwrap();
-    let image = bench.build(&recipe, "release");
     let model = Model::start("127.0.0.1", KEY).unwrap();
     let words = credentials(&bench, &model);
 
@@ -490,13 +495,7 @@ ExecStartPost=/usr/bin/systemctl poweroff
 #[test]
 fn a_unit_that_fails_is_named_on_the_console_and_by_who_waits() {
     let Some(bench) = Bench::new() else { return };
-    let recipe = bench.at("broken");
-    let shipped = workspace().join("recipes/minimal").canonicalize().unwrap();
-    fs::create_dir(&recipe).unwrap();
-    let extends = format!("extends = [\"{}\"]\n{BROKEN}", relative(&recipe, &shipped));
-    bench.write("broken/recipe.toml", &extends);
-    fs::copy(shipped.join("recipe.lock"), recipe.join("recipe.lock")).unwrap();
-    let image = bench.build(&recipe, "release");
+    let image = bench.build_with("broken", "recipes/minimal", BROKEN);
     let mut command = Command::new(program::proofmark());
     command.arg("run").arg(&image.folder).args(["--accel", "tcg", "--until-ready", "--timeout"]);
     let done = command.arg(LIMIT.as_secs().to_string()).output().unwrap();
