@@ -308,7 +308,8 @@ impl<'a> Program<'a> {
         let boot = Boot { root_hash: RootHash(root_hash), ..self.boot };
         let mut command_line = boot.to_string();
         for (index, word) in recipe.kernel.command_line.iter().enumerate() {
-            command_line = format!("{command_line} {word}");
+            command_line.push(' ');
+            command_line.push_str(word);
             if command_line.len() > command_line::MOST
                 && let Some(place) = recipe.kernel.command_line_places.get(index)
             {

@@ -246,7 +246,7 @@ impl Program {
         Ok(())
     }
 
-    /// Reads the signatures; entries of other types are passed over.
+    /// Reads the signatures. An entry of another type cannot be judged.
     fn signatures(&self) -> Result<Vec<Signature>, Error> {
         let mut signatures = Vec::new();
         let end = self.table.len();
@@ -322,8 +322,7 @@ impl<'d> Database<'d> {
     }
 
     fn images(&self, hash: Hash) -> impl Iterator<Item = Entry<'d>> {
-        let kind = IMAGES.iter().find(|(_, known)| *known == hash).map(|(kind, _)| *kind);
-        self.entries.iter().copied().filter(move |entry| Some(entry.kind) == kind)
+        IMAGES.iter().filter(move |(_, known)| *known == hash).flat_map(|(kind, _)| self.of_kind(*kind))
     }
 
     /// Returns the first certificate that the signature's chain leads to.

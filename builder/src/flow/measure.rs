@@ -64,7 +64,7 @@ pub enum Error {
     NoArchive,
     /// A document cannot be read, or is too long.
     #[error(transparent)]
-    Long(#[from] small_file::Error),
+    File(#[from] small_file::Error),
     /// A file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
@@ -155,13 +155,11 @@ impl Place {
             Some(folder) => folder.join(file::DISK),
             None => path.to_owned(),
         };
-        if folder.is_none() && disk.exists() && !disk.is_file() {
-            return Err(Error::NoDisk { path: disk });
+        match disk.is_file() {
+            true => Ok(Place { folder, disk }),
+            false if folder.is_none() && disk.exists() => Err(Error::NoDisk { path: disk }),
+            false => Err(Error::NoImage { path: path.to_owned(), disk }),
         }
-        if !disk.is_file() {
-            return Err(Error::NoImage { path: path.to_owned(), disk });
-        }
-        Ok(Place { folder, disk })
     }
 
     /// Reads the measured parts of an image.
@@ -280,7 +278,7 @@ pub fn machines(document: &Reference) -> Result<Vec<(Name, Shape)>, Error> {
 /// Reads a document of reference values.
 ///
 /// # Errors
-/// [`Error::Read`], [`Error::Document`].
+/// [`Error::File`], [`Error::Document`].
 pub fn document(path: &Path) -> Result<Reference, Error> {
     let text = small_file::read(path)?;
     serde_json::from_slice(&text).map_err(|source| Error::Document { path: path.to_owned(), source })

@@ -252,12 +252,10 @@ impl<'a> Findings<'a> {
             self.agreed = self.agreed.saturating_add(1);
         }
         let algorithm = record.digest.algorithm();
-        // A section's name comes before its content, and the record of either says the name.
-        let section =
-            labels(event, algorithm).or_else(|| before.and_then(|before| labels(before, algorithm)));
-        let found = record.entry.data.as_deref();
         if event.kind == EventType::EV_IPL
-            && let (Some(expected), Some(found)) = (section, found)
+            && let Some(found) = record.entry.data.as_deref()
+            // A section's name comes before its content, and the record of either says the name.
+            && let Some(expected) = labels(event, algorithm).or_else(|| labels(before?, algorithm))
             && section_name(found).as_deref() != Some(expected.as_bytes())
         {
             self.reasons.push(Reason::Relabelled {
